@@ -1,0 +1,128 @@
+"""What the rest of the house may ask of a text-to-image diffusion model.
+
+Attacks, purifiers, membership scores and LightningModules see this interface only. A new family
+is one file that implements it.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Diagonal Gaussian over latents, already in the scale the denoiser is trained on."""
+
+    mean: Tensor  # (B, C, h, w)
+    std: Tensor  # (B, C, h, w)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Reparameterised draw; gradients flow to the images. `noise` is N(0, 1), (B, C, h, w)."""
+        return self.mean + self.std * noise
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Text as the denoiser takes it."""
+
+    hidden: Tensor  # (B, L, D) last hidden states
+    pooled: Tensor | None = None  # (B, P) for families that want a pooled embedding too
+
+    def __len__(self) -> int:
+        return len(self.hidden)
+
+    def rows(self, index: Tensor | slice) -> "Conditioning":
+        """The given rows, in the given order; repeats are allowed."""
+        return Conditioning(self.hidden[index], None if self.pooled is None else self.pooled[index])
+
+    @staticmethod
+    def stack(parts: Sequence["Conditioning"]) -> "Conditioning":
+        """Concatenates along the batch."""
+        pooled = [part.pooled for part in parts if part.pooled is not None]
+        return Conditioning(
+            torch.cat([part.hidden for part in parts]), torch.cat(pooled) if pooled else None
+        )
+
+
+class Backbone(nn.Module, ABC):
+    """A latent diffusion model: image <-> latent, text -> conditioning, noise prediction."""
+
+    resolution: int  # side of a native image in pixels
+    num_train_timesteps: int  # T; timesteps are integers in [0, T)
+    prediction_type: str  # "epsilon" or "v_prediction"
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Posterior:
+        """(B, 3, H, W) in [0, 1] -> posterior over (B, C, H/f, W/f). Differentiable."""
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, 3, H, W) clamped to [0, 1]. Differentiable inside the range."""
+
+    @abstractmethod
+    def embed(self, prompts: Sequence[str]) -> Conditioning:
+        """B prompts -> conditioning; longer prompts are truncated to the text encoder's length."""
+
+    @abstractmethod
+    def alphas_cumprod(self) -> Tensor:
+        """(T,) float32, the cumulative product of alphas of the noise schedule."""
+
+    @abstractmethod
+    def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """(B, C, h, w), (B,) int64 -> the denoiser's output in its own parameterisation, float32."""
+
+    @abstractmethod
+    def sample(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        negative_prompts: Sequence[str] | str = "",
+        num_inference_steps: int = 25,
+        guidance_scale: float = 7.5,
+        scheduler: str = "",
+    ) -> Tensor:
+        """B prompts, B seeds -> (B, 3, H, W) in [0, 1]; an image depends on its own seed alone."""
+
+    @abstractmethod
+    def add_tokens(self, tokens: Sequence[str], initializers: Sequence[str] | None = None) -> None:
+        """Adds learnable words, each atomic in the tokenizer. Rows start as the initializers' rows,
+        or as random directions of the vocabulary's typical norm."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Writes a folder that `from_pretrained` of the family's own library loads."""
+
+    def fingerprint(self) -> str:
+        """Hash of every weight; part of the key of everything computed with this model."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t = sqrt(abar_t) x + sqrt(1 - abar_t) eps; DDPM (arXiv 2006.11239), eq. 4."""
+        signal, sigma = self._signal_and_sigma(latents, timesteps)
+        return signal * latents + sigma * noise
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What `predict` should return: the noise, or the velocity (arXiv 2202.00512, app. D)."""
+        if self.prediction_type == "epsilon":
+            return noise
+        signal, sigma = self._signal_and_sigma(latents, timesteps)
+        return signal * noise - sigma * latents
+
+    def snr(self, timesteps: Tensor) -> Tensor:
+        """(B,) signal-to-noise ratio abar_t / (1 - abar_t)."""
+        alphas = self.alphas_cumprod().to(timesteps.device)[timesteps]
+        return alphas / (1 - alphas)
+
+    def _signal_and_sigma(self, like: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        alphas = self.alphas_cumprod().to(like.device)[timesteps].view(-1, 1, 1, 1)
+        return alphas.sqrt(), (1 - alphas).sqrt()

@@ -1,0 +1,47 @@
+"""The contract: what travels between the rooms of the house.
+
+Images are float32 NCHW in [0, 1] everywhere; only `Backbone.encode` and `decode` know another
+range. Budgets are in /255 of [0, 1]. Boxes are (x0, y0, x1, y1) in [0, 1], origin top left.
+NamedTuples pass through Lightning's collation and device transfer unchanged.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Example(NamedTuple):
+    """One image with its words, as folders, stages and datasets hand it on."""
+
+    image: Tensor  # (3, H, W) float32 in [0, 1]
+    prompt: str
+    name: str  # the file's name, for messages, contact sheets and reports
+
+
+class TrainBatch(NamedTuple):
+    """What a training step sees. With prior preservation the second half holds class images."""
+
+    images: Tensor  # (B, 3, H, W) float32 in [0, 1]; (B, 0) when `moments` replace them
+    prompts: list[str]  # B prompts as written by `prompts.py`
+    is_prior: Tensor  # (B,) bool, True for class images
+    draws: Tensor  # (B,) int64 number of the example in the run's stream; seeds its randomness
+    loss_weights: Tensor | None = None  # (B, 1, h, w) on the latent grid, mean one per example
+    moments: Tensor | None = None  # (B, 2, C, h, w) cached posterior mean and standard deviation
+
+
+class PromptBatch(NamedTuple):
+    """What a sampling step sees. One entry is one image to be made."""
+
+    prompts: list[str]
+    negative_prompts: list[str]
+    seeds: Tensor  # (B,) int64, seed of each image's own generator
+    ids: Tensor  # (B,) int64 position of the image in the evaluation, for gathering over ranks
+    arm: str = "tuned"  # "tuned" or "base": the model after or before personalisation
+
+
+class ConceptBox(NamedTuple):
+    """One detected concept. `xyxy` is None when only the existence of the concept is known."""
+
+    label: str
+    score: float  # in [0, 1]
+    xyxy: tuple[float, float, float, float] | None  # in [0, 1], x0 < x1, y0 < y1
