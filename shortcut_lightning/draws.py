@@ -9,6 +9,7 @@ examples shares its noise by chance; nothing here relies on the opposite.
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 
 import torch
@@ -38,3 +39,8 @@ def timesteps(n: int, seed: int, stage: str, draws: Tensor) -> Tensor:
     """Uniform integers in [0, n), (B,) int64 on the device of `draws`; row i by `draws[i]` alone."""
     rows = [torch.randint(n, (), generator=generator(seed, stage, d)) for d in draws.tolist()]
     return torch.stack(rows).to(draws.device)
+
+
+def run_seed() -> int:
+    """The seed of this run, as `seed_everything` left it for every process; 0 without one."""
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
