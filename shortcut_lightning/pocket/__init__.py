@@ -1,0 +1,10 @@
+"""The embedded model family: a procedural world, small networks trained on it, and their weights.
+
+Importing this package loads nothing heavy; `WEIGHTS` is a diffusers folder (text-to-image) with the
+metric networks in folders beside it. See `weights/README.md` for the model card.
+"""
+
+from pathlib import Path
+
+#: Folder of the shipped weights: `StableDiffusionPipeline.from_pretrained(WEIGHTS)` loads it.
+WEIGHTS: Path = Path(__file__).parent / "weights"

@@ -1,0 +1,132 @@
+"""Pictures of the world as a LightningDataModule: drawn once, kept on disk, read through memory maps."""
+
+import logging
+import multiprocessing
+import os
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from shortcut_lightning.pocket import world
+from shortcut_lightning.pocket.captions import describe
+from shortcut_lightning.pocket.labels import labels
+
+log = logging.getLogger(__name__)
+VERSION = 2  # raise whenever the world draws other pixels for the same numbers
+VIEWS = 4  # consecutive pictures that show one person
+
+
+class Collection(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """The first `count` pictures of a seed: (image (3, 64, 64) uint8, labels (A,) int64, index)."""
+
+    def __init__(self, seed: int, count: int, cache_dir: Path) -> None:
+        self.seed, self.count = seed, count
+        self.path = cache_dir / f"world{VERSION}_seed{seed}_count{count}"
+        self.images: np.ndarray | None = None
+
+    def build(self) -> None:
+        """Draw everything on all cores, unless an earlier run has done so."""
+        done = self.path.with_suffix(".images.npy")
+        if done.exists():
+            return
+        done.parent.mkdir(parents=True, exist_ok=True)
+        log.info("drawing %d pictures of world %d into %s", self.count, self.seed, done.parent)
+        partial = done.with_suffix(f".{os.getpid()}.partial")
+        shape = (self.count, world.SIZE, world.SIZE, 3)
+        images = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+        rows = []
+        with multiprocessing.get_context("fork").Pool() as pool:
+            jobs = ((self.seed, index) for index in range(self.count))
+            for index, (image, row) in enumerate(pool.imap(_draw, jobs, chunksize=64)):
+                images[index] = image
+                rows.append(row)
+        images.flush()
+        np.save(self.path.with_suffix(".labels.npy"), np.stack(rows))
+        partial.rename(done)
+
+    def open(self) -> None:
+        """Map the pictures into memory; every process shares the same pages."""
+        if self.images is None:
+            self.images = np.load(self.path.with_suffix(".images.npy"), mmap_mode="r")
+            self.labels = np.load(self.path.with_suffix(".labels.npy"))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        image, row, number = self.__getitems__([index])[0]
+        return image, row, number
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        self.open()
+        assert self.images is not None
+        images = torch.from_numpy(self.images[indices]).permute(0, 3, 1, 2)
+        rows = torch.from_numpy(self.labels[indices]).long()
+        return list(zip(images, rows, torch.tensor(indices), strict=True))
+
+    def person(self, index: int) -> int:
+        """Number of the person in picture `index`."""
+        return index // VIEWS
+
+    def caption(self, index: int, variant: int | None = None) -> str:
+        """The full caption of a picture, or its varied caption number `variant`."""
+        who = world.identity(world.seed_of(self.seed, index // VIEWS))
+        where = world.scene(world.seed_of(self.seed, index, 1))
+        rng = None if variant is None else world.generator(self.seed, index, variant, 0xCA)
+        return describe(who, where, rng)
+
+
+def _draw(job: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    drawing = world.draw(*job, views=VIEWS)
+    return drawing.image, labels(drawing.identity, drawing.scene)
+
+
+class WorldDataModule(pl.LightningDataModule):
+    """Training and held-out pictures; the two seeds share no person and no scene.
+
+    Args:
+        cache_dir: Where drawn pictures are kept.
+        count: Number of training pictures.
+        held_out: Number of held-out pictures, from `seed + 1`.
+        batch_size: Pictures in a batch (per process).
+        seed: Seed of the training collection.
+        num_workers: Loader processes.
+    """
+
+    def __init__(
+        self,
+        cache_dir: str = "~/.cache/shortcut_lightning/pocket",
+        count: int = 48000,
+        held_out: int = 2000,
+        batch_size: int = 16,
+        seed: int = 1000,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        root = Path(cache_dir).expanduser()
+        self.training = Collection(seed, count, root)
+        self.held_out = Collection(seed + 1, held_out, root)
+        self.batch_size, self.num_workers = batch_size, num_workers
+
+    def prepare_data(self) -> None:
+        self.training.build()
+        self.held_out.build()
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(
+            self.training,
+            self.batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(self.held_out, self.batch_size)
+
+    test_dataloader = val_dataloader
