@@ -16,11 +16,6 @@ import torch
 from torch import Tensor
 
 
-def run_seed() -> int:
-    """The seed of this run: what Lightning's `seed_everything` was given, else 0."""
-    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
-
-
 def generator(seed: int, stage: str, draw: int) -> torch.Generator:
     """A CPU generator for one draw of one stage; the same triple gives the same numbers anywhere.
 
@@ -41,7 +36,7 @@ def normal(shape: Sequence[int], seed: int, stage: str, draws: Tensor) -> Tensor
 
 
 def timesteps(n: int, seed: int, stage: str, draws: Tensor) -> Tensor:
-    """Uniform integers in [0, n), (B,) int64; row i by `draws[i]` alone, on the device of `draws`."""
+    """Uniform integers in [0, n), (B,) int64; row i by `draws[i]` alone."""
     rows = [torch.randint(n, (), generator=generator(seed, stage, d)) for d in draws.tolist()]
     return torch.stack(rows).to(draws.device)
 
