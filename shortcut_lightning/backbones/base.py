@@ -74,7 +74,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        """(B, C, h, w), (B,) int64 -> the denoiser's output in its own parameterisation, float32."""
+        """(B, C, h, w), (B,) int64 -> the denoiser's own output (noise or velocity), float32."""
 
     @abstractmethod
     def sample(
@@ -95,8 +95,49 @@ class Backbone(nn.Module, ABC):
         or as random directions of the vocabulary's typical norm."""
 
     @abstractmethod
+    def add_lora(
+        self, *, unet: bool, text_encoder: bool, rank: int, alpha: int, dropout: float, dora: bool
+    ) -> None:
+        """Puts adapters on the attention projections; only their weights require gradients."""
+
+    @abstractmethod
+    def load_lora(self, path: str) -> None:
+        """Merges a LoRA file or folder (diffusers' or kohya's keys) into the weights."""
+
+    @abstractmethod
+    def load_tokens(self, paths: Sequence[str]) -> None:
+        """Adds the words of textual-inversion files."""
+
+    @abstractmethod
     def save(self, folder: Path) -> None:
         """Writes a folder that `from_pretrained` of the family's own library loads."""
+
+    @abstractmethod
+    def save_lora(self, folder: Path) -> None:
+        """Writes the adapters once in diffusers' key format and once in kohya's."""
+
+    @abstractmethod
+    def save_tokens(self, folder: Path) -> None:
+        """Writes one textual-inversion file per added word."""
+
+    @abstractmethod
+    def enable_gradient_checkpointing(self) -> None:
+        """Recomputes activations in the backward pass to save memory."""
+
+    @property
+    @abstractmethod
+    def denoiser(self) -> nn.Module:
+        """The network behind `predict`."""
+
+    @property
+    @abstractmethod
+    def text_encoders(self) -> nn.ModuleList:
+        """The networks behind `embed`."""
+
+    @property
+    @abstractmethod
+    def token_rows(self) -> list[nn.Parameter]:
+        """The embedding rows of added words, one (n, D) per text encoder; empty without any."""
 
     def fingerprint(self) -> str:
         """Hash of every weight; part of the key of everything computed with this model."""

@@ -1,0 +1,102 @@
+"""LoRA files in the two key formats in use: diffusers' and kohya's (A1111, ComfyUI)."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.training_utils import _collate_lora_metadata
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from shortcut_lightning.backbones.stable_diffusion import StableDiffusion
+
+UNET: dict[str, Any] = {
+    "init_lora_weights": "gaussian",
+    "target_modules": ["to_q", "to_k", "to_v", "to_out.0"],
+}
+TEXT_ENCODER: dict[str, Any] = {
+    "init_lora_weights": "gaussian",
+    "target_modules": ["q_proj", "k_proj", "v_proj", "out_proj"],
+}
+KOHYA_NAMES = {
+    "lora_A": "lora_down.weight",
+    "lora_B": "lora_up.weight",
+    "lora_magnitude_vector": "dora_scale",
+}
+
+
+def adapted(backbone: "StableDiffusion") -> dict[str, nn.Module]:
+    """The parts that carry an adapter, by name."""
+    parts = {"unet": backbone.unet, "text_encoder": backbone.text_encoder}
+    return {name: part for name, part in parts.items() if getattr(part, "peft_config", None)}
+
+
+def save_diffusers(backbone: "StableDiffusion", folder: Path) -> None:
+    """Writes `pytorch_lora_weights.safetensors`, which `load_lora_weights` reads."""
+    parts = adapted(backbone)
+    layers = {
+        name: convert_state_dict_to_diffusers(get_peft_model_state_dict(part))
+        for name, part in parts.items()
+    }
+    StableDiffusionPipeline.save_lora_weights(
+        folder,
+        unet_lora_layers=layers.get("unet"),
+        text_encoder_lora_layers=layers.get("text_encoder"),
+        **_collate_lora_metadata(parts),
+    )
+
+
+def save_kohya(backbone: "StableDiffusion", path: Path) -> None:
+    """Writes one file in the keys of kohya's sd-scripts.
+
+    A module's path is joined by underscores behind `lora_unet_` or `lora_te_`; a scalar `alpha`
+    stands beside each pair of matrices. Written by hand: diffusers' converter infers one type for
+    a file that holds both parts, and misnames the text encoder of SD 1.x.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, part in adapted(backbone).items():
+        alpha = float(part.peft_config["default"].lora_alpha)  # type: ignore[index,union-attr]
+        prefix = "lora_unet_" if name == "unet" else "lora_te_text_model_"
+        for key, tensor in get_peft_model_state_dict(part).items():
+            match = re.fullmatch(r"(?:text_model\.)?(.+)\.(lora_[^.]+)(?:\.weight)?", key)
+            assert match is not None, key
+            stem = prefix + match[1].replace(".", "_")
+            value = tensor.detach().cpu().contiguous()
+            kind = KOHYA_NAMES[match[2]]
+            tensors[f"{stem}.{kind}"] = value.view(-1, 1) if kind == "dora_scale" else value
+            tensors[f"{stem}.alpha"] = torch.tensor(alpha)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path)
+
+
+def load(backbone: "StableDiffusion", path: str) -> None:
+    """Merges a file or folder of either format into the weights.
+
+    Raises ValueError when there is none or it does not fit the model.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise ValueError(f"No LoRA at '{path}'; give a .safetensors file or a folder (model.lora).")
+    pipeline = backbone.pipeline()
+    try:
+        if file.is_file():
+            pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
+        else:
+            pipeline.load_lora_weights(str(file))
+    except (KeyError, OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"The LoRA '{path}' does not fit this model: {reason} (model.lora)."
+        ) from error
+    merge(pipeline)
+
+
+def merge(pipeline: StableDiffusionPipeline) -> None:
+    """Adds the adapters to the weights they stand beside and takes them off."""
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()

@@ -1,0 +1,63 @@
+"""Exponential moving average of what learns; evaluation, export and the end of fit use it."""
+
+from typing import Any
+
+import torch
+from diffusers.training_utils import EMAModel
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class EMA(Callback):
+    """Keeps averaged copies of the trained parameters alone (diffusers' EMAModel).
+
+    Args:
+        decay: Largest decay; early steps average less, by (1 + step) / (10 + step).
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 < decay < 1:
+            raise ValueError(f"EMA decay must be between 0 and 1, given {decay}.")
+        self.decay = decay
+        self._average: EMAModel | None = None
+        self._stored: dict[str, Any] = {}
+        self._last_step = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        learned = [p for p in pl_module.parameters() if p.requires_grad]
+        self._average = EMAModel(learned, decay=self.decay, foreach=True)
+        if self._stored:
+            self._average.load_state_dict(self._stored)
+        self._average.to(pl_module.device)
+        self._last_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step > self._last_step:  # not after every accumulated batch
+            self._last_step = trainer.global_step
+            self.average.step(p for p in pl_module.parameters() if p.requires_grad)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._average is not None and trainer.state.fn == "fit":
+            learned = [p for p in pl_module.parameters() if p.requires_grad]
+            self.average.store(learned)
+            self.average.copy_to(learned)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._average is not None and trainer.state.fn == "fit":
+            self.average.restore(p for p in pl_module.parameters() if p.requires_grad)
+
+    @torch.no_grad()
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.average.copy_to(p for p in pl_module.parameters() if p.requires_grad)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.average.state_dict() if self._average is not None else self._stored
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._stored = state_dict
+
+    @property
+    def average(self) -> EMAModel:
+        assert self._average is not None, "the average exists from on_fit_start on"
+        return self._average

@@ -1,0 +1,42 @@
+"""Writes the result of a fit in the files that other programs load."""
+
+import logging
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from shortcut_lightning.backbones import Backbone
+
+log = logging.getLogger(__name__)
+
+
+class Export(Callback):
+    """At the end of `fit`, fills `export/` in the run folder.
+
+    A LoRA run gives `pytorch_lora_weights.safetensors` (diffusers) and `kohya_lora.safetensors`
+    (A1111, ComfyUI); learned words give `tokens/<word>.safetensors` (textual inversion).
+
+    Args:
+        pipeline: Also write `model/`, a plain diffusers folder with everything merged.
+    """
+
+    def __init__(self, pipeline: bool = True) -> None:
+        self.pipeline = pipeline
+
+    # After every callback's `on_train_end`, where averaged weights take their place.
+    @rank_zero_only
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.fast_dev_run or trainer.interrupted:  # type: ignore[attr-defined]
+            return
+        backbone = pl_module.backbone
+        assert isinstance(backbone, Backbone)
+        folder = Path(trainer.log_dir or trainer.default_root_dir) / "export"
+        folder.mkdir(parents=True, exist_ok=True)
+        if any("lora_" in name for name, _ in backbone.named_parameters()):
+            backbone.save_lora(folder)
+        if backbone.token_rows:
+            backbone.save_tokens(folder / "tokens")
+        if self.pipeline:
+            backbone.save(folder / "model")
+        log.info("Exported to %s", folder)

@@ -1,0 +1,293 @@
+"""DreamBooth (arXiv 2208.12242) on any backbone: the whole model, LoRA, text encoder, new words.
+
+What is special about a method that builds on it (contrastive decoupling, geometry erasure) comes
+with the batch: its prompts and its loss weights. The step itself is the same for all.
+"""
+
+from typing import Any, Literal
+
+import torch
+from diffusers.optimization import get_scheduler
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from shortcut_lightning import backbones, draws
+from shortcut_lightning.backbones import Backbone, Conditioning
+from shortcut_lightning.batch import PromptBatch, TrainBatch
+from shortcut_lightning.losses import DreamBoothLoss
+from shortcut_lightning.modules.optimizers import adam
+from shortcut_lightning.modules.trainable import choose_trainable, trainable_groups
+
+Schedule = Literal[
+    "constant",
+    "constant_with_warmup",
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "piecewise_constant",
+]
+
+
+class DreamBooth(LightningModule):
+    """Fine-tunes a text-to-image model on a few images of one subject.
+
+    Args:
+        pretrained_model_name_or_path: `pocket`, a diffusers folder or a hub id.
+        revision: Branch, tag or commit on the hub.
+        variant: Weight file variant, for example `fp16`.
+        lora: A LoRA file or folder (diffusers or kohya keys), merged into the weights first.
+        embeddings: Textual-inversion files, loaded first.
+        method: `full` trains the weights themselves, `lora` adapters on the attention layers.
+        train_unet: Whether the denoiser learns.
+        train_text_encoder: Whether the text encoder learns, by the same method.
+        rank: Rank of the adapters.
+        lora_alpha: Their scale is alpha / rank; 0 stands for alpha = rank.
+        lora_dropout: Dropout inside the adapters.
+        use_dora: Weight-decomposed adapters (arXiv 2402.09353).
+        new_tokens: Words to add to the vocabulary and learn.
+        token_initializers: A known word for each new token; empty draws random directions.
+        prior_loss_weight: Weight of the class images' loss.
+        snr_gamma: Min-SNR gamma (arXiv 2303.09556); 0 is off.
+        noise_offset: Strength of a constant added to each noise channel; 0 is off.
+        learning_rate: Of the denoiser.
+        text_encoder_lr: Of the text encoder; 0 takes `learning_rate`.
+        token_lr: Of new tokens; 0 takes `learning_rate`.
+        adam_beta1: First moment decay.
+        adam_beta2: Second moment decay.
+        adam_weight_decay: Decoupled weight decay; never applied to new tokens.
+        adam_epsilon: Added to the denominator.
+        use_8bit_adam: bitsandbytes' AdamW (extra `gpu`).
+        lr_scheduler: A schedule of diffusers.
+        lr_warmup_steps: Optimiser steps of linear warm-up.
+        gradient_checkpointing: Recompute activations to save memory.
+        compile_unet: `torch.compile` the denoiser.
+        cache_text_embeddings: Embed each prompt once; only while nothing of the text side learns.
+        num_inference_steps: Sampling steps in `test` and `predict`.
+        guidance_scale: Classifier-free guidance in `test` and `predict`.
+        sampling_scheduler: diffusers scheduler class for sampling; empty takes the model's own.
+    """
+
+    def __init__(
+        self,
+        pretrained_model_name_or_path: str = "pocket",
+        revision: str = "",
+        variant: str = "",
+        lora: str = "",
+        embeddings: list[str] = [],  # noqa: B006
+        method: Literal["full", "lora"] = "full",
+        train_unet: bool = True,
+        train_text_encoder: bool = False,
+        rank: int = 4,
+        lora_alpha: int = 0,
+        lora_dropout: float = 0.0,
+        use_dora: bool = False,
+        new_tokens: list[str] = [],  # noqa: B006
+        token_initializers: list[str] = [],  # noqa: B006
+        prior_loss_weight: float = 1.0,
+        snr_gamma: float = 0.0,
+        noise_offset: float = 0.0,
+        learning_rate: float = 5e-6,
+        text_encoder_lr: float = 0.0,
+        token_lr: float = 0.0,
+        adam_beta1: float = 0.9,
+        adam_beta2: float = 0.999,
+        adam_weight_decay: float = 1e-2,
+        adam_epsilon: float = 1e-8,
+        use_8bit_adam: bool = False,
+        lr_scheduler: Schedule = "constant",
+        lr_warmup_steps: int = 0,
+        gradient_checkpointing: bool = False,
+        compile_unet: bool = False,
+        cache_text_embeddings: bool = False,
+        num_inference_steps: int = 25,
+        guidance_scale: float = 7.5,
+        sampling_scheduler: str = "",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.backbone = self._load()
+        choose_trainable(
+            self.backbone,
+            method=method,
+            train_unet=train_unet,
+            train_text_encoder=train_text_encoder,
+            rank=rank,
+            lora_alpha=lora_alpha or rank,
+            lora_dropout=lora_dropout,
+            use_dora=use_dora,
+            new_tokens=new_tokens,
+            token_initializers=token_initializers,
+        )
+        if gradient_checkpointing:
+            self.backbone.enable_gradient_checkpointing()
+        self.text_learns = any(p.requires_grad for p in self.backbone.text_encoders.parameters())
+        if cache_text_embeddings and self.text_learns:
+            raise ValueError(
+                "model.cache_text_embeddings keeps prompts' embeddings, but the text encoder or "
+                "new tokens are trained (model.train_text_encoder, model.new_tokens): they would "
+                "go stale. Set model.cache_text_embeddings to false."
+            )
+        if compile_unet:
+            self.backbone.denoiser.compile()
+        self.loss = DreamBoothLoss(self.backbone.prediction_type, prior_loss_weight, snr_gamma)
+        self._text_cache: dict[str, Tensor] = {}
+        self._base: list[Backbone] = []  # in a list, so that it is no submodule
+        # Only what learns is in a checkpoint; the rest comes from the pretrained model.
+        self.strict_loading = False
+
+    def forward(self, batch: TrainBatch) -> dict[str, Tensor]:
+        """One denoising step: encode, embed, noise, predict, losses."""
+        latents = self.encode(batch)
+        conditioning = self.embed(batch.prompts)
+        timesteps = self.draw_timesteps(batch)
+        noise = self.draw_noise(batch, latents)
+        noisy = self.backbone.add_noise(latents, noise, timesteps)
+        prediction = self.backbone.predict(noisy, timesteps, conditioning)
+        target = self.backbone.target(latents, noise, timesteps)
+        snr = self.backbone.snr(timesteps)
+        return self.loss(prediction, target, snr, batch.is_prior, batch.loss_weights)
+
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
+        if self.hparams["lora_dropout"] > 0:
+            # Dropout draws from torch's global state: tie it to the batch, so a resumed run agrees.
+            torch.manual_seed(int(batch.draws[0]))
+        losses = self(batch)
+        self.log_dict(
+            {f"train/{name}": value.detach() for name, value in losses.items()},
+            prog_bar=True,
+            batch_size=len(batch.prompts),
+        )
+        return losses["loss"]
+
+    def validation_step(self, batch: TrainBatch, batch_idx: int) -> None:
+        self.log(
+            "val/loss",
+            self(batch)["loss_instance"],
+            prog_bar=True,
+            batch_size=len(batch.prompts),
+            sync_dist=True,
+        )
+
+    def test_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        return self.sample(batch)
+
+    def predict_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        return self.sample(batch)
+
+    def sample(self, batch: PromptBatch) -> Tensor:
+        """(B, 3, H, W) images in [0, 1] from the tuned or the untouched model."""
+        return (self.base() if batch.arm == "base" else self.backbone).sample(
+            batch.prompts,
+            seeds=batch.seeds.tolist(),
+            negative_prompts=batch.negative_prompts,
+            num_inference_steps=self.hparams["num_inference_steps"],
+            guidance_scale=self.hparams["guidance_scale"],
+            scheduler=self.hparams["sampling_scheduler"],
+        )
+
+    def base(self) -> Backbone:
+        """The pretrained model alone, loaded when first asked for."""
+        if not self._base:
+            self._base.append(self._load_base().requires_grad_(False).eval().to(self.device))
+        return self._base[0]
+
+    def on_test_end(self) -> None:
+        self._base.clear()
+
+    def encode(self, batch: TrainBatch) -> Tensor:
+        """(B, C, h, w) latents: a draw from the posterior, cached or computed."""
+        with torch.no_grad():
+            if batch.moments is not None:
+                posterior = backbones.Posterior(*batch.moments.unbind(1))
+            else:
+                posterior = self.backbone.encode(batch.images)
+            shape = posterior.mean.shape[1:]
+            return posterior.sample(draws.normal(shape, self.seed, "posterior", batch.draws))
+
+    def embed(self, prompts: list[str]) -> Conditioning:
+        """B prompts -> conditioning, with gradients where the text side learns."""
+        if not self.hparams["cache_text_embeddings"]:
+            with torch.set_grad_enabled(self.text_learns and torch.is_grad_enabled()):
+                return self.backbone.embed(prompts)
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._text_cache]
+        if new:
+            with torch.no_grad():
+                self._text_cache.update(zip(new, self.backbone.embed(new).hidden, strict=True))
+        return Conditioning(torch.stack([self._text_cache[prompt] for prompt in prompts]))
+
+    def draw_timesteps(self, batch: TrainBatch) -> Tensor:
+        """(B,) uniform timesteps."""
+        return draws.timesteps(
+            self.backbone.num_train_timesteps, self.seed, "timestep", batch.draws
+        )
+
+    def draw_noise(self, batch: TrainBatch, latents: Tensor) -> Tensor:
+        """(B, C, h, w) standard normal noise, with the offset if one is wanted."""
+        noise = draws.normal(latents.shape[1:], self.seed, "noise", batch.draws)
+        if self.hparams["noise_offset"] > 0:
+            shape = (latents.shape[1], 1, 1)
+            offset = draws.normal(shape, self.seed, "noise offset", batch.draws)
+            noise = noise + self.hparams["noise_offset"] * offset
+        return noise
+
+    @property
+    def seed(self) -> int:
+        return draws.run_seed()
+
+    def configure_optimizers(self) -> Any:
+        groups = trainable_groups(
+            self.backbone,
+            unet_lr=self.hparams["learning_rate"],
+            text_lr=self.hparams["text_encoder_lr"] or self.hparams["learning_rate"],
+            token_lr=self.hparams["token_lr"] or self.hparams["learning_rate"],
+            weight_decay=self.hparams["adam_weight_decay"],
+        )
+        optimizer = adam(
+            groups,
+            betas=(self.hparams["adam_beta1"], self.hparams["adam_beta2"]),
+            eps=self.hparams["adam_epsilon"],
+            eight_bit=self.hparams["use_8bit_adam"],
+        )
+        schedule = get_scheduler(
+            self.hparams["lr_scheduler"],
+            optimizer,
+            num_warmup_steps=self.hparams["lr_warmup_steps"],
+            num_training_steps=int(self.trainer.estimated_stepping_batches),
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        learned = {name for name, p in self.named_parameters() if p.requires_grad}
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: state[name] for name in state if name in learned}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        stored = checkpoint["state_dict"]
+        learned = {name: p.shape for name, p in self.named_parameters() if p.requires_grad}
+        stored_shapes = {name: tensor.shape for name, tensor in stored.items()}
+        if stored_shapes != learned:
+            differing = sorted(set(stored_shapes.items()) ^ set(learned.items()))[0][0]
+            raise ValueError(
+                f"The checkpoint holds {len(stored)} trained tensors, this configuration trains "
+                f"{len(learned)}; they first differ at '{differing}'. Use the configuration of the "
+                "run that wrote it (config.yaml beside its checkpoints)."
+            )
+
+    def _load(self) -> Backbone:
+        backbone = self._load_base()
+        if self.hparams["lora"]:
+            backbone.load_lora(self.hparams["lora"])
+        if self.hparams["embeddings"]:
+            backbone.load_tokens(self.hparams["embeddings"])
+        return backbone
+
+    def _load_base(self) -> Backbone:
+        return backbones.load(
+            self.hparams["pretrained_model_name_or_path"],
+            self.hparams["revision"],
+            self.hparams["variant"],
+        )

@@ -1,0 +1,85 @@
+"""Which parameters learn, and how fast."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from torch import nn
+
+from shortcut_lightning.backbones import Backbone
+
+
+def choose_trainable(
+    backbone: Backbone,
+    *,
+    method: Literal["full", "lora"],
+    train_unet: bool,
+    train_text_encoder: bool,
+    rank: int,
+    lora_alpha: int,
+    lora_dropout: float,
+    use_dora: bool,
+    new_tokens: Sequence[str],
+    token_initializers: Sequence[str],
+) -> None:
+    """Freezes everything, then frees what is to learn.
+
+    Raises ValueError when nothing is left to learn.
+    """
+    if not (train_unet or train_text_encoder or new_tokens):
+        raise ValueError(
+            "Nothing to train: set model.train_unet or model.train_text_encoder to true, or name "
+            "model.new_tokens."
+        )
+    if token_initializers and len(token_initializers) != len(new_tokens):
+        raise ValueError(
+            f"{len(token_initializers)} model.token_initializers for {len(new_tokens)} "
+            "model.new_tokens: give one for each, or none."
+        )
+    backbone.requires_grad_(False).eval()
+    if method == "lora" and (train_unet or train_text_encoder):
+        backbone.add_lora(
+            unet=train_unet,
+            text_encoder=train_text_encoder,
+            rank=rank,
+            alpha=lora_alpha,
+            dropout=lora_dropout,
+            dora=use_dora,
+        )
+    if new_tokens:
+        backbone.add_tokens(new_tokens, token_initializers)
+    if train_unet:
+        _free([backbone.denoiser], method)
+    if train_text_encoder:
+        _free(backbone.text_encoders, method)
+
+
+def trainable_groups(
+    backbone: Backbone,
+    *,
+    unet_lr: float,
+    text_lr: float,
+    token_lr: float,
+    weight_decay: float,
+) -> list[dict[str, Any]]:
+    """Parameter groups for the optimiser; new tokens never decay."""
+    rows = backbone.token_rows
+    row_ids = {id(row) for row in rows}
+    text = [
+        parameter
+        for parameter in backbone.text_encoders.parameters()
+        if parameter.requires_grad and id(parameter) not in row_ids
+    ]
+    unet = [parameter for parameter in backbone.denoiser.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": unet, "lr": unet_lr, "weight_decay": weight_decay},
+        {"params": text, "lr": text_lr, "weight_decay": weight_decay},
+        {"params": rows, "lr": token_lr, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _free(networks: Iterable[nn.Module], method: str) -> None:
+    for network in networks:
+        network.train()
+        if method == "full":
+            network.requires_grad_(True)

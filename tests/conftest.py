@@ -1,0 +1,36 @@
+"""Shared fixtures: small random-weight models, written once per session."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # the helper modules beside this file
+
+# Nothing here may reach for a network, or wait for one.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+
+@pytest.fixture(scope="session")
+def small_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in SD 1.5's layout: 32 px, epsilon-prediction, random weights."""
+    from models import write_small_sd
+
+    return write_small_sd(tmp_path_factory.mktemp("models") / "epsilon")
+
+
+@pytest.fixture(scope="session")
+def small_sd_v(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with v-prediction, as SD 2.1 has it."""
+    from models import write_small_sd
+
+    return write_small_sd(tmp_path_factory.mktemp("models") / "velocity", "v_prediction")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests share one cache that is not the user's."""
+    base = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("SHORTCUT_LIGHTNING_CACHE", str(base))

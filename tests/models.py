@@ -1,0 +1,91 @@
+"""Small random-weight models in Stable Diffusion's folder layout."""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+WORDS = ["a", "photo", "of", "sks", "person", "dog", "the", "in", "on", "beach", "noisy"]
+
+
+def small_tokenizer() -> CLIPTokenizer:
+    """Byte-pair encoding over letters, with a few whole words; EOS has the highest id."""
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer as Tokenizer
+
+    letters = [chr(code) for code in range(33, 127)]
+    vocabulary = letters + [letter + "</w>" for letter in letters]
+    merges: list[tuple[str, str]] = []
+    for word in WORDS:
+        pieces = [*word[:-1], word[-1] + "</w>"]
+        while len(pieces) > 1:
+            pair = (pieces[0], pieces[1])
+            if pair not in merges:
+                merges.append(pair)
+            pieces = [pieces[0] + pieces[1], *pieces[2:]]
+            if pieces[0] not in vocabulary:
+                vocabulary.append(pieces[0])
+    vocabulary += ["<|startoftext|>", "<|endoftext|>"]
+    ids = {piece: number for number, piece in enumerate(vocabulary)}
+    return Tokenizer(vocab=ids, merges=merges, model_max_length=77)
+
+
+def write_small_sd(
+    folder: Path, prediction_type: str = "epsilon", size: int = 32, seed: int = 0
+) -> Path:
+    """Writes a random-weight model with SD 1.5's layout (f = 8 becomes f = 4), a few hundred kB."""
+    torch.manual_seed(seed)
+    tokenizer = small_tokenizer()
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=77,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=size // 4,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        cross_attention_dim=32,
+        attention_head_dim=8,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        norm_num_groups=8,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(16, 32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=size,
+        scaling_factor=0.18215,
+    )
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type=prediction_type,
+        steps_offset=1,
+        clip_sample=False,
+        set_alpha_to_one=False,
+    )
+    StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder, safe_serialization=True)
+    return folder
