@@ -192,7 +192,7 @@ class StableDiffusion(Backbone):
             self.pipeline().load_textual_inversion(path)
 
     def save(self, folder: Path) -> None:
-        """Writes a plain diffusers folder: adapters merged into the weights, tokens in the table."""
+        """Writes a plain diffusers folder: adapters merged in, tokens in the table."""
         pipeline = self.pipeline()
         pipeline.scheduler = self.scheduler
         if self.tokens or lora.adapted(self):

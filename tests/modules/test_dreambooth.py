@@ -1,0 +1,185 @@
+"""One step against the method's naive form, and what may learn: python -m pytest tests/modules."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from shortcut_lightning import draws
+from shortcut_lightning.batch import PromptBatch, TrainBatch
+from shortcut_lightning.modules import DreamBooth
+
+PROMPTS = ["a photo of sks dog <s>", "a photo of dog"]
+
+
+def batch(step: int = 0, size: int = 32) -> TrainBatch:
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    return TrainBatch(images, PROMPTS, torch.tensor([False, True]), torch.tensor([step, -1 - step]))
+
+
+def fit(module: DreamBooth, folder: Path, steps: int = 2, **options: Any) -> pl.Trainer:
+    trainer = pl.Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        **options,
+    )
+    data: Any = [batch(step) for step in range(steps)]
+    loader = torch.utils.data.DataLoader(data, batch_size=None, collate_fn=lambda item: item)
+    trainer.fit(module, loader)
+    return trainer
+
+
+def test_the_step_is_the_method(small_sd: Path) -> None:
+    """Against DreamBooth written out with diffusers' own scheduler, one image at a time."""
+    module = DreamBooth(str(small_sd), prior_loss_weight=0.7)
+    pipeline = module.backbone.pipeline()  # type: ignore[operator]
+    scheduler = DDPMScheduler.from_pretrained(small_sd, subfolder="scheduler")
+    data = batch(step=4)
+    errors = []
+    for row in range(2):
+        number = data.draws[row : row + 1]
+        posterior = pipeline.vae.encode(data.images[row : row + 1] * 2 - 1).latent_dist
+        z = posterior.mean + posterior.std * draws.normal((4, 8, 8), 0, "posterior", number)
+        z = z * 0.18215
+        noise = draws.normal((4, 8, 8), 0, "noise", number)
+        t = draws.timesteps(1000, 0, "timestep", number)
+        ids = pipeline.tokenizer(
+            PROMPTS[row], padding="max_length", max_length=77, return_tensors="pt"
+        ).input_ids
+        words = pipeline.text_encoder(ids)[0]
+        predicted = pipeline.unet(scheduler.add_noise(z, noise, t), t, words).sample
+        errors.append(((predicted - noise) ** 2).mean())
+    expected = errors[0] + 0.7 * errors[1]
+    torch.testing.assert_close(module(data)["loss"], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_cached_moments_and_embeddings_give_the_same_loss(small_sd: Path) -> None:
+    module = DreamBooth(str(small_sd))
+    data = batch()
+    posterior = module.backbone.encode(data.images)
+    moments = torch.stack([posterior.mean, posterior.std], dim=1)
+    cached = DreamBooth(str(small_sd), cache_text_embeddings=True)
+    expected = module(data)["loss"]
+    for _ in range(2):  # filling the cache, then using it
+        loss = cached(data._replace(images=torch.empty(2, 0), moments=moments))["loss"]
+        torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "learned"),
+    [
+        ({}, {"unet"}),
+        ({"train_text_encoder": True}, {"unet", "text_encoder"}),
+        ({"method": "lora", "rank": 2}, {"unet"}),
+        (
+            {"method": "lora", "use_dora": True, "train_text_encoder": True},
+            {"unet", "text_encoder"},
+        ),
+        ({"train_unet": False, "new_tokens": ["<s>"]}, {"text_encoder"}),
+    ],
+)
+def test_only_what_is_chosen_learns(
+    options: dict[str, Any], learned: set[str], small_sd: Path, tmp_path: Path
+) -> None:
+    module = DreamBooth(str(small_sd), learning_rate=1e-2, **options)
+    before = {name: p.detach().clone() for name, p in module.backbone.named_parameters()}
+    fit(module, tmp_path, steps=3, enable_checkpointing=False)
+    moved = {n for n, p in module.backbone.named_parameters() if not torch.equal(p, before[n])}
+    free = {name for name, p in module.backbone.named_parameters() if p.requires_grad}
+    assert {name.split(".")[0] for name in moved} == learned
+    assert moved <= free
+    if options.get("method") == "lora":
+        assert all("lora_" in name for name in moved)
+
+
+def test_a_checkpoint_holds_what_learns_and_nothing_else(small_sd: Path, tmp_path: Path) -> None:
+    module = DreamBooth(str(small_sd), method="lora", rank=2)
+    trainer = fit(module, tmp_path, enable_checkpointing=False)
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    state = torch.load(tmp_path / "run.ckpt", weights_only=True)["state_dict"]
+    assert state
+    assert all("lora_" in name for name in state)
+    other = DreamBooth(str(small_sd), method="lora", rank=4)
+    with pytest.raises(ValueError, match=r"first differ at '.*lora_.*config\.yaml"):
+        pl.Trainer(accelerator="cpu", logger=False).test(
+            other, [batch()], ckpt_path=tmp_path / "run.ckpt", verbose=False
+        )
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_precisions_and_gradient_checkpointing(
+    precision: Any, small_sd: Path, tmp_path: Path
+) -> None:
+    module = DreamBooth(str(small_sd), gradient_checkpointing=True, train_text_encoder=True)
+    trainer = fit(module, tmp_path, precision=precision, enable_checkpointing=False)
+    assert torch.isfinite(trainer.callback_metrics["train/loss"])
+
+
+def test_gradient_checkpointing_changes_no_gradient(small_sd: Path) -> None:
+    def gradients(checkpointing: bool) -> list[Tensor]:
+        module = DreamBooth(
+            str(small_sd), train_text_encoder=True, gradient_checkpointing=checkpointing
+        )
+        module(batch())["loss"].backward()
+        return [p.grad for p in module.parameters() if p.grad is not None]
+
+    for plain, recomputed in zip(gradients(False), gradients(True), strict=True):
+        torch.testing.assert_close(plain, recomputed)
+
+
+def test_the_loss_falls_on_velocity_models_too(small_sd_v: Path, tmp_path: Path) -> None:
+    module = DreamBooth(str(small_sd_v), learning_rate=3e-3, snr_gamma=5.0, noise_offset=0.05)
+    probe = batch(step=0)
+    with torch.no_grad():
+        before = module(probe)["loss"].item()
+    fit(module, tmp_path, steps=40, enable_checkpointing=False)
+    with torch.no_grad():
+        assert module(probe)["loss"].item() < before
+
+
+def test_the_base_arm_is_the_untouched_model(small_sd: Path, tmp_path: Path) -> None:
+    module = DreamBooth(str(small_sd), learning_rate=1e-2, num_inference_steps=2)
+    ask = PromptBatch(PROMPTS, ["", ""], torch.tensor([1, 2]), torch.tensor([0, 1]), "base")
+    before = module.sample(ask._replace(arm="tuned"))
+    fit(module, tmp_path, enable_checkpointing=False)
+    torch.testing.assert_close(module.sample(ask), before)
+    assert (module.sample(ask._replace(arm="tuned")) - before).abs().max() > 1e-4
+    assert not any("_base" in name for name in module.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train_unet": False}, r"Nothing to train: set model.train_unet"),
+        (
+            {"new_tokens": ["<s>"], "token_initializers": ["a", "dog"]},
+            r"2 model.token_initializers",
+        ),
+        (
+            {"cache_text_embeddings": True, "train_text_encoder": True},
+            r"Set model.cache_text_embeddings to false",
+        ),
+        ({"lora": "nowhere.safetensors"}, r"No LoRA at 'nowhere.safetensors'"),
+        ({"embeddings": ["nowhere.safetensors"]}, r"No textual-inversion file at"),
+    ],
+)
+def test_mistakes_are_named(options: dict[str, Any], message: str, small_sd: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        DreamBooth(str(small_sd), **options)
+
+
+def test_eight_bit_adam_asks_for_its_extra(small_sd: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        with pytest.raises(ValueError, match=r"shortcut-lightning\[gpu\]"):
+            fit(DreamBooth(str(small_sd), use_8bit_adam=True), tmp_path)
