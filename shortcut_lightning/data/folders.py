@@ -63,11 +63,11 @@ def is_pocket(source: str) -> bool:
     return source.startswith(POCKET)
 
 
-def pocket_subject(source: str, cache: Path) -> Path:
-    """The folder of a generated subject (`instance/` and `reference/`), drawn on first use.
+def subject_folder(source: str, cache: Path) -> Path:
+    """Where a generated subject (`instance/` and `reference/`) is kept: under a hash of the code
+    that draws it, so that a changed world draws anew.
 
-    It is kept under a hash of the code that draws it, so a changed world draws anew. Call it on
-    one process at a time. Raises ValueError for a seed that is not a whole number.
+    Raises ValueError for a seed that is not a whole number.
     """
     from shortcut_lightning.pocket import world
 
@@ -80,14 +80,21 @@ def pocket_subject(source: str, cache: Path) -> Path:
     digest = hashlib.sha256()
     for file in sorted(Path(world.__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
-    folder = cache / "pocket" / f"{digest.hexdigest()[:12]}-subject-{int(number)}"
-    if not folder.exists():
-        half = folder.with_name(f".{folder.name}.part")
-        shutil.rmtree(half, ignore_errors=True)
-        half.mkdir(parents=True)
-        world.write_subject(int(number), half)
-        half.rename(folder)
-    return folder
+    return cache / "pocket" / f"{digest.hexdigest()[:12]}-subject-{int(number)}"
+
+
+def draw_subject(source: str, cache: Path) -> None:
+    """Draws a generated subject unless it is there already. One process at a time."""
+    from shortcut_lightning.pocket import world
+
+    folder = subject_folder(source, cache)
+    if folder.exists():
+        return
+    half = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(half, ignore_errors=True)
+    half.mkdir(parents=True)
+    world.write_subject(int(source.removeprefix(POCKET)), half)
+    half.rename(folder)
 
 
 def _read_metadata(path: Path) -> dict[str, str]:

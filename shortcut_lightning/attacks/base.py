@@ -1,0 +1,76 @@
+"""An attack is a value: hyper-parameters in the constructor, the model at the call.
+
+`Attack.__call__` does the bookkeeping once for all attacks, so that a subclass's `run` is the
+method and nothing else. Whatever `run` returns, what leaves here is inside the ball, in [0, 1] and
+on the 8-bit grid, and the model is as it was.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.freezing import frozen
+
+
+class Attack(ABC):
+    """Changes images so that a model trained on them fails.
+
+    Constructor arguments are kept as attributes of the same names; they key the cache. Subclasses
+    have `epsilon`, the L-infinity budget in /255 of [0, 1].
+    """
+
+    epsilon: float
+
+    @final
+    def __call__(
+        self,
+        images: Tensor,
+        backbone: Backbone,
+        prompts: Sequence[str],
+        *,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """The perturbed images, (N, 3, H, W) float32, 8-bit rounded.
+
+        `images` are (N, 3, H, W) in [0, 1] and 8-bit rounded, on the backbone's device; `prompts`
+        are their N plain captions. `generator` is a CPU generator and the only source of chance.
+        The budget holds after rounding: a fractional `epsilon` is rounded down to whole levels.
+        """
+        clean = images.detach().clone()
+        with frozen(backbone), torch.inference_mode(False), torch.enable_grad():
+            changed = self.run(clean, backbone, list(prompts), generator)
+        if not changed.isfinite().all():
+            raise ValueError(
+                f"{type(self).__name__} made NaN or infinite pixels; lower its step size, or check "
+                "that the model decodes finite images at this precision."
+            )
+        levels, original = changed.detach() * 255, (clean * 255).round()
+        budget = math.floor(self.epsilon + 1e-6)
+        levels = original + (levels - original).round().clamp(-budget, budget)
+        return levels.clamp(0, 255) / 255
+
+    @abstractmethod
+    def run(
+        self, images: Tensor, backbone: Backbone, prompts: list[str], generator: torch.Generator
+    ) -> Tensor:
+        """The method itself, with gradients on and the model frozen in eval mode.
+
+        Need not project, clamp or round. May train the model: copy it first.
+        """
+
+
+class NoAttack(Attack):
+    """Leaves the images alone."""
+
+    epsilon = 0.0
+
+    def run(
+        self, images: Tensor, backbone: Backbone, prompts: list[str], generator: torch.Generator
+    ) -> Tensor:
+        """See `Attack`."""
+        return images

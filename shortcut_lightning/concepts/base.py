@@ -1,0 +1,76 @@
+"""Detectors of concepts that should not be learned: watermarks, codes, overlaid text."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from shortcut_lightning.batch import ConceptBox
+
+
+class Detector(ABC):
+    """Finds concepts in images. Constructor arguments are kept as attributes of the same names."""
+
+    @abstractmethod
+    def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
+        """(N, 3, H, W) float32 in [0, 1] -> one list of boxes per image, empty where none is found.
+
+        `names` are the images' file names, for detectors that look things up.
+        """
+
+
+class NoDetector(Detector):
+    """Finds nothing."""
+
+    def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
+        """See `Detector`."""
+        return [[] for _ in images]
+
+
+class PrecomputedBoxes(Detector):
+    """Boxes that were found or drawn before, from a JSONL file with a row for each image:
+    `{"file_name": ..., "boxes": [{"label": ..., "score": ..., "xyxy": [x0, y0, x1, y1]}]}`.
+
+    xyxy lies in [0, 1] of the image as it is trained on, after resizing and cropping; `null` where
+    only the existence is known. An image without a row has no boxes.
+
+    Raises ValueError at once for a missing file or a row of another form.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._rows: dict[str, list[ConceptBox]] = {}
+        file = Path(path).expanduser()
+        if not file.is_file():
+            raise ValueError(f"No file of boxes at '{path}' (data.detector.path).")
+        for number, line in enumerate(file.read_text("utf-8").splitlines(), start=1):
+            if line.strip():
+                try:
+                    row = json.loads(line)
+                    self._rows[row["file_name"]] = [_box(entry) for entry in row["boxes"]]
+                except (ValueError, KeyError, TypeError) as error:
+                    raise ValueError(
+                        f"{path}, line {number} (data.detector.path): expected file_name and boxes "
+                        f"with label, score and xyxy in [0, 1], got {line[:80]!r} ({error})."
+                    ) from error
+
+    def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
+        """See `Detector`; needs the `names`."""
+        if len(names) != len(images):
+            raise ValueError(f"PrecomputedBoxes got {len(names)} names for {len(images)} images.")
+        return [self._rows.get(name, []) for name in names]
+
+
+def _box(entry: dict[str, Any]) -> ConceptBox:
+    score, xyxy = float(entry["score"]), entry["xyxy"]
+    if not 0 <= score <= 1:
+        raise ValueError(f"score {score} is not in [0, 1]")
+    if xyxy is None:
+        return ConceptBox(str(entry["label"]), score, None)
+    x0, y0, x1, y1 = map(float, xyxy)
+    if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+        raise ValueError(f"box {xyxy} is not x0 < x1, y0 < y1 within [0, 1]")
+    return ConceptBox(str(entry["label"]), score, (x0, y0, x1, y1))

@@ -1,0 +1,160 @@
+"""Things made once and kept on disk under a key of everything they depend on.
+
+The folder is `data.cache_dir`, else `$SHORTCUT_LIGHTNING_CACHE`, else
+`~/.cache/shortcut_lightning`. Deleting it is always safe. Entries are safetensors files with a
+checksum. A file gets its name only once it is complete, so a killed run or a full disk loses
+nothing made before.
+"""
+
+import hashlib
+import inspect
+import json
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+from torch import Tensor
+
+from shortcut_lightning import __version__
+
+Tensors = dict[str, Tensor]
+
+
+class Ranks(Protocol):
+    """The part of a Lightning strategy that sharing work between processes takes."""
+
+    @property
+    def is_global_zero(self) -> bool: ...
+
+    def broadcast(self, obj: Any, src: int = 0) -> Any: ...
+
+
+class OneProcess:
+    """`Ranks` of a process that is alone."""
+
+    is_global_zero = True
+
+    def broadcast(self, obj: Any, src: int = 0) -> Any:
+        return obj
+
+
+def cache_folder(given: str = "") -> Path:
+    """The folder in force; see the head of this file for the order."""
+    default = os.environ.get("SHORTCUT_LIGHTNING_CACHE") or "~/.cache/shortcut_lightning"
+    return Path(given or default).expanduser()
+
+
+def describe(value: Any) -> Any:
+    """What a value is, as JSON: tensors and files by content, objects by class path and the
+    constructor arguments, which they must keep as attributes of the same names."""
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case Tensor():
+            pixels = value.detach().cpu().contiguous()
+            digest = hashlib.sha256(pixels.flatten().view(torch.uint8).numpy().tobytes())
+            return ["tensor", str(pixels.dtype), list(pixels.shape), digest.hexdigest()]
+        case str() | Path():
+            if len(str(value)) < 1024 and Path(value).is_file():
+                return ["file", hashlib.sha256(Path(value).read_bytes()).hexdigest()]
+            return str(value)
+        case list() | tuple():
+            return [describe(item) for item in value]
+        case Mapping():
+            return {str(key): describe(item) for key, item in sorted(value.items())}
+    names = [name for name in inspect.signature(type(value)).parameters if name != "self"]
+    path = f"{type(value).__module__}.{type(value).__qualname__}"
+    return [path, {name: describe(getattr(value, name)) for name in names}]
+
+
+def key_of(**parts: Any) -> str:
+    """A hash of the package's version and of all parts; see `describe`."""
+    text = json.dumps(describe({"version": __version__} | parts), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def together(make: Callable[[], None], ranks: Ranks) -> None:
+    """Runs `make` on rank 0 while the others wait; where it fails, all of them fail."""
+    failure: Exception | None = None
+    if ranks.is_global_zero:
+        try:
+            make()
+        except Exception as error:
+            failure = error
+    message = ranks.broadcast("" if failure is None else str(failure) or repr(failure))
+    if failure is not None:
+        raise failure
+    if message:
+        raise ValueError(f"Rank 0 failed: {message}")
+
+
+class Cache:
+    """Tensors on disk, by name. One rank makes an entry, all read it."""
+
+    def __init__(self, folder: Path, ranks: Ranks | None = None) -> None:
+        self.folder = folder
+        self.ranks: Ranks = ranks or OneProcess()
+
+    def get(self, name: str, make: Callable[[], Tensors], **parts: Any) -> Tensors:
+        """The entry of stage `name` for these `parts`, made now if there is none.
+
+        A damaged entry is made again with a warning. Raises ValueError where the disk refuses.
+        """
+        path = self.folder / name / f"{key_of(**parts)}.safetensors"
+        made: list[Tensors] = []
+
+        def ensure() -> None:
+            tensors = _read(path)
+            if tensors is None:
+                tensors = make()
+                _write(path, tensors)
+            made.append(tensors)
+
+        together(ensure, self.ranks)
+        tensors = made[0] if made else _read(path)
+        if tensors is None:
+            raise ValueError(
+                f"{path} was made by rank 0 but another rank cannot read it; on several machines "
+                "data.cache_dir must be on a disk they share."
+            )
+        return tensors
+
+
+def _read(path: Path) -> Tensors | None:
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            checksum = (file.metadata() or {}).get("checksum")
+        if checksum != _checksum(tensors):
+            raise ValueError("its checksum differs")
+    except (OSError, ValueError, SafetensorError) as error:
+        warnings.warn(f"Cache entry {path} is damaged ({error}); making it again.", stacklevel=2)
+        return None
+    return tensors
+
+
+def _write(path: Path, tensors: Tensors) -> None:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    half = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half.write_bytes(serialize(tensors, {"checksum": _checksum(tensors)}))
+        half.replace(path)
+    except OSError as error:
+        half.unlink(missing_ok=True)
+        raise ValueError(
+            f"Cannot write the cache in {path.parent} ({error.strerror or error}); free some space "
+            "or set data.cache_dir or $SHORTCUT_LIGHTNING_CACHE to another disk. What was made "
+            "before is kept."
+        ) from error
+
+
+def _checksum(tensors: Tensors) -> str:
+    return hashlib.sha256(json.dumps(describe(tensors)).encode()).hexdigest()

@@ -1,0 +1,59 @@
+"""Class images for prior preservation, made by the model itself (DreamBooth, arXiv 2208.12242).
+
+Image k has a seed of its own, whatever the batch size, the number of processes and the images that
+were there before. So an interrupted run continues where it was and more images can be added later.
+"""
+
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from shortcut_lightning import draws
+from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.data.images import SUFFIXES, save_image
+from shortcut_lightning.freezing import frozen, on_device
+
+
+def class_image_paths(folder: Path, count: int) -> list[Path]:
+    """The `count` files to train on: first what the user put there, then `class-<k>.png`."""
+    given = sorted(
+        path
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith((".", "class-"))
+    )
+    made = [folder / f"class-{number:05d}.png" for number in range(count - len(given))]
+    return (given + made)[:count]
+
+
+def make_class_images(
+    paths: list[Path],
+    prompt: str,
+    backbone: Backbone,
+    device: torch.device,
+    *,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> None:
+    """Generates this rank's share of the `paths` that do not exist yet. Other ranks may be at work
+    in the same folder: each path has one rank that makes it, known without looking."""
+    missing = [path for path in paths[rank::world_size] if not path.exists()]
+    if not missing:
+        return
+    missing[0].parent.mkdir(parents=True, exist_ok=True)
+    bar = tqdm(total=len(missing), desc="Class images", unit="image", disable=rank > 0)
+    with on_device(backbone, device), frozen(backbone), torch.no_grad(), bar:
+        for start in range(0, len(missing), batch_size):
+            chunk = missing[start : start + batch_size]
+            seeds = [_seed(path) for path in chunk]
+            images = backbone.sample([prompt] * len(chunk), seeds=seeds)
+            for image, path in zip(images, chunk, strict=True):
+                save_image(image, path)
+            bar.update(len(chunk))
+
+
+def _seed(path: Path) -> int:
+    """By the number in the file's name; independent of the run's seed, so that runs share them."""
+    number = int(path.stem.removeprefix("class-"))
+    return draws.generator(0, "class image", number).initial_seed()

@@ -1,0 +1,362 @@
+"""The data of a personalisation run, top to bottom: load, perturb, purify, detect, serve.
+
+Every stage runs once, in `setup`, before a checkpoint is restored: `fit`, a resumed `fit` and
+`test` see the same pretrained model and therefore make, or find in the cache, the same images.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import ceil
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from torch import Tensor
+
+from shortcut_lightning import draws
+from shortcut_lightning.attacks.base import Attack, NoAttack
+from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.batch import ConceptBox, Example, PromptBatch, TrainBatch
+from shortcut_lightning.concepts.base import Detector, NoDetector
+from shortcut_lightning.data import evaluation, loading, stages, training
+from shortcut_lightning.data.cache import Cache, cache_folder, key_of
+from shortcut_lightning.data.class_images import class_image_paths, make_class_images
+from shortcut_lightning.data.images import load_images
+from shortcut_lightning.data.stream import StreamLoader, StreamSampler
+from shortcut_lightning.prompts import Prompts
+from shortcut_lightning.purifiers.base import Purifier
+
+
+class PersonalizationDataModule(LightningDataModule):
+    """A handful of images of one subject, what is done to them, and what is sampled afterwards.
+
+    Args:
+        instance_data_dir: Folder of images of the subject, or `pocket:<seed>` for a generated one.
+        instance_prompt: What is said about each of them, for example "a photo of sks dog".
+        use_captions: Use the images' own captions (`metadata.jsonl` or `.txt` files) instead.
+        class_prompt: What is said about class images, for example "a photo of a dog".
+        class_data_dir: Where class images are and new ones are put; empty for the cache.
+        with_prior_preservation: Train on class images too, so that the class is not forgotten.
+        num_class_images: How many; missing ones are generated.
+        sample_batch_size: Class images generated at a time.
+        reference_data_dir: Held-out images of the subject, for validation loss and metrics; empty
+            for the given ones, or for a generated subject its own.
+        resolution: Side of training images in pixels; 0 for the model's own.
+        center_crop: Crop the middle (on here, off in diffusers, so that stages, caches and metrics
+            all see what is trained on); off draws the crop anew each time.
+        random_flip: Mirror half of the examples; wrong for faces and text.
+        repeats: Passes over the instance images in an epoch. Training is best measured in steps
+            (trainer.max_steps); an epoch of one pass over five images would be too short.
+        train_batch_size: Instance images in a batch of one process; as many class images join them.
+        dataloader_num_workers: Processes that prepare batches; 0 is best unless images are large.
+        cache_latents: Encode all images once; not together with a random crop or flip.
+        cache_dir: Where perturbed images, class images and latents are kept; see `data/cache.py`.
+        attack: Perturbs the instance images, as their owner would before publishing them.
+        purifiers: Clean the perturbed images, one after the other.
+        detector: Looks for concepts in what is trained on.
+        eval_prompts: Sampled in `test`; empty for the instance prompt.
+        images_per_prompt: Images of each prompt in `test` and `predict`.
+        eval_batch_size: Images sampled at a time, in validation, `test` and `predict`.
+        negative_prompt: What sampled images should not show.
+        eval_seed: Seed of the first sampled image; image i has this plus i.
+        eval_base: Sample the untouched model too, for comparison.
+        predict_prompts: Sampled in `predict`.
+        predict_prompts_file: A text file of more of them, one a line.
+
+    Attributes:
+        given: Instance images as loaded, resized and (with `center_crop`) cropped.
+        trained_on: The same after the stages.
+        references: Held-out images of the subject, or the given ones.
+        class_images: Class images; empty without prior preservation.
+        boxes: What the detector found in each image of `trained_on`.
+        seconds: Seconds each stage took, by its name.
+    """
+
+    def __init__(
+        self,
+        instance_data_dir: str = "",
+        instance_prompt: str = "",
+        use_captions: bool = False,
+        class_prompt: str = "",
+        class_data_dir: str = "",
+        with_prior_preservation: bool = False,
+        num_class_images: int = 100,
+        sample_batch_size: int = 4,
+        reference_data_dir: str = "",
+        resolution: int = 0,
+        center_crop: bool = True,
+        random_flip: bool = False,
+        repeats: int = 100,
+        train_batch_size: int = 4,
+        dataloader_num_workers: int = 0,
+        cache_latents: bool = False,
+        cache_dir: str = "",
+        attack: Attack = NoAttack(),  # noqa: B008
+        purifiers: Sequence[Purifier] = (),
+        detector: Detector = NoDetector(),  # noqa: B008
+        eval_prompts: Sequence[str] = (),
+        images_per_prompt: int = 8,
+        eval_batch_size: int = 8,
+        negative_prompt: str = "",
+        eval_seed: int = 0,
+        eval_base: bool = True,
+        predict_prompts: Sequence[str] = (),
+        predict_prompts_file: str = "",
+    ) -> None:
+        super().__init__()
+        self.prompts = Prompts(instance_prompt, class_prompt, negative_prompt)
+        self.instance_data_dir = instance_data_dir
+        self.use_captions = use_captions
+        self.class_data_dir = class_data_dir
+        self.with_prior_preservation = with_prior_preservation
+        self.num_class_images = num_class_images
+        self.sample_batch_size = sample_batch_size
+        self.reference_data_dir = reference_data_dir
+        self.resolution = resolution
+        self.center_crop = center_crop
+        self.random_flip = random_flip
+        self.repeats = repeats
+        self.train_batch_size = train_batch_size
+        self.dataloader_num_workers = dataloader_num_workers
+        self.cache_latents = cache_latents
+        self.cache_dir = cache_folder(cache_dir)
+        self.attack = attack
+        self.purifiers = purifiers
+        self.detector = detector
+        self.eval_prompts = list(eval_prompts) or [instance_prompt]
+        self.images_per_prompt = images_per_prompt
+        self.eval_batch_size = eval_batch_size
+        self.eval_seed = eval_seed
+        self.eval_base = eval_base
+        self.predict_prompts = list(predict_prompts)
+        self.predict_prompts_file = predict_prompts_file
+        self._check()
+        self.given: list[Example] = []
+        self.trained_on: list[Example] = []
+        self.references: list[Example] = []
+        self.class_images: list[Example] = []
+        self.boxes: list[list[ConceptBox]] = []
+        self.seconds: dict[str, float] = {}
+        self._moments: list[Tensor] = []
+
+    def setup(self, stage: str) -> None:
+        """Runs the stages, once per run; `predict` needs none of them."""
+        if stage == "predict":
+            return
+        strategy = self._trainer.strategy
+        device, cache = strategy.root_device, Cache(self.cache_dir, strategy)
+        if not self.given:
+            with self._timed("load"):
+                self._load(cache)
+            with self._timed("perturb"):
+                perturbed = stages.perturb(self.given, self.attack, self.backbone, cache, device)
+            with self._timed("purify"):
+                self.trained_on = stages.purify(
+                    perturbed, self.purifiers, self.backbone, cache, device
+                )
+            with self._timed("detect"):
+                self.boxes = stages.detect(self.trained_on, self.detector, device)
+        if stage == "fit" and self.with_prior_preservation and not self.class_images:
+            with self._timed("class images"):
+                self._make_class_images(device)
+        if stage == "fit" and self.cache_latents and not self._moments:
+            with self._timed("cache latents"):
+                self._moments = training.latent_moments(
+                    [example.image for example in self.trained_on + self.class_images],
+                    self.backbone,
+                    cache,
+                    device,
+                    self.sample_batch_size,
+                )
+
+    def train_dataloader(self) -> StreamLoader:
+        """`TrainBatch`es of the stream, from where training stands."""
+        trainer = self._trainer
+        dataset = training.TrainSet(
+            [self._worded(example) for example in self.trained_on],
+            [example._replace(prompt=self.prompts.prior()) for example in self.class_images],
+            side=self.side,
+            random_flip=self.random_flip,
+            seed=draws.run_seed(),
+            moments=self._moments,
+        )
+        world_size, rank = trainer.world_size, trainer.global_rank
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        sampler = StreamSampler(
+            dataset,
+            batches=ceil(len(dataset) * self.repeats / (self.train_batch_size * world_size)),
+            batch_size=self.train_batch_size,
+            # Not `ready`: a checkpoint written while a batch is worked on counts it as ready.
+            trained=lambda: progress.total.processed,  # type: ignore[attr-defined]
+            rank=rank,
+            world_size=world_size,
+        )
+        return StreamLoader(
+            dataset,
+            batch_size=self.train_batch_size,
+            sampler=sampler,
+            collate_fn=training.collate,
+            num_workers=self.dataloader_num_workers,
+            persistent_workers=self.dataloader_num_workers > 0,
+            pin_memory=trainer.strategy.root_device.type == "cuda",
+        )
+
+    def val_dataloader(self) -> evaluation.Batches[TrainBatch]:
+        """The references as `TrainBatch`es with fixed draws."""
+        examples = [self._worded(example) for example in self.references]
+        return evaluation.Batches(
+            [
+                training.validation_batch([examples[i] for i in ids], ids[0], self.side)
+                for ids in self._split(len(examples))
+            ]
+        )
+
+    def test_dataloader(self) -> evaluation.Batches[PromptBatch]:
+        """The evaluation's `PromptBatch`es: the tuned arm, then the base arm."""
+        return self._prompt_batches(
+            self.eval_prompts, ("tuned", "base") if self.eval_base else ("tuned",)
+        )
+
+    def predict_dataloader(self) -> evaluation.Batches[PromptBatch]:
+        """`PromptBatch`es of the prompts to predict."""
+        texts = self.predict_prompts + self._prompts_of_file()
+        if not texts:
+            raise ValueError(
+                "Nothing to sample: set data.predict_prompts to a list of prompts or "
+                "data.predict_prompts_file to a text file with one prompt a line."
+            )
+        return self._prompt_batches(texts, ("tuned",))
+
+    @property
+    def backbone(self) -> Backbone:
+        """The model of the run."""
+        backbone = self._trainer.lightning_module.backbone
+        assert isinstance(backbone, Backbone)
+        return backbone
+
+    @property
+    def side(self) -> int:
+        """Side of a training image in pixels."""
+        return self.resolution or self.backbone.resolution
+
+    @property
+    def _trainer(self) -> Trainer:
+        assert self.trainer is not None
+        return self.trainer
+
+    def _load(self, cache: Cache) -> None:
+        instances, references = loading.subject_folders(
+            self.instance_data_dir, self.reference_data_dir, cache.folder, cache.ranks
+        )
+        self.given = loading.load_examples(
+            instances,
+            "instance_data_dir",
+            self.prompts,
+            captions=self.use_captions,
+            side=self.side,
+            crop=self.center_crop,
+        )
+        self.references = self.given
+        if references is not None:
+            self.references = loading.load_examples(
+                references,
+                "reference_data_dir",
+                self.prompts,
+                captions=self.use_captions,
+                side=self.side,
+                crop=True,
+            )
+
+    def _make_class_images(self, device: torch.device) -> None:
+        trainer, prompt = self._trainer, self.prompts.class_image()
+        folder = Path(self.class_data_dir).expanduser()
+        if not self.class_data_dir:
+            key = key_of(
+                prompt=prompt, model=self.backbone.fingerprint(), precision=trainer.precision
+            )
+            folder = self.cache_dir / "class-images" / key
+        paths = class_image_paths(folder, self.num_class_images)
+        trainer.strategy.barrier("class images listed")
+        with trainer.precision_plugin.forward_context():
+            make_class_images(
+                paths,
+                prompt,
+                self.backbone,
+                device,
+                batch_size=self.sample_batch_size,
+                rank=trainer.global_rank,
+                world_size=trainer.world_size,
+            )
+        trainer.strategy.barrier("class images made")
+        prepared = loading.preparation(self.side, self.center_crop)
+        self.class_images = [
+            Example(image, self.prompts.class_prompt, path.name)
+            for image, path in zip(load_images(paths, prepared), paths, strict=True)
+        ]
+
+    def _worded(self, example: Example) -> Example:
+        return example._replace(prompt=self.prompts.instance(example.prompt))
+
+    def _split(self, count: int) -> list[list[int]]:
+        trainer = self._trainer
+        return evaluation.split(
+            count, self.eval_batch_size, trainer.global_rank, trainer.world_size
+        )
+
+    def _prompt_batches(
+        self, texts: Sequence[str], arms: Sequence[str]
+    ) -> evaluation.Batches[PromptBatch]:
+        return evaluation.Batches(
+            evaluation.prompt_batches(
+                texts,
+                self.images_per_prompt,
+                self.prompts,
+                first_seed=self.eval_seed,
+                batch_size=self.eval_batch_size,
+                arms=arms,
+                rank=self._trainer.global_rank,
+                world_size=self._trainer.world_size,
+            )
+        )
+
+    def _prompts_of_file(self) -> list[str]:
+        if not self.predict_prompts_file:
+            return []
+        path = Path(self.predict_prompts_file).expanduser()
+        if not path.is_file():
+            raise ValueError(f"No file of prompts at '{path}' (data.predict_prompts_file).")
+        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start
+
+    def _check(self) -> None:
+        if self.cache_latents and self.random_flip:
+            raise ValueError(
+                "data.cache_latents encodes each image once, but data.random_flip mirrors it at "
+                "random: set one of them to false."
+            )
+        if self.cache_latents and not self.center_crop:
+            raise ValueError(
+                "data.cache_latents encodes each image once, but data.center_crop is false, which "
+                "crops it anew each time: set data.center_crop to true or data.cache_latents to "
+                "false."
+            )
+        if self.with_prior_preservation and not self.prompts.class_prompt:
+            raise ValueError(
+                "data.with_prior_preservation needs data.class_prompt, such as 'a photo of a dog'."
+            )
+        for key in (
+            "num_class_images",
+            "sample_batch_size",
+            "repeats",
+            "train_batch_size",
+            "images_per_prompt",
+            "eval_batch_size",
+        ):
+            if getattr(self, key) < 1:
+                raise ValueError(f"data.{key} is {getattr(self, key)}; it must be at least 1.")

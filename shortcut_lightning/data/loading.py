@@ -1,0 +1,53 @@
+"""From a folder in the config to examples at the training resolution."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from shortcut_lightning.batch import Example
+from shortcut_lightning.data import folders
+from shortcut_lightning.data.cache import Ranks, together
+from shortcut_lightning.data.images import center_crop, load_images, resize_shorter_side
+from shortcut_lightning.prompts import Prompts
+
+
+def preparation(side: int, crop: bool) -> Callable[[Tensor], Tensor]:
+    """What is done to each picture: its shorter side to `side` pixels, square with `crop`."""
+
+    def prepare(image: Tensor) -> Tensor:
+        image = resize_shorter_side(image, side)
+        return center_crop(image, side) if crop else image
+
+    return prepare
+
+
+def load_examples(
+    folder: Path, key: str, prompts: Prompts, *, captions: bool, side: int, crop: bool
+) -> list[Example]:
+    """The images of a folder, prepared, with their plain captions. `key` is the config key of the
+    folder, for messages."""
+    found = folders.read_folder(folder, key, captions)
+    images = load_images([entry.path for entry in found], preparation(side, crop))
+    return [
+        Example(image, prompts.caption(entry.text), entry.path.name)
+        for image, entry in zip(images, found, strict=True)
+    ]
+
+
+def subject_folders(
+    instance_data_dir: str, reference_data_dir: str, cache: Path, ranks: Ranks
+) -> tuple[Path, Path | None]:
+    """Folders of the instance images and of the held-out ones, if any. `pocket:<seed>` has both;
+    it is drawn by rank 0 when first used."""
+    if not instance_data_dir:
+        raise ValueError(
+            "data.instance_data_dir is not set: give a folder of images, or pocket:<seed> for a "
+            "generated subject."
+        )
+    reference = Path(reference_data_dir).expanduser() if reference_data_dir else None
+    if not folders.is_pocket(instance_data_dir):
+        return Path(instance_data_dir).expanduser(), reference
+    together(lambda: folders.draw_subject(instance_data_dir, cache), ranks)
+    subject = folders.subject_folder(instance_data_dir, cache)
+    return subject / "instance", reference or subject / "reference"

@@ -1,0 +1,46 @@
+"""A purifier is a value: hyper-parameters in the constructor, the model at the call.
+
+It tries to undo what an attack added. Purifiers are used as a list, each working on what the one
+before returned; an empty list leaves the images alone.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.freezing import frozen
+
+
+class Purifier(ABC):
+    """Cleans images. Constructor arguments are kept as attributes of the same names."""
+
+    @final
+    def __call__(
+        self,
+        images: Tensor,
+        backbone: Backbone,
+        prompts: Sequence[str],
+        *,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """The cleaned images: same shape, float32 in [0, 1], 8-bit rounded.
+
+        `images` are (N, 3, H, W) in [0, 1], on the backbone's device; `prompts` are their N plain
+        captions. `generator` is a CPU generator and the only source of chance. The model is left as
+        it was.
+        """
+        with frozen(backbone), torch.no_grad():
+            cleaned = self.run(images.detach().clone(), backbone, list(prompts), generator)
+        if not cleaned.isfinite().all():
+            raise ValueError(f"{type(self).__name__} made NaN or infinite pixels.")
+        return (cleaned.detach().clamp(0, 1) * 255).round() / 255
+
+    @abstractmethod
+    def run(
+        self, images: Tensor, backbone: Backbone, prompts: list[str], generator: torch.Generator
+    ) -> Tensor:
+        """The method itself. Need not clamp or round; gradients are off unless turned on here."""

@@ -1,0 +1,104 @@
+"""A model small enough to think about: 8 x 8 average pooling as encoder, one number as denoiser."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional
+
+from shortcut_lightning import draws
+from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
+from shortcut_lightning.batch import PromptBatch, TrainBatch
+
+
+class FakeBackbone(Backbone):
+    """Linear in the image, cheap, and with a dropout so that a wrong mode shows."""
+
+    resolution = 16
+    num_train_timesteps = 10
+    prediction_type = "epsilon"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Parameter(torch.linspace(-1, 1, 12).reshape(4, 3))
+        self.scale = nn.Parameter(torch.tensor([0.5]))
+        self.dropout = nn.Dropout(0.5)
+        self.sampled: list[tuple[str, int]] = []
+
+    def encode(self, images: Tensor) -> Posterior:
+        pooled = functional.avg_pool2d(images * 2 - 1, 8)
+        mean = self.dropout(torch.einsum("kc,bchw->bkhw", self.mix, pooled))
+        return Posterior(mean, torch.full_like(mean, 0.1))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return functional.interpolate(latents[:, :3].sigmoid(), scale_factor=8)
+
+    def embed(self, prompts: Sequence[str]) -> Conditioning:
+        return Conditioning(torch.tensor([[[float(len(prompt))]] for prompt in prompts]))
+
+    def alphas_cumprod(self) -> Tensor:
+        return torch.linspace(0.99, 0.01, self.num_train_timesteps)
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        return self.scale * noisy + 1e-3 * conditioning.hidden[..., None]
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        negative_prompts: Sequence[str] | str = "",
+        num_inference_steps: int = 25,
+        guidance_scale: float = 7.5,
+        scheduler: str = "",
+    ) -> Tensor:
+        self.sampled += zip(prompts, seeds, strict=True)
+        side = self.resolution
+        rows = [
+            torch.rand(3, side, side, generator=torch.Generator().manual_seed(seed))
+            for seed in seeds
+        ]
+        return torch.stack(rows)
+
+
+# What personalises or exports a model is not faked; without this line it would have to be named.
+FakeBackbone.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]
+
+
+class FakeModule(LightningModule):
+    """Trains the fake and remembers what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = FakeBackbone()
+        self.seen: list[TrainBatch] = []
+        self.validated: list[TrainBatch] = []
+        self.asked: list[PromptBatch] = []
+
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
+        self.seen.append(batch)
+        latents = (
+            batch.moments[:, 0]
+            if batch.moments is not None
+            else self.backbone.encode(batch.images).mean
+        )
+        noise = draws.normal(latents.shape[1:], draws.run_seed(), "noise", batch.draws)
+        steps = draws.timesteps(10, draws.run_seed(), "timestep", batch.draws)
+        noisy = self.backbone.add_noise(latents, noise, steps)
+        prediction = self.backbone.predict(noisy, steps, self.backbone.embed(batch.prompts))
+        return functional.mse_loss(prediction, noise)
+
+    def validation_step(self, batch: TrainBatch, batch_idx: int) -> None:
+        self.validated.append(batch)
+
+    def test_step(self, batch: PromptBatch, batch_idx: int) -> Tensor:
+        self.asked.append(batch)
+        return self.backbone.sample(batch.prompts, seeds=batch.seeds.tolist())
+
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> Tensor:
+        return self.backbone.sample(batch.prompts, seeds=batch.seeds.tolist())
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
