@@ -28,7 +28,9 @@ class EMA(Callback):
         if self._stored:
             self._average.load_state_dict(self._stored)
         self._average.to(pl_module.device)
-        self._last_step = trainer.global_step
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._last_step = trainer.global_step  # a checkpoint's steps are known only from here on
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
