@@ -20,11 +20,18 @@ from shortcut_lightning.freezing import frozen
 class Attack(ABC):
     """Changes images so that a model trained on them fails.
 
-    Constructor arguments are kept as attributes of the same names; they key the cache. Subclasses
-    have `epsilon`, the L-infinity budget in /255 of [0, 1].
+    Constructor arguments are kept as attributes of the same names; they key the cache.
+
+    Args:
+        epsilon: L-infinity budget in /255 of [0, 1], whatever unit the attack was published in.
     """
 
-    epsilon: float
+    def __init__(self, epsilon: float = 11.0) -> None:
+        if not 0 <= epsilon <= 255:
+            raise ValueError(
+                f"data.attack.epsilon is {epsilon}; it is in /255 and must be from 0 to 255."
+            )
+        self.epsilon = epsilon
 
     @final
     def __call__(
@@ -67,7 +74,8 @@ class Attack(ABC):
 class NoAttack(Attack):
     """Leaves the images alone."""
 
-    epsilon = 0.0
+    def __init__(self) -> None:
+        super().__init__(epsilon=0.0)
 
     def run(
         self, images: Tensor, backbone: Backbone, prompts: list[str], generator: torch.Generator
