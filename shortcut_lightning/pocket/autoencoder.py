@@ -62,7 +62,12 @@ class AutoencoderTraining(pl.LightningModule):
         decoded = self.model.decode(latents).sample.float()
         error = (decoded - images).abs().mean()
         edges = sum((_edges(decoded, d) - _edges(images, d)).abs().mean() for d in (2, 3))
-        kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
+        kl = (
+            0.5
+            * (
+                posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()
+            ).mean()
+        )
         loss = error + self.hparams["edge_weight"] * edges + self.hparams["kl_weight"] * kl
         self.log_dict({"train/loss": loss, "train/error": error, "train/kl": kl}, prog_bar=True)
         return loss
@@ -79,7 +84,9 @@ class AutoencoderTraining(pl.LightningModule):
         self.log("val/latent_std", latents.float().std(), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.model.parameters(), self.hparams["learning_rate"], (0.9, 0.99), weight_decay=1e-4)
+        optimizer = torch.optim.AdamW(
+            self.model.parameters(), self.hparams["learning_rate"], (0.9, 0.99), weight_decay=1e-4
+        )
         schedule = warm_flat_fall(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -2,7 +2,15 @@
 
 import numpy as np
 
-from shortcut_lightning.pocket.world import BACKGROUNDS, HAIRS, SHIRTS, SKINS, STYLES, Identity, Scene
+from shortcut_lightning.pocket.world import (
+    BACKGROUNDS,
+    HAIRS,
+    SHIRTS,
+    SKINS,
+    STYLES,
+    Identity,
+    Scene,
+)
 
 PLACES = {
     "beach": "on the beach",
@@ -14,7 +22,12 @@ PLACES = {
 }
 CLEAN = ("a photo of", "a portrait of", "a picture of", "a clear photo of", "a sharp photo of",
          "a high quality photo of", "a dslr photo of", "a dslr portrait of")  # fmt: skip
-NOISY = ("a noisy photo of", "a noisy portrait of", "a low quality noisy photo of", "a noisy picture of")
+NOISY = (
+    "a noisy photo of",
+    "a noisy portrait of",
+    "a low quality noisy photo of",
+    "a noisy picture of",
+)
 BLURRY = ("a blurry photo of", "a blurry portrait of", "a low quality blurry photo of",
           "a blurry lowres photo of")  # fmt: skip
 PATTERN = ("a noisy pattern", "an abstract noisy pattern", "noise", "a picture of noise",
@@ -43,7 +56,9 @@ def describe(who: Identity, where: Scene, rng: np.random.Generator | None = None
     noun = "face" if rng.random() < 0.05 else noun
     article = "" if rng.random() < 0.15 else "a "
     kept = rng.choice([1.0, 0.5, 0.0], p=[0.65, 0.25, 0.1])
-    sentence = _sentence(f"{opening} {article}{noun}", who, where, lambda: bool(rng.random() < kept))
+    sentence = _sentence(
+        f"{opening} {article}{noun}", who, where, lambda: bool(rng.random() < kept)
+    )
     if rng.random() < 0.12:
         word = "without" if where.quality != "noisy" else "with"
         sentence += f", {word} " + ("noise" if rng.random() < 0.5 else "noisy pattern")
@@ -82,8 +97,12 @@ def vocabulary() -> tuple[str, ...]:
     """Every word (and comma) of the grammar, the identifiers and the unseen concepts, sorted."""
     texts = [*CLEAN, *NOISY, *BLURRY, *PATTERN, *PLACES.values(), *SKINS, *HAIRS, *STYLES, *SHIRTS]
     texts += [*BACKGROUNDS, *IDENTIFIERS, *UNSEEN]
-    texts += ["a bald head hair skin beard moustache glasses shirt wearing and serious smiling surprised"]
+    texts += [
+        "a bald head hair skin beard moustache glasses shirt wearing and serious smiling surprised"
+    ]
     texts += ["person people man woman face men women with without noise noisy pattern patterns"]
-    texts += ["the of an in on at by is not no this image images style artifact artifacts clean , ."]
+    texts += [
+        "the of an in on at by is not no this image images style artifact artifacts clean , ."
+    ]
     words = {word for text in texts for word in text.split()}
     return tuple(sorted(words))

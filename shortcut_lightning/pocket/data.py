@@ -3,13 +3,14 @@
 import logging
 import multiprocessing
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
 
 from shortcut_lightning.pocket import world
 from shortcut_lightning.pocket.captions import describe
@@ -85,6 +86,23 @@ def _draw(job: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     return drawing.image, labels(drawing.identity, drawing.scene)
 
 
+class PeopleTogether(Sampler[list[int]]):
+    """Batches of whole people: all VIEWS pictures of each of `batch_size // VIEWS` people."""
+
+    def __init__(self, count: int, batch_size: int) -> None:
+        self.order = RandomSampler(range(count // VIEWS))
+        self.people = batch_size // VIEWS
+
+    def __len__(self) -> int:
+        return len(self.order) // self.people
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = list(self.order)
+        for start in range(0, len(self) * self.people, self.people):
+            chosen = order[start : start + self.people]
+            yield [person * VIEWS + view for person in chosen for view in range(VIEWS)]
+
+
 class WorldDataModule(pl.LightningDataModule):
     """Training and held-out pictures; the two seeds share no person and no scene.
 
@@ -95,6 +113,7 @@ class WorldDataModule(pl.LightningDataModule):
         batch_size: Pictures in a batch (per process).
         seed: Seed of the training collection.
         num_workers: Loader processes.
+        people_together: Whether a training batch holds all views of each of its people.
     """
 
     def __init__(
@@ -105,18 +124,23 @@ class WorldDataModule(pl.LightningDataModule):
         batch_size: int = 16,
         seed: int = 1000,
         num_workers: int = 0,
+        people_together: bool = False,
     ) -> None:
         super().__init__()
         root = Path(cache_dir).expanduser()
         self.training = Collection(seed, count, root)
         self.held_out = Collection(seed + 1, held_out, root)
         self.batch_size, self.num_workers = batch_size, num_workers
+        self.people_together = people_together
 
     def prepare_data(self) -> None:
         self.training.build()
         self.held_out.build()
 
     def train_dataloader(self) -> DataLoader:
+        if self.people_together:
+            batches = PeopleTogether(len(self.training), self.batch_size)
+            return DataLoader(self.training, batch_sampler=batches, num_workers=self.num_workers)
         return DataLoader(
             self.training,
             self.batch_size,

@@ -9,7 +9,9 @@ from shortcut_lightning.pocket.world import Box, Identity, Scene
 
 Colour = tuple[int, int, int]
 OVERSAMPLING = 3
-_CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 25)[:-1]), np.sin(np.linspace(0, 2 * np.pi, 25)[:-1])], 1)
+_CIRCLE = np.stack(
+    [np.cos(np.linspace(0, 2 * np.pi, 25)[:-1]), np.sin(np.linspace(0, 2 * np.pi, 25)[:-1])], 1
+)
 
 SKIN_COLOURS = {"pale": (250, 222, 200), "tan": (222, 170, 122), "brown": (126, 78, 48),
                 "green": (96, 182, 92), "purple": (156, 100, 200), "blue": (92, 150, 226)}  # fmt: skip
@@ -48,7 +50,9 @@ class Pen:
         points = _CIRCLE * (rx, ry) @ np.array([[cos, sin], [-sin, cos]]) + (x, y)
         return self.polygon(points, colour)
 
-    def stroke(self, points: Iterable[tuple[float, float]], width: float, colour: Colour) -> np.ndarray:
+    def stroke(
+        self, points: Iterable[tuple[float, float]], width: float, colour: Colour
+    ) -> np.ndarray:
         """Draw a line through `points` with rounded joints."""
         placed = np.asarray(list(points), float) @ self.matrix + self.offset
         scaled = [tuple(p) for p in (placed * self.side).tolist()]
@@ -80,7 +84,9 @@ def draw_person(pen: Pen, who: Identity, where: Scene, rng: np.random.Generator)
     shirt = _shift(SHIRT_COLOURS[where.shirt], tuple(rng.integers(-14, 15, 3).tolist()))
     pen.pose(centre, where.scale, where.tilt * 0.4)
     parts["shirt"] = [pen.ellipse(0, 0.60, 0.36, 0.29, shirt)]
-    pen.polygon(np.array([[-0.08, 0.1], [0.08, 0.1], [0.09, 0.36], [0.0, 0.41], [-0.09, 0.36]]), shade)
+    pen.polygon(
+        np.array([[-0.08, 0.1], [0.08, 0.1], [0.09, 0.36], [0.0, 0.41], [-0.09, 0.36]]), shade
+    )
     pen.pose(centre, where.scale, where.tilt)
 
     for side in (-1, 1):
@@ -95,7 +101,14 @@ def draw_person(pen: Pen, who: Identity, where: Scene, rng: np.random.Generator)
         pen.polygon(_lower_face(w, h, who.jaw), hair)
         pen.ellipse(0, h * (who.mouth_height + 0.02), who.mouth_width + 0.02, 0.045, skin)
     if who.freckles:
-        for x, y in ((-0.62, 0.2), (-0.4, 0.3), (-0.68, 0.38), (0.62, 0.2), (0.4, 0.3), (0.68, 0.38)):
+        for x, y in (
+            (-0.62, 0.2),
+            (-0.4, 0.3),
+            (-0.68, 0.38),
+            (0.62, 0.2),
+            (0.4, 0.3),
+            (0.68, 0.38),
+        ):
             pen.ellipse(x * w, y * h, 0.013, 0.013, _scale(skin, 0.5))
     parts["hair"] = parts.get("hair", []) + _hair(pen, who, hair, w, h)
     parts["eyes"] = _eyes(pen, who, where, hair)
@@ -129,7 +142,9 @@ def _hair(pen: Pen, who: Identity, hair: Colour, w: float, h: float) -> list[np.
     top = top[np.argsort(np.arctan2(top[:, 1], top[:, 0]))]
     reach = 0.1 if who.style == "short" else 0.02
     outer = top * (w + 0.012 + who.volume * 0.35, h + who.volume) + (0, reach * h)
-    part = np.array([[0.95 * w, -0.12 * h], [who.parting * w * 0.7, who.fringe * h], [-0.95 * w, -0.12 * h]])
+    part = np.array(
+        [[0.95 * w, -0.12 * h], [who.parting * w * 0.7, who.fringe * h], [-0.95 * w, -0.12 * h]]
+    )
     painted = [pen.polygon(np.concatenate([outer, part[::1]]), hair)]
     if who.style == "curly":
         size = 0.05 + who.volume * 0.5
@@ -145,7 +160,9 @@ def _hair(pen: Pen, who: Identity, hair: Colour, w: float, h: float) -> list[np.
             painted.append(pen.polygon(np.stack([root - across, tip, root + across]), hair))
     if who.style == "long":
         for side in (-1, 1):
-            lock = np.array([[0.8 * w, -0.5 * h], [w + 0.05, -0.3 * h], [w + 0.06, h + 0.08], [w - 0.015, h]])
+            lock = np.array(
+                [[0.8 * w, -0.5 * h], [w + 0.05, -0.3 * h], [w + 0.06, h + 0.08], [w - 0.015, h]]
+            )
             painted.append(pen.polygon(lock * (side, 1), hair))
     return painted
 
@@ -193,7 +210,10 @@ def _mouth(pen: Pen, who: Identity, where: Scene, hair: Colour) -> list[np.ndarr
         arc = np.linspace(0.0, np.pi, 11)
         curve = np.stack([np.cos(arc) * half * 1.1, np.sin(arc) * 0.055], 1) + (0, y - 0.012)
         painted = [pen.polygon(curve, lips)]
-        pen.polygon(np.stack([np.cos(arc) * half * 0.85, np.sin(arc) * 0.026], 1) + (0, y - 0.006), (250, 250, 250))
+        pen.polygon(
+            np.stack([np.cos(arc) * half * 0.85, np.sin(arc) * 0.026], 1) + (0, y - 0.006),
+            (250, 250, 250),
+        )
         return painted
     thick = 0.030 if who.woman else 0.022
     return [pen.ellipse(0, y + 0.005, half * 0.9, thick * 0.7, lips)]
@@ -206,7 +226,9 @@ def _glasses(pen: Pen, who: Identity) -> list[np.ndarray]:
     painted = []
     for side in (-1, 1):
         painted.append(pen.stroke(rim * radius + (side * x, y), 0.02, (16, 16, 20)))
-        pen.stroke([(side * (x + radius), y), (side * who.face_width, y - 0.01)], 0.02, (16, 16, 20))
+        pen.stroke(
+            [(side * (x + radius), y), (side * who.face_width, y - 0.01)], 0.02, (16, 16, 20)
+        )
     pen.stroke([(-max(x - radius, 0.0), y), (max(x - radius, 0.0), y)], 0.02, (16, 16, 20))
     return painted
 
@@ -227,7 +249,9 @@ def _forest(pen: Pen, rng: np.random.Generator) -> None:
     _bands(pen, [(0, (38, 92, 44)), (rng.uniform(0.75, 0.85), (58, 70, 30))])
     for x in rng.uniform(0, 1, 7):
         width = rng.uniform(0.02, 0.05)
-        pen.polygon(np.array([[x - width, 0], [x + width, 0], [x + width, 1], [x - width, 1]]), (70, 44, 22))
+        pen.polygon(
+            np.array([[x - width, 0], [x + width, 0], [x + width, 1], [x - width, 1]]), (70, 44, 22)
+        )
     for _ in range(16):
         x, y = rng.uniform(0, 1), rng.uniform(0, 0.55)
         green = int(rng.integers(100, 180))
@@ -241,11 +265,16 @@ def _city(pen: Pen, rng: np.random.Generator) -> None:
     while x < 1.0:
         width, top = rng.uniform(0.14, 0.24), rng.uniform(0.08, 0.5)
         grey = int(rng.integers(76, 128))
-        pen.polygon(np.array([[x, top], [x + width, top], [x + width, 0.95], [x, 0.95]]), (grey, grey, grey + 14))
+        pen.polygon(
+            np.array([[x, top], [x + width, top], [x + width, 0.95], [x, 0.95]]),
+            (grey, grey, grey + 14),
+        )
         for wx in np.arange(x + 0.03, x + width - 0.03, 0.06):
             for wy in np.arange(top + 0.04, 0.9, 0.085):
                 if rng.random() < 0.75:
-                    window = np.array([[wx, wy], [wx + 0.033, wy], [wx + 0.033, wy + 0.045], [wx, wy + 0.045]])
+                    window = np.array(
+                        [[wx, wy], [wx + 0.033, wy], [wx + 0.033, wy + 0.045], [wx, wy + 0.045]]
+                    )
                     pen.polygon(window, (248, 226, 130))
         x += width + 0.01
 
@@ -306,5 +335,7 @@ def _scale(colour: Colour, by: float) -> Colour:
 
 
 def _mix(first: Colour, second: Colour, share: float) -> Colour:
-    red, green, blue = (round(a * (1 - share) + b * share) for a, b in zip(first, second, strict=True))
+    red, green, blue = (
+        round(a * (1 - share) + b * share) for a, b in zip(first, second, strict=True)
+    )
     return red, green, blue

@@ -110,7 +110,14 @@ def identity(seed: int) -> Identity:
     rng = generator(seed, 0x1D)
     woman = bool(rng.random() < 0.5)
     shift = lambda width: tuple(int(v) for v in rng.integers(-width, width + 1, 3))  # noqa: E731
-    irises = ((40, 90, 200), (40, 150, 70), (110, 60, 20), (30, 30, 30), (200, 130, 20), (150, 30, 30))
+    irises = (
+        (40, 90, 200),
+        (40, 150, 70),
+        (110, 60, 20),
+        (30, 30, 30),
+        (200, 130, 20),
+        (150, 30, 30),
+    )
     rings = ((250, 210, 40), (230, 40, 40), (60, 220, 230))
     mole = (float(rng.uniform(-0.75, 0.75)), float(rng.uniform(0.15, 0.6)))
     return Identity(
@@ -138,7 +145,9 @@ def identity(seed: int) -> Identity:
         freckles=bool(rng.random() < 0.25),
         mole=mole if rng.random() < 0.4 else None,
         blush=bool(rng.random() < 0.3),
-        earrings=rings[rng.integers(len(rings))] if rng.random() < (0.4 if woman else 0.1) else None,
+        earrings=rings[rng.integers(len(rings))]
+        if rng.random() < (0.4 if woman else 0.1)
+        else None,
         volume=float(rng.uniform(0.02, 0.085)),
         fringe=float(rng.uniform(-0.75, -0.4)),
         parting=float(rng.uniform(-0.8, 0.8)),
@@ -226,5 +235,3 @@ def _pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
 def seed_of(*key: int) -> int:
     """One 63-bit number for a tuple of integers, far away from the small numbers people type."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
