@@ -73,11 +73,15 @@ class FakeModule(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.backbone = FakeBackbone()
+        self.backbone.dropout.p = 0.0
+        self.fail_at = -1
         self.seen: list[TrainBatch] = []
         self.validated: list[TrainBatch] = []
         self.asked: list[PromptBatch] = []
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
+        if self.global_step == self.fail_at:
+            raise RuntimeError("power cut")
         self.seen.append(batch)
         latents = (
             batch.moments[:, 0]
