@@ -1,0 +1,209 @@
+"""The LightningCLI behind `main`: verbs, run folder, resuming, evaluation after `fit`."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import set_parsing_settings
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from omegaconf.errors import OmegaConfBaseException
+
+from shortcut_lightning.cli.class_index import class_index, descendants, import_named
+from shortcut_lightning.cli.errors import UserError, as_user_error, listed, notice
+from shortcut_lightning.cli.explain import explain_interpolation
+from shortcut_lightning.cli.first_look import config_files
+from shortcut_lightning.cli.parser import ShortcutParser, class_switches
+from shortcut_lightning.cli.quiet import quiet
+from shortcut_lightning.cli.resume import ConfigWins, find_checkpoint
+from shortcut_lightning.cli.run_folder import (
+    KeepLast,
+    SaveRunConfig,
+    discard_if_empty,
+    prepare_loggers,
+)
+from shortcut_lightning.cli.verbs import PROGRAM, VERBS
+
+# Filled in by the program, or of no use on a command line.
+_NOT_OPTIONS = {
+    "self", "model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders",
+    "verbose", "return_predictions",
+}  # fmt: skip
+
+
+class ShortcutTrainer(Trainer):
+    """Lightning's Trainer. A method here whose name is in `VERBS` is a verb."""
+
+
+class ShortcutCLI(LightningCLI):
+    """One configuration for every verb; a class path in YAML is the registry."""
+
+    run_folder: Path | None = None
+
+    def __init__(self, args: list[str]) -> None:
+        super().__init__(
+            args=args,
+            trainer_class=ShortcutTrainer,
+            # config.yaml has them; hyper-parameters would clash where model and data share a name.
+            trainer_defaults={
+                "log_every_n_steps": 10,
+                "enable_autolog_hparams": False,
+                "callbacks": [ConfigWins()],
+            },
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            save_config_callback=SaveRunConfig,
+            save_config_kwargs={"overwrite": True},
+            parser_class=ShortcutParser,
+            # "omegaconf" would resolve ${...} before the command line is merged.
+            parser_kwargs={
+                "parser_mode": "omegaconf+",
+                "prog": PROGRAM,
+                "logger": class_switches(),
+            },
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        arguments = {verb: inspect.signature(getattr(ShortcutTrainer, verb)) for verb in VERBS}
+        return {verb: _NOT_OPTIONS & set(arguments[verb].parameters) for verb in VERBS}
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        settings = {k: v for k, v in self.trainer_defaults.items() if k != "callbacks"}
+        parser.set_defaults({f"trainer.{key}": value for key, value in settings.items()})
+        # Not required, because a verb may do without; `_check_model` asks where it is needed.
+        parser.add_lightning_class_args(LightningModule, "model", True, required=False)
+        parser.add_lightning_class_args(LightningDataModule, "data", True, required=False)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--name",
+            default="",
+            help="The run's name: a folder of --output_dir. Default: the first config file's name.",
+        )
+        parser.add_argument(
+            "--output_dir",
+            type=str,
+            default="runs",
+            help="Where runs are kept; each has its own folder <name>/version_N.",
+        )
+        parser.add_argument(
+            "--evaluate_after_fit",
+            type=bool,
+            default=True,
+            help="Whether `fit` runs the verb `test` on the trained model at its end.",
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning lets a checkpoint's hyper-parameters override config and command line; here
+        what the user typed wins, also when resuming."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Without Lightning's warning about `args` beside `sys.argv`."""
+        try:
+            self.config = parser.parse_args(args)
+        except OmegaConfBaseException as error:
+            raise UserError(explain_interpolation(error)) from error
+
+    @property
+    def verb_config(self) -> Any:
+        """The settings of the chosen verb."""
+        return self.config[self.config.subcommand]
+
+    def before_instantiate_classes(self) -> None:
+        config, verb = self.verb_config, self.config.subcommand
+        if config.get("model") is None and "model" in self._arguments_of(verb):
+            names = descendants("LightningModule", class_index())
+            raise UserError(
+                f"model: `{verb}` needs one; give --config FILE or --model CLASS"
+                f"\n  classes: {listed(names)}"
+            )
+        files = config_files(self.parser.args)
+        config.name = config.name or (files[0].stem if files else "run")
+        if config.get("ckpt_path"):
+            runs = Path(config.output_dir) / config.name
+            config.ckpt_path = find_checkpoint(config.ckpt_path, runs, must_exist=verb != "fit")
+        elif verb != "fit" and files and (files[0].parent / "checkpoints/last.ckpt").is_file():
+            notice(
+                f"{verb}: without --ckpt_path the model is as it was before training; trained:"
+                f" --ckpt_path {files[0].parent / 'checkpoints/last.ckpt'}"
+            )
+        if config.trainer.default_root_dir is not None:
+            notice("trainer.default_root_dir does not move the run folder; --output_dir does")
+
+    def instantiate_classes(self) -> None:
+        self._as_asked = self.config.clone()
+        config = self.verb_config
+        with self._user_errors():
+            if not config.trainer.fast_dev_run:
+                output_dir = Path(config.output_dir)
+                self.run_folder = prepare_loggers(config.trainer, config.name, output_dir)
+            super().instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        self.config = self._as_asked  # config.yaml does not name this run's folder
+        trainer = self._get(self.config_init, "trainer")
+        given = trainer.callbacks or []
+        callbacks = list(given) if isinstance(given, list | tuple) else [given]
+        if trainer.enable_checkpointing is not False and not any(
+            isinstance(callback, ModelCheckpoint) for callback in callbacks
+        ):
+            callbacks.append(KeepLast())
+        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        arguments = self._arguments_of(subcommand)
+        if "return_predictions" in arguments:  # callbacks keep what is worth keeping
+            kwargs["return_predictions"] = False
+        return {key: value for key, value in kwargs.items() if key in arguments}
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        with self._user_errors():
+            super()._run_subcommand(subcommand)
+
+    def after_fit(self) -> None:
+        """Evaluation is the verb `test`, on the model just trained."""
+        source = self.datamodule or self.model
+        if (
+            self._get(self.config, "evaluate_after_fit")
+            and not self.verb_config.trainer.fast_dev_run
+            and is_overridden("test_step", self.model, LightningModule)
+            and is_overridden("test_dataloader", source)
+        ):
+            self.trainer.test(self.model, datamodule=self.datamodule)
+
+    def _arguments_of(self, verb: str) -> set[str]:
+        return set(inspect.signature(getattr(self.trainer_class, verb)).parameters)
+
+    @contextmanager
+    def _user_errors(self) -> Iterator[None]:
+        """Turns the exceptions that are a user's mistake into `UserError`."""
+        try:
+            yield
+        except Exception as error:
+            if self.run_folder:
+                discard_if_empty(self.run_folder)
+            message = as_user_error(error, dict(self.verb_config.items()))
+            if not message:
+                raise
+            raise UserError(message) from error
+
+
+def run(argv: list[str]) -> None:
+    """Runs a command line that passed the first look.
+
+    Raises:
+        UserError: a user's mistake.
+    """
+    quiet()
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)  # ${data.x} from any file
+    import_named(argv, class_index())
+    ShortcutCLI(argv)

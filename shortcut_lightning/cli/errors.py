@@ -1,0 +1,90 @@
+"""User errors: what they look like, and which exceptions are one.
+
+The house's rule is `ValueError` for users and `assert` for our own bugs. So a `ValueError` that is
+raised on purpose becomes one line without a traceback; an exception that merely happened keeps it.
+"""
+
+import difflib
+import linecache
+import os
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1]
+
+
+class UserError(Exception):
+    """A mistake in what was asked for. Its message is all that the user needs to see."""
+
+
+def is_first_process() -> bool:
+    """False in all but one of the processes of a run, whoever started them."""
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+    return all(os.environ.get(rank, "0") == "0" for rank in ranks)
+
+
+def notice(text: str) -> None:
+    """One line for the user on stderr, from one process only."""
+    if is_first_process():
+        sys.stderr.write(f"{text}\n")
+
+
+def did_you_mean(given: str, allowed: Iterable[str]) -> str:
+    """A question that names the allowed word closest to `given`, or nothing."""
+    by_folded = {word.lower(): word for word in allowed}
+    close = difflib.get_close_matches(given.lower(), by_folded, n=1, cutoff=0.6)
+    return f"; did you mean '{by_folded[close[0]]}'?" if close else ""
+
+
+def listed(words: Iterable[str], limit: int = 30) -> str:
+    """The words with commas, cut after `limit`."""
+    words = list(words)
+    return ", ".join(words[:limit]) + (", ..." if len(words) > limit else "")
+
+
+def as_user_error(error: Exception, config: dict[str, object]) -> str:
+    """The message for a user if `error` is a user's mistake, else "".
+
+    Args:
+        error: what was raised while classes were built or the verb ran.
+        config: key -> value of the run, to name the key that holds a missing path.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
+    running = any(frame.name == "_run_stage" for frame in frames)  # Lightning's loops have begun
+    if "lightning.fabric.utilities.exceptions.MisconfigurationException" in kinds:
+        return _short(error)
+    if isinstance(error, OSError) and not running:
+        return _missing_file(error, config)
+    if isinstance(error, ValueError | ImportError) and _on_purpose(frames):
+        ours = frames[-1].filename.startswith(str(PACKAGE))
+        return _short(error) if ours or not running else ""
+    return ""
+
+
+def _on_purpose(frames: traceback.StackSummary) -> bool:
+    """True if the innermost frame is at a `raise`; a failure inside C shows another line."""
+    last = frames[-1]
+    return linecache.getline(last.filename, last.lineno or 0).strip().startswith("raise ")
+
+
+def _missing_file(error: OSError, config: dict[str, object]) -> str:
+    text = str(error)
+    if "huggingface.co" in text or type(error).__module__.startswith(("huggingface_hub", "httpx")):
+        return (
+            f"{_short(error, 160)}\n  without a model hub use pretrained_model_name_or_path: pocket"
+            " (comes with the package) or the path of a diffusers folder"
+        )
+    if error.filename is None or not error.strerror:
+        return _short(error)
+    path = str(error.filename)
+    key = next((k for k, v in config.items() if v and path.startswith(str(v))), "")
+    return f"{key}: {error.strerror}: {path!r}" if key else f"{error.strerror}: {path!r}"
+
+
+def _short(error: Exception, limit: int = 400) -> str:
+    """The message on one line, cut at the end of a word."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " ..."

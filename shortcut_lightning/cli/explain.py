@@ -1,0 +1,190 @@
+"""Says jsonargparse's error messages in a line or two.
+
+Its messages are trees in text: keys and class paths lead to the leaf that says what is wrong, once
+per alternative of a type. The first leaf belongs to the alternative that was meant; the path to it
+is the key. A message of an unknown form is passed on, shortened.
+"""
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from pkgutil import resolve_name
+from typing import Any, get_args
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+
+from shortcut_lightning.cli.class_index import class_index, descendants
+from shortcut_lightning.cli.errors import did_you_mean, listed
+
+_TREE = re.compile(
+    r'Parser key "(?P<key>[^"]+)"'
+    r"|Problem with given class_path '(?P<class_path>[^']+)'"
+    r"|Option '(?P<option>[^']+)' is not accepted"
+    r"|(?:module '[^']+' has no attribute '|No module named ')(?P<missing>[^']+)'"
+    r"|Expected a dot import path string: (?P<short_name>\S+)"
+    r"|Expected an? (?!path but|dot import)(?P<expected>.+?)(?:\. Got value: (?P<value>.*))?$",
+    re.MULTILINE,
+)
+_LEAVES = ("option", "missing", "short_name", "expected")
+_SPEC = ("class_path", "init_args", "dict_kwargs")
+
+
+def explain(message: str, options: Iterable[str]) -> str:
+    """A message for the user.
+
+    Args:
+        message: what jsonargparse's parser reports.
+        options: every option of the command line without its dashes.
+    """
+    if match := re.match(r"unrecognized arguments: (\S+)", message):
+        return _unknown_option(match[1], options)
+    if match := re.search(r"option '([^']+)'", message) or re.match(r"Option '([^']+)'", message):
+        return _unknown_option(f"--{match[1]}", options)
+    if match := re.match(r"argument (\S+): expected one argument", message):
+        return f"{match[1]} needs a value"
+    return _leaf(message) or " ".join(message.split())[:400]
+
+
+def explain_interpolation(error: Exception) -> str:
+    """A message for a `${...}` that cannot be resolved."""
+    wanted = re.search(r"key '([^']+)' not found", str(error))
+    key = re.search(r"full_key: \w+\.(\S+)", str(error))
+    where = f"{key[1]}: " if key else ""
+    if not wanted:
+        return where + str(error).splitlines()[0]
+    return (
+        f"{where}${{{wanted[1].lstrip('.')}}} names no setting; write the full key, such as"
+        " ${data.init_args.instance_prompt}, in a config file"
+    )
+
+
+def _unknown_option(given: str, options: Iterable[str]) -> str:
+    """For an option nobody knows, on the command line or at the top of a config file."""
+    if not given.startswith("-"):
+        return f"unexpected argument '{given}'; options are written --key value"
+    key = given.split("=")[0].removeprefix("--")
+    options = sorted(options)
+    head, _, tail = key.partition(".")
+    # `max_steps` is `trainer.max_steps`; `trainr.max_steps` is wrong in its head only.
+    same_end = [option for option in options if option.rsplit(".", 1)[-1] == key]
+    heads = {option.split(".")[0] for option in options}
+    if same_end:
+        hint = f"; did you mean '{same_end[0]}'?"
+    elif tail and head not in heads and (close := did_you_mean(head, heads)):
+        hint = f"{close[:-2]}.{tail}'?"
+    else:
+        hint = did_you_mean(key, options)
+    top = sorted(option for option in heads if "." not in option and option not in ("help",))
+    return f"no option '{key}'{hint}" + ("" if hint else f"\n  options: {listed(top)}")
+
+
+def _leaf(message: str) -> str:
+    """Walks to the first leaf and says it with its key."""
+    path: list[str] = []
+    owner = class_path = ""  # the class that has the last key as its argument; that key's class
+    matches = list(_TREE.finditer(message))
+    for position, match in enumerate(matches):
+        if match["key"]:
+            path.append(match["key"])
+            owner, class_path = class_path, ""
+        elif match["class_path"]:
+            class_path = match["class_path"]
+        else:
+            key = ".".join(path)
+            value = match["value"] or _given_value(message, match.end())
+            if match["option"]:
+                return _wrong_argument(key, class_path, match["option"], message)
+            if match["expected"]:
+                return _wrong_value(key, value, _alternatives(matches[position:]))
+            given = class_path or match["short_name"] or match["missing"]
+            return _wrong_class(key, given, _known_classes(path, owner))
+    return ""
+
+
+def _given_value(message: str, start: int) -> str:
+    match = re.compile(r"Given value: (.*)$", re.MULTILINE).search(message, start)
+    if match and (nested := re.search(r"val='(.*)'\)$", match[1])):
+        return nested[1]
+    return match[1] if match else ""
+
+
+def _alternatives(matches: list[re.Match[str]]) -> list[str]:
+    """The types that the leaves side by side ask for, in plain words."""
+    words: list[str] = []
+    for match in matches:
+        if not match["expected"]:
+            break
+        words += _plain(match["expected"])
+    return list(dict.fromkeys(words))
+
+
+def _plain(expected: str) -> Iterator[str]:
+    if "NoneType" in expected:
+        return
+    if literal := re.search(r"Literal\[(.*)\]", expected):
+        yield from (word.strip(" '\"") for word in literal[1].split(","))
+    else:
+        match = re.search(r"<class '(?:[\w.]+\.)?(\w+)'>", expected)
+        yield {"Iterable": "list"}.get(match[1], match[1]) if match else expected
+
+
+def _wrong_value(key: str, value: str, allowed: list[str]) -> str:
+    if set(allowed) <= {"int", "float", "str", "bool", "list", "dict"}:
+        return f"{key}: expected {' or '.join(allowed)}, got {value!r}"
+    hint = did_you_mean(value, allowed)
+    return f"{key}: {value!r} is not allowed{hint}\n  allowed: {listed(allowed)}"
+
+
+def _wrong_argument(key: str, class_path: str, option: str, message: str) -> str:
+    if class_path.startswith("lightning.") and option.split(".")[0] not in _arguments(class_path):
+        # The mapping was not understood as a class at all: something stands beside `class_path`.
+        beside = re.search(r"Given value: \{(.*)\}$", message, re.MULTILINE)
+        names = re.findall(r"(?:^|, )'(\w+)':", re.sub(r"\{.*?\}", "", beside[1] if beside else ""))
+        if wrong := [name for name in names if name not in _SPEC]:
+            hint = did_you_mean(wrong[0], _SPEC) or f"; write {key}.init_args.{wrong[0]}"
+            return f"{key}: '{wrong[0]}' cannot stand beside class_path{hint}"
+    allowed = _arguments(class_path)
+    name = class_path.rsplit(".", 1)[-1]
+    return (
+        f"{key}.{option}: {name} takes no '{option}'{did_you_mean(option, allowed)}"
+        f"\n  {name} takes: {listed(allowed)}"
+    )
+
+
+def _wrong_class(key: str, given: str, known: list[str]) -> str:
+    kind = "file" if re.search(r"\.ya?ml$|/", given) else "class"
+    hint = did_you_mean(given.rsplit(".", 1)[-1], known) if kind == "class" else ""
+    return f"{key}: no {kind} '{given}'{hint}\n  classes: {listed(known)}"
+
+
+def _known_classes(path: list[str], owner: str) -> list[str]:
+    """Names of the classes that the last key of `path` takes, whether imported or not."""
+    if path[0] in ("model", "data") and len(path) == 1:
+        types: list[Any] = [LightningModule if path[0] == "model" else LightningDataModule]
+    else:
+        signature = inspect.signature(resolve_name(owner) if owner else Trainer)
+        parameter = signature.parameters.get(path[-1].rsplit(".", 1)[-1])
+        types = list(_classes_in(parameter.annotation)) if parameter else []
+    names = {name for base in types for name in descendants(base.__name__, class_index())}
+    imported = [c for base in types for c in _subclasses(base) if not inspect.isabstract(c)]
+    names |= {c.__name__ for c in imported}
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+def _classes_in(annotation: Any) -> Iterator[type]:
+    for part in get_args(annotation):
+        yield from _classes_in(part)
+    if inspect.isclass(annotation) and annotation.__module__ != "builtins":
+        yield annotation
+
+
+def _subclasses(base: type) -> Iterator[type]:
+    child: type
+    for child in base.__subclasses__():
+        yield child
+        yield from _subclasses(child)
+
+
+def _arguments(class_path: str) -> list[str]:
+    parameters = inspect.signature(resolve_name(class_path)).parameters
+    return [name for name in parameters if name not in ("args", "kwargs")]

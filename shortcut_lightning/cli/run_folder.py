@@ -1,0 +1,133 @@
+"""Every run has its own folder `<output_dir>/<name>/version_N`, which is `trainer.log_dir`.
+
+It holds config.yaml (which runs again with `--config`), metrics.csv, checkpoints/ and what the
+callbacks add. The first logger is always a CSVLogger, because Lightning takes `log_dir` from it.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger
+
+from shortcut_lightning.cli.errors import is_first_process, notice
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Writes config.yaml and hands the same settings to the loggers that show them."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        config = yaml.safe_load(self.parser.dump(self.config))
+        for logger in trainer.loggers:
+            if not isinstance(logger, CSVLogger):  # the folder has config.yaml already
+                logger.log_hyperparams(config)
+
+
+class KeepLast(ModelCheckpoint):
+    """Keeps one checkpoint, checkpoints/last.ckpt: the newest every 500 steps and the final one.
+
+    Lightning's own `save_last` leaves the state of the last interval, not of the end of training.
+    """
+
+    def __init__(self, every_n_train_steps: int = 500) -> None:
+        super().__init__(
+            save_last=True,
+            save_top_k=0,
+            every_n_train_steps=every_n_train_steps,
+            enable_version_counter=False,
+        )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+
+def claim_version(folder: Path) -> int:
+    """Makes the next free `folder/version_N` and returns N; safe when runs start together.
+
+    Only rank 0 makes the folder. The other ranks' number is never used: `trainer.log_dir` and
+    checkpoint folders are broadcast from rank 0.
+    """
+    while True:
+        taken = [re.fullmatch(r"version_(\d+)", path.name) for path in folder.glob("version_*")]
+        version = max((int(match[1]) + 1 for match in taken if match), default=0)
+        if not is_first_process():
+            return version
+        try:
+            (folder / f"version_{version}").mkdir(parents=True)
+            return version
+        except FileExistsError:  # another run was faster
+            continue
+
+
+def discard_if_empty(folder: Path) -> None:
+    """Removes a claimed folder in which nothing was written, as after a mistake in the config."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def prepare_loggers(trainer: Namespace, name: str, output_dir: Path) -> Path:
+    """Puts a CSVLogger first, points the others at its folder, and returns that folder.
+
+    Args:
+        trainer: the trainer's configuration, changed in place before anything is built.
+        name: the run's name, a folder under `output_dir`.
+        output_dir: where runs are kept.
+    """
+    given = trainer.get("logger")
+    loggers = given if isinstance(given, list) else [given] if isinstance(given, Namespace) else []
+    tables = [spec for spec in loggers if spec.class_path.endswith("CSVLogger")]
+    first = tables[0] if tables else _csv_logger(name, output_dir)
+    settings = first.init_args
+    root = Path(settings.save_dir) / (settings.get("name") or "")
+    if settings.get("version") is None:
+        settings.version = claim_version(root)
+    version = settings.version
+    folder = root / (version if isinstance(version, str) else f"version_{version}")
+    others = [spec for spec in loggers if spec is not first]
+    for spec in others:
+        if spec.class_path.endswith("WandbLogger"):
+            _prepare_wandb(spec.init_args, folder, f"{name}/{folder.name}")
+    trainer.logger = [first, *others]
+    return folder
+
+
+def _csv_logger(name: str, output_dir: Path) -> Namespace:
+    settings = Namespace(save_dir=os.fspath(output_dir), name=name, flush_logs_every_n_steps=10)
+    return Namespace(class_path="lightning.pytorch.loggers.CSVLogger", init_args=settings)
+
+
+def _prepare_wandb(settings: Namespace, folder: Path, title: str) -> None:
+    """Writes into the run folder; goes offline rather than ask for a login or wait for a server."""
+    if settings.get("save_dir") in (None, ".") and settings.get("dir") is None:
+        settings.save_dir = os.fspath(folder)
+    if settings.get("name") is None:
+        settings.name = title
+    if settings.get("project") is None and "WANDB_PROJECT" not in os.environ:
+        settings.project = "shortcut-lightning"
+    mode = _extra(settings).get("mode") or os.environ.get("WANDB_MODE", "online")
+    if settings.get("offline") or mode != "online" or not is_first_process():
+        return
+    if reason := _why_not_online():
+        settings.offline = True
+        notice(f"W&B: {reason}; logging offline, upload with: wandb sync {folder}/wandb/offline-*")
+
+
+def _extra(settings: Namespace) -> dict[str, Any]:
+    return settings.get("dict_kwargs") or {}
+
+
+def _why_not_online() -> str:
+    """Empty if W&B has credentials that its server accepts within seconds."""
+    import wandb  # only when asked for: the import costs a second
+
+    try:
+        return "" if wandb.login(prompt=False) else "no API key"
+    except Exception as error:  # its errors have no common base; none of them may stop a training
+        return " ".join(str(error).split())[:120]

@@ -1,0 +1,26 @@
+"""The verbs of the command line and what each does, in one line.
+
+To add one: write its line here, and a method of the same name on `ShortcutTrainer` in `app.py`.
+The method's typed arguments become options; `model` and `datamodule` are filled in when named.
+"""
+
+VERBS = {
+    "fit": "Prepare the photographs, train, evaluate and write the report.",
+    "validate": "Compute the validation loss of a model or checkpoint.",
+    "test": "Run the evaluation of `fit` on a model or checkpoint.",
+    "predict": "Generate images for prompts.",
+}
+
+PROGRAM = "shortcut-lightning"
+
+
+def overview() -> str:
+    """What `--help` without a verb shows."""
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:{width}}  {line}" for verb, line in VERBS.items())
+    return (
+        f"usage: {PROGRAM} VERB [--config FILE]... [--key value]...\n\n{verbs}\n\n"
+        f"  {PROGRAM} VERB --help           every option of a verb\n"
+        f"  {PROGRAM} VERB --print_config   the merged configuration, ready to save as a file\n"
+        f"  {PROGRAM} VERB --model.help CLASS, --data.help CLASS   options of a class\n"
+    )
