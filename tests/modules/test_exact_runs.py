@@ -106,6 +106,7 @@ class Leave(pl.Callback):
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(small_sd: Path, photos: Path, tmp_path: Path) -> None:
     module, data = parts(small_sd, photos, batch_size=2)
+    start = learned(module)
     trainer(tmp_path, 4, Leave(tmp_path), enable_checkpointing=False).fit(module, data)
     alone = torch.load(tmp_path / "rank0.pt", weights_only=True)
     module, data = parts(small_sd, photos, batch_size=1)
@@ -114,10 +115,11 @@ def test_two_processes_train_what_one_does(small_sd: Path, photos: Path, tmp_pat
     )
     both.fit(module, data)
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
-    for name, value in alone.items():
-        assert torch.equal(ranks[0][name], ranks[1][name]), name
-        # Sums over the batch are taken in another order; Adam's first steps amplify that a little.
-        torch.testing.assert_close(ranks[0][name], value, rtol=1e-3, atol=1e-5)
+    assert all(torch.equal(ranks[0][name], ranks[1][name]) for name in alone)
+    # Sums over the batch are taken in another order, nothing else: against the way gone, little.
+    error = sum(((ranks[0][name] - alone[name]) ** 2).sum() for name in alone)
+    way = sum(((start[name] - alone[name]) ** 2).sum() for name in alone)
+    assert error < 1e-6 * way
 
 
 SCRIPT = """
