@@ -1,0 +1,49 @@
+"""What happens at a moment of a run. Each name is loaded when first asked for, so that a command
+which needs none of them starts fast."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shortcut_lightning.callbacks.ema import EMA
+    from shortcut_lightning.callbacks.evaluation import Evaluation, EvaluationCallback
+    from shortcut_lightning.callbacks.export import Export
+    from shortcut_lightning.callbacks.measures import ClipAlignment, FrechetDistance, IdentityMatch
+    from shortcut_lightning.callbacks.report import ReportWriter
+    from shortcut_lightning.callbacks.sample_grid import SampleGrid
+    from shortcut_lightning.callbacks.save_images import SaveImages
+    from shortcut_lightning.callbacks.throughput import Throughput
+
+__all__ = [
+    "EMA",
+    "ClipAlignment",
+    "Evaluation",
+    "EvaluationCallback",
+    "Export",
+    "FrechetDistance",
+    "IdentityMatch",
+    "ReportWriter",
+    "SampleGrid",
+    "SaveImages",
+    "Throughput",
+]
+
+_FILES = {
+    "EMA": "ema",
+    "Export": "export",
+    "ClipAlignment": "measures",
+    "FrechetDistance": "measures",
+    "IdentityMatch": "measures",
+    "Evaluation": "evaluation",
+    "EvaluationCallback": "evaluation",
+    "ReportWriter": "report",
+    "SampleGrid": "sample_grid",
+    "SaveImages": "save_images",
+    "Throughput": "throughput",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FILES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_FILES[name]}"), name)

@@ -1,0 +1,160 @@
+"""Evaluation samples once; every metric looks at the same images.
+
+`Evaluation` collects what `test_step` returns, brings it together over the ranks, saves it, and
+hands one `Samples` per arm to each `EvaluationCallback` of the trainer, in their order. The numbers
+are made on the first rank and sent to the others, so that they are equal everywhere.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from shortcut_lightning.batch import Example, PromptBatch
+from shortcut_lightning.callbacks import samples as sampled
+from shortcut_lightning.callbacks.loggers import log_pictures, log_table
+from shortcut_lightning.callbacks.samples import Sample, Samples
+from shortcut_lightning.callbacks.trainers import callbacks_of, fast_dev_run, run_folder
+from shortcut_lightning.metrics.estimate import FEW, Estimate
+from shortcut_lightning.report.page import Section
+from shortcut_lightning.report.pictures import to_pil
+
+log = logging.getLogger(__name__)
+
+PREFIXES = {"tuned": "eval", "base": "base"}
+
+
+class SubjectData(Protocol):
+    """What a metric may ask of the data module."""
+
+    references: list[Example]  # photographs of the subject that were not trained on
+
+
+class EvaluationCallback(Callback):
+    """A look at the images of an evaluation. Subclasses write one or more of the three methods.
+
+    They are called on the first rank only, so they must not wait for other ranks.
+    """
+
+    extractor: str = ""  # name of the network behind the numbers, for the report
+
+    def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
+        """Numbers of one arm by bare name, such as `clip_t`; the arm's prefix is added."""
+        return {}
+
+    def warnings(self) -> list[str]:
+        """Sentences about what was just measured that a reader of the numbers must know."""
+        return []
+
+    def show(self, samples: Mapping[str, Samples], trainer: Trainer, folder: Path) -> list[Section]:
+        """Writes pictures of all arms to the run folder; returns sections for the report."""
+        return []
+
+
+class Evaluation(Callback):
+    """Collects, gathers and saves the sampled images, and has them measured.
+
+    After a test, `samples` (first rank only), `estimates`, `extractors`, `warnings`, `sections` and
+    `seconds` hold what the report needs.
+
+    Args:
+        max_logged_images: Images of each arm that are sent to W&B.
+    """
+
+    def __init__(self, max_logged_images: int = 32) -> None:
+        if max_logged_images < 0:
+            raise ValueError(
+                f"Evaluation.max_logged_images is {max_logged_images}; give 0 (none) or more"
+            )
+        self.max_logged_images = max_logged_images
+        self._reset()
+
+    def _reset(self) -> None:
+        self._own: list[Sample] = []
+        self.samples: dict[str, Samples] = {}
+        self.estimates: dict[str, Estimate] = {}
+        self.extractors: dict[str, str] = {}
+        self.warnings: list[str] = []
+        self.sections: list[Section] = []
+        self.seconds: dict[str, float] = {}
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._reset()
+        self._started = time.perf_counter()
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if isinstance(batch, PromptBatch) and isinstance(outputs, Tensor):
+            self._own += sampled.from_batch(batch, outputs)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seconds["sample"] = time.perf_counter() - self._started
+        folder = run_folder(trainer)
+        collected = sampled.gather(self._own, trainer.world_size)
+        self._own = []
+        if trainer.is_global_zero:
+            self.samples = sampled.merge(collected, pl_module.device)
+            self._evaluate(trainer, folder)
+        self.estimates = trainer.strategy.broadcast(self.estimates)
+        values = {name: torch.tensor(e.value) for name, e in self.estimates.items()}
+        pl_module.log_dict(values, rank_zero_only=False, sync_dist=trainer.world_size > 1)
+
+    def _evaluate(self, trainer: Trainer, folder: Path) -> None:
+        if not self.samples:
+            self._warn("Nothing was measured: no test_step returned images for a PromptBatch.")
+        for arm, samples in self.samples.items():
+            if not fast_dev_run(trainer):
+                sampled.save(samples, folder / "samples" / arm)
+            self._log_samples(trainer, samples)
+        for callback in callbacks_of(trainer, EvaluationCallback):
+            started = time.perf_counter()
+            for samples in self.samples.values():
+                self._measure(callback, samples, trainer)
+            if self.samples and not fast_dev_run(trainer):
+                self.sections += callback.show(self.samples, trainer, folder)
+            self.seconds[type(callback).__name__] = time.perf_counter() - started
+        self._warn_of_few()
+        rows = [(name, *estimate) for name, estimate in self.estimates.items()]
+        log_table(trainer, "eval/metrics", ["metric", *Estimate._fields], rows)
+
+    def _measure(self, callback: EvaluationCallback, samples: Samples, trainer: Trainer) -> None:
+        prefix = PREFIXES.get(samples.arm, samples.arm)
+        datamodule: Any = getattr(trainer, "datamodule", None)
+        for name, estimate in callback.measure(samples, datamodule).items():
+            self.estimates[f"{prefix}/{name}"] = estimate
+            self.extractors[f"{prefix}/{name}"] = callback.extractor
+        for sentence in callback.warnings():
+            self._warn(sentence)
+
+    def _warn_of_few(self) -> None:
+        few = {name: e.n for name, e in self.estimates.items() if 0 < e.n < FEW}
+        if few:
+            sizes = ", ".join(f"{name} ({n})" for name, n in few.items())
+            self._warn(
+                f"Fewer than {FEW} images behind {sizes}: the intervals are much too narrow. "
+                "Sample more images per prompt, or give more references."
+            )
+
+    def _warn(self, sentence: str) -> None:
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+            log.warning(sentence)
+
+    def _log_samples(self, trainer: Trainer, samples: Samples) -> None:
+        shown = samples.images[: self.max_logged_images]
+        captions = samples.prompts[: len(shown)]
+        if len(shown):
+            pictures = [to_pil(image) for image in shown]
+            log_pictures(trainer, f"samples/{samples.arm}", pictures, captions)

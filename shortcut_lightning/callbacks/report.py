@@ -1,0 +1,104 @@
+"""Writes the report when a test has ended."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from shortcut_lightning.batch import Example
+from shortcut_lightning.callbacks.evaluation import Evaluation
+from shortcut_lightning.callbacks.samples import Samples
+from shortcut_lightning.callbacks.throughput import Throughput
+from shortcut_lightning.callbacks.trainers import callbacks_of, fast_dev_run, run_folder
+from shortcut_lightning.draws import run_seed
+from shortcut_lightning.report import sections
+from shortcut_lightning.report.curves import read_losses
+from shortcut_lightning.report.page import Section
+from shortcut_lightning.report.summary import Report, installed_versions
+
+
+class ReportWriter(Callback):
+    """Gathers what the data module, `Evaluation` and `Throughput` know into `report.json` and
+    `report.html` in the run folder. A part whose source is missing is left out.
+
+    Args:
+        title: Heading of the page; empty takes the first instance prompt.
+    """
+
+    def __init__(self, title: str = "") -> None:
+        self.title = title
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        folder = run_folder(trainer)
+        if not trainer.is_global_zero or fast_dev_run(trainer):
+            return
+        for logger in trainer.loggers:
+            logger.save()  # metrics.csv is written now and then, and read below
+        self._report(trainer, folder).write(folder)
+
+    def _report(self, trainer: Trainer, folder: Path) -> Report:
+        data: Any = getattr(trainer, "datamodule", None)
+        evaluation = next(iter(callbacks_of(trainer, Evaluation)), Evaluation())
+        throughput = next(iter(callbacks_of(trainer, Throughput)), Throughput())
+        given: list[Example] = getattr(data, "given", [])
+        config = folder / "config.yaml"
+        metrics = {name: e._asdict() for name, e in evaluation.estimates.items()}
+        text = config.read_text(encoding="utf-8") if config.exists() else ""
+        seconds = {**getattr(data, "seconds", {}), **throughput.seconds, **evaluation.seconds}
+        versions = installed_versions()
+        return Report(
+            title=self.title or (given[0].prompt if given else "Untitled run"),
+            created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+            seed=run_seed(),
+            metrics=metrics,
+            extractors=evaluation.extractors,
+            counts=_counts(data, evaluation.samples),
+            seconds=seconds,
+            throughput=throughput.speed,
+            warnings=evaluation.warnings,
+            config=text,
+            versions=versions,
+            sections=[
+                *_photographs(given, getattr(data, "trained_on", given)),
+                *([sections.generated(_prompts(evaluation.samples))] if evaluation.samples else []),
+                *([sections.metrics(metrics, evaluation.extractors)] if metrics else []),
+                *([sections.cautions(evaluation.warnings)] if evaluation.warnings else []),
+                *evaluation.sections,
+                *_training(folder),
+                *([sections.seconds(seconds)] if seconds else []),
+                sections.setup(text, versions),
+            ],
+        )
+
+
+def _counts(data: Any, samples: dict[str, Samples]) -> dict[str, int]:
+    kinds = {
+        "instance images": "given",
+        "reference images": "references",
+        "class images": "class_images",
+    }
+    counts = {kind: len(getattr(data, attribute, [])) for kind, attribute in kinds.items()}
+    return {**counts, **{f"{arm} images": len(of_arm) for arm, of_arm in samples.items()}}
+
+
+def _photographs(given: list[Example], trained_on: list[Example]) -> list[Section]:
+    pairs = [
+        sections.Photograph(before.name, before.image, after.image)
+        for before, after in zip(given, trained_on, strict=False)
+    ]
+    return [sections.photographs(pairs)] if pairs else []
+
+
+def _prompts(samples: dict[str, Samples]) -> list[sections.Generated]:
+    by_prompt: dict[str, sections.Generated] = {}
+    for arm, of_arm in samples.items():
+        for prompt, image in zip(of_arm.prompts, of_arm.images, strict=True):
+            row = by_prompt.setdefault(prompt, sections.Generated(prompt, {}))
+            row.arms.setdefault(arm, []).append(image)
+    return list(by_prompt.values())
+
+
+def _training(folder: Path) -> list[Section]:
+    losses = read_losses(folder / "metrics.csv")
+    return [sections.training(losses)] if losses else []

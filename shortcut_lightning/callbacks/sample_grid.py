@@ -1,0 +1,114 @@
+"""A picture of many samples: of the evaluation, and now and then during training."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from shortcut_lightning.callbacks.evaluation import EvaluationCallback
+from shortcut_lightning.callbacks.loggers import log_pictures
+from shortcut_lightning.callbacks.samples import Samples
+from shortcut_lightning.callbacks.trainers import run_folder
+from shortcut_lightning.report.page import Section
+from shortcut_lightning.report.pictures import Row, sheet
+
+
+class SampleGrid(EvaluationCallback):
+    """Writes `grid.png` of an evaluation, one row per prompt, and `grids/<step>.png` in training.
+
+    Args:
+        columns: Images of each model and prompt in the evaluation's grid.
+        every_n_steps: Optimiser steps between grids of training; 0 draws none.
+        prompts: What those show, one row each.
+        negative_prompt: Their negative prompt.
+        seeds: Their columns; the same seeds each time, so that grids can be compared.
+        num_inference_steps: Sampling steps.
+        guidance_scale: Classifier-free guidance.
+        side: Height and width of one image in the grid, in pixels.
+    """
+
+    def __init__(
+        self,
+        columns: int = 4,
+        every_n_steps: int = 0,
+        prompts: Sequence[str] = (),
+        negative_prompt: str = "",
+        seeds: Sequence[int] = (0, 1, 2, 3),
+        num_inference_steps: int = 25,
+        guidance_scale: float = 7.5,
+        side: int = 128,
+    ) -> None:
+        if every_n_steps > 0 and not (prompts and seeds):
+            raise ValueError(
+                f"SampleGrid.every_n_steps is {every_n_steps}, but SampleGrid.prompts or "
+                "SampleGrid.seeds is empty; give at least one of each, or every_n_steps: 0"
+            )
+        if columns < 1 or side < 8:
+            raise ValueError(
+                f"SampleGrid.columns is {columns} and SampleGrid.side {side}; give at least 1 and 8"
+            )
+        self.columns = columns
+        self.every_n_steps = every_n_steps
+        self.prompts = list(prompts)
+        self.negative_prompt = negative_prompt
+        self.seeds = list(seeds)
+        self.num_inference_steps = num_inference_steps
+        self.guidance_scale = guidance_scale
+        self.side = side
+        self._drawn_at = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._drawn_at = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        # An accumulated batch leaves the step where it was: no second grid of the same weights.
+        if self.every_n_steps <= 0 or step % self.every_n_steps or step == self._drawn_at:
+            return
+        self._drawn_at = step
+        folder = run_folder(trainer) / "grids"
+        if trainer.is_global_zero:
+            self._draw(trainer, pl_module, folder / f"{step:06d}.png")
+
+    def show(self, samples: Mapping[str, Samples], trainer: Trainer, folder: Path) -> list[Section]:
+        prompts = dict.fromkeys(prompt for arm in samples.values() for prompt in arm.prompts)
+        rows = [
+            Row(prompt, [_of_prompt(arm, prompt)[: self.columns] for arm in samples.values()])
+            for prompt in prompts
+        ]
+        picture = sheet(rows, list(samples), self.side)
+        picture.save(folder / "grid.png")
+        log_pictures(trainer, "eval/grid", [picture], [", ".join(samples)])
+        return []
+
+    @torch.no_grad()
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, path: Path) -> None:
+        backbone: Any = pl_module.backbone
+        training = {module: module.training for module in backbone.modules()}
+        backbone.eval()
+        rows = []
+        for prompt in self.prompts:
+            images = backbone.sample(
+                [prompt] * len(self.seeds),
+                seeds=self.seeds,
+                negative_prompts=self.negative_prompt,
+                num_inference_steps=self.num_inference_steps,
+                guidance_scale=self.guidance_scale,
+            )
+            rows.append(Row(prompt, [list(images.float().cpu())]))
+        for module, was_training in training.items():
+            module.training = was_training
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture = sheet(rows, [f"step {trainer.global_step}"], self.side)
+        picture.save(path)
+        log_pictures(trainer, "train/grid", [picture], [f"step {trainer.global_step}"])
+
+
+def _of_prompt(samples: Samples, prompt: str) -> list[torch.Tensor]:
+    return [
+        image for image, its in zip(samples.images, samples.prompts, strict=True) if its == prompt
+    ]
