@@ -48,15 +48,15 @@ class Attack(ABC):
         are their N plain captions. `generator` is a CPU generator and the only source of chance.
         The budget holds after rounding: a fractional `epsilon` is rounded down to whole levels.
         """
-        clean = images.detach().clone()
         with frozen(backbone), torch.inference_mode(False), torch.enable_grad():
-            changed = self.run(clean, backbone, list(prompts), generator)
+            clean = images.detach().clone()
+            changed = self.run(clean.clone(), backbone, list(prompts), generator)
         if not changed.isfinite().all():
             raise ValueError(
                 f"{type(self).__name__} made NaN or infinite pixels; lower its step size, or check "
                 "that the model decodes finite images at this precision."
             )
-        levels, original = changed.detach() * 255, (clean * 255).round()
+        levels, original = changed.detach().float() * 255, (clean * 255).round()
         budget = math.floor(self.epsilon + 1e-6)
         levels = original + (levels - original).round().clamp(-budget, budget)
         return levels.clamp(0, 255) / 255

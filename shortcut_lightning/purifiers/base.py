@@ -33,11 +33,11 @@ class Purifier(ABC):
         captions. `generator` is a CPU generator and the only source of chance. The model is left as
         it was.
         """
-        with frozen(backbone), torch.no_grad():
+        with frozen(backbone), torch.inference_mode(False), torch.no_grad():
             cleaned = self.run(images.detach().clone(), backbone, list(prompts), generator)
         if not cleaned.isfinite().all():
             raise ValueError(f"{type(self).__name__} made NaN or infinite pixels.")
-        return (cleaned.detach().clamp(0, 1) * 255).round() / 255
+        return (cleaned.detach().float().clamp(0, 1) * 255).round() / 255
 
     @abstractmethod
     def run(

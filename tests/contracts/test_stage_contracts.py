@@ -1,0 +1,213 @@
+"""What every attack, purifier and detector of the package promises, found by walking it.
+
+python -m pytest tests/contracts
+"""
+
+import copy
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from fakes import FakeBackbone
+from torch import Tensor
+
+from shortcut_lightning import attacks, concepts, purifiers
+from shortcut_lightning.attacks import Attack
+from shortcut_lightning.concepts import Detector
+from shortcut_lightning.data.cache import key_of
+from shortcut_lightning.purifiers import Purifier
+
+# Constructor arguments of classes that cannot do without; everything else must be constructible.
+NEEDED: dict[str, dict[str, Any]] = {"PrecomputedBoxes": {"path": "boxes.jsonl"}}
+PROMPTS = ["a photo of sks dog", "a photo of sks dog on a beach"]
+
+
+def concrete(package: ModuleType, base: type) -> list[type]:
+    """Every class below `base` in the package that can be made."""
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+    found, waiting = [], [base]
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        if not inspect.isabstract(kind) and kind.__module__.startswith("shortcut_lightning."):
+            found.append(kind)
+    return sorted(found, key=lambda kind: kind.__name__)
+
+
+ATTACKS = concrete(attacks, Attack)
+PURIFIERS = concrete(purifiers, Purifier)
+DETECTORS = concrete(concepts, Detector)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    """8-bit images with black and white in them, where a careless budget leaves [0, 1]."""
+    generator = torch.Generator().manual_seed(0)
+    levels = torch.randint(256, (2, 3, 16, 24), generator=generator)
+    levels[:, :, :4], levels[:, :, 4:8] = 0, 255
+    return levels / 255
+
+
+def build(kind: type, folder: Path = Path()) -> Any:
+    given = dict(NEEDED.get(kind.__name__, {}))
+    if "path" in given:
+        given["path"] = str(folder / given["path"])
+        Path(given["path"]).write_text('{"file_name": "a.png", "boxes": []}\n')
+    made = kind(**given)
+    if hasattr(made, "steps"):
+        made.steps = min(made.steps, 5)  # the promises hold at any number
+    return made
+
+
+def call(stage: Any, images: Tensor, backbone: FakeBackbone, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return stage(images, backbone, PROMPTS[: len(images)], generator=generator)
+
+
+def on_the_grid(images: Tensor) -> bool:
+    return torch.equal(images, (images * 255).round() / 255)
+
+
+def test_the_walk_finds_the_stages() -> None:
+    assert {"NoAttack", "RandomNoise", "PhotoGuardEncoder"} <= {a.__name__ for a in ATTACKS}
+    assert {"Gaussian", "Jpeg", "Resize"} <= {p.__name__ for p in PURIFIERS}
+    assert {"NoDetector", "PrecomputedBoxes"} <= {d.__name__ for d in DETECTORS}
+
+
+@pytest.mark.parametrize("kind", ATTACKS + PURIFIERS + DETECTORS)
+def test_arguments_are_typed_documented_and_key_the_cache(kind: type, tmp_path: Path) -> None:
+    assert kind.__doc__
+    for name, parameter in inspect.signature(kind).parameters.items():
+        assert parameter.annotation is not inspect.Parameter.empty, name
+    made = build(kind, tmp_path)
+    for name, parameter in inspect.signature(kind).parameters.items():
+        if isinstance(parameter.default, float):
+            other = copy.copy(made)
+            setattr(other, name, getattr(made, name) + 1)
+            assert key_of(stage=made) != key_of(stage=other), name
+    assert key_of(stage=made) == key_of(stage=build(kind, tmp_path))
+
+
+@pytest.mark.parametrize("kind", ATTACKS + PURIFIERS)
+def test_output_is_8_bit_images_of_the_same_shape(kind: type, images: Tensor) -> None:
+    for given in (images, images[:1]):
+        out = call(build(kind), given, FakeBackbone())
+        assert out.shape == given.shape
+        assert out.dtype == torch.float32
+        assert not out.requires_grad
+        assert out.min() >= 0
+        assert out.max() <= 1
+        assert on_the_grid(out)
+
+
+@pytest.mark.parametrize("epsilon", [0, 1, 4, 7.65, 11, 255])
+@pytest.mark.parametrize("kind", [kind for kind in ATTACKS if kind is not attacks.NoAttack])
+def test_budget_holds_after_rounding(kind: type, images: Tensor, epsilon: float) -> None:
+    attack = build(kind)
+    attack.epsilon = epsilon
+    out = call(attack, images, FakeBackbone())
+    distance = (out * 255 - images * 255).abs().max().item()
+    assert distance <= epsilon + 1e-3
+    if epsilon >= 1:
+        assert distance >= 1  # an attack that does nothing is none
+
+
+@pytest.mark.parametrize("kind", ATTACKS + PURIFIERS)
+def test_same_generator_same_output(kind: type, images: Tensor) -> None:
+    stage, backbone = build(kind), FakeBackbone()
+    state = torch.get_rng_state()
+    first = call(stage, images, backbone)
+    assert torch.equal(state, torch.get_rng_state()), "draws from torch's global state"
+    torch.rand(7)
+    assert torch.equal(first, call(stage, images, backbone))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", ATTACKS + PURIFIERS)
+def test_model_and_images_are_as_they_were(kind: type, images: Tensor, training: bool) -> None:
+    backbone = FakeBackbone().train(training)
+    backbone.mix.requires_grad_(False)
+    backbone.scale.grad = torch.ones(1)
+    weights, given = copy.deepcopy(backbone.state_dict()), images.clone()
+    call(build(kind), images, backbone)
+    assert backbone.training is training
+    assert backbone.dropout.training is training
+    assert not backbone.mix.requires_grad
+    assert backbone.scale.requires_grad
+    assert torch.equal(backbone.scale.grad, torch.ones(1))
+    assert backbone.mix.grad is None
+    assert torch.equal(images, given)
+    for name, weight in backbone.state_dict().items():
+        assert torch.equal(weight, weights[name])
+        assert weight.dtype == weights[name].dtype
+        assert weight.device == weights[name].device
+
+
+@pytest.mark.parametrize("kind", ATTACKS + PURIFIERS)
+def test_works_where_gradients_are_off(kind: type, images: Tensor) -> None:
+    backbone = FakeBackbone()
+    usual = call(build(kind), images, backbone)
+    with torch.no_grad():
+        assert torch.equal(call(build(kind), images, backbone), usual)
+    with torch.inference_mode():
+        assert torch.equal(call(build(kind), images * 1, backbone), usual)
+
+
+@pytest.mark.parametrize("kind", DETECTORS)
+def test_detectors_answer_for_each_image(kind: type, images: Tensor, tmp_path: Path) -> None:
+    boxes = build(kind, tmp_path).detect(images, ["a.png", "b.png"])
+    assert len(boxes) == len(images)
+    for box in (box for found in boxes for box in found):
+        assert box.label
+        assert 0 <= box.score <= 1
+        if box.xyxy is not None:
+            x0, y0, x1, y1 = box.xyxy
+            assert 0 <= x0 < x1 <= 1
+            assert 0 <= y0 < y1 <= 1
+
+
+class Wild(Attack):
+    """Ignores every rule."""
+
+    def run(self, images: Tensor, backbone: Any, prompts: Any, generator: Any) -> Tensor:
+        backbone.train()
+        backbone.requires_grad_(True)
+        images += 3
+        return images.double().detach().requires_grad_()
+
+
+class Broken(Attack):
+    """Diverges."""
+
+    def run(self, images: Tensor, backbone: Any, prompts: Any, generator: Any) -> Tensor:
+        return images * float("nan")
+
+
+def test_the_base_class_holds_a_wild_attack_to_the_rules(images: Tensor) -> None:
+    backbone = FakeBackbone().eval().requires_grad_(False)
+    given = images.clone()
+    out = call(Wild(epsilon=4), images, backbone)
+    assert torch.equal(images, given)
+    assert out.dtype == torch.float32
+    assert on_the_grid(out)
+    assert torch.equal((out * 255).round(), (images * 255 + 4).round().clamp(max=255))
+    assert not backbone.training
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+
+
+def test_a_diverged_attack_is_named_and_the_model_comes_back(images: Tensor) -> None:
+    backbone = FakeBackbone().train()
+    with pytest.raises(ValueError, match="Broken made NaN"):
+        call(Broken(), images, backbone)
+    assert backbone.training
+
+
+def test_an_impossible_budget_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"data\.attack\.epsilon is 300; it is in /255"):
+        attacks.RandomNoise(epsilon=300)
