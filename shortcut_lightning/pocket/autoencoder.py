@@ -34,13 +34,15 @@ def build_autoencoder(widths: tuple[int, ...] = (16, 48, 80)) -> "AutoencoderKL"
 class AutoencoderTraining(pl.LightningModule):
     """Reconstruction by absolute error and by absolute error of edges, with a faint KL term.
 
-    The edge term keeps eyes and moles, a few pixels each, from being averaged away. The KL weight is
-    chosen for a posterior deviation of about 2 to 5 % of the latents' own.
+    The edge term keeps eyes and moles, a few pixels each, from being averaged away. The KL weight
+    is chosen for a posterior deviation of about 2 to 5 % of the latents' own.
 
     Args:
         learning_rate: Peak of the schedule `warm_flat_fall`.
         edge_weight: Weight of the edge term.
         kl_weight: Weight of the mean KL divergence per latent element.
+        polish: Folder of a trained autoencoder whose decoder alone learns on. Its latents stay what
+            they are, so this can run beside or after the training of the UNet.
         output: Folder that receives `vae/` when training ends; None keeps the checkpoint only.
     """
 
@@ -49,11 +51,16 @@ class AutoencoderTraining(pl.LightningModule):
         learning_rate: float = 1.6e-3,
         edge_weight: float = 0.5,
         kl_weight: float = 1e-4,
+        polish: str | None = None,
         output: str | None = str(WEIGHTS),
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.model = build_autoencoder()
+        if polish is not None:
+            self.model = type(self.model).from_pretrained(polish)
+            self.model.encoder.requires_grad_(False)
+            self.model.quant_conv.requires_grad_(False)
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         images = batch[0].float() / 127.5 - 1
@@ -95,13 +102,17 @@ class AutoencoderTraining(pl.LightningModule):
         """Measure the scaling factor (latents of unit deviation) and write `vae/`."""
         if self.hparams["output"] is None or not self.trainer.is_global_zero:
             return
+        if self.hparams["polish"] is None:
+            self.model.register_to_config(scaling_factor=self._scaling_factor())
+        self.model.half().save_pretrained(Path(self.hparams["output"]) / "vae")
+
+    def _scaling_factor(self) -> float:
         loader = self.trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
         latents = [
             self.model.encode(images.to(self.device).float() / 127.5 - 1).latent_dist.sample()
             for images, *_ in loader
         ]
-        self.model.register_to_config(scaling_factor=round(1 / float(torch.cat(latents).std()), 5))
-        self.model.half().save_pretrained(Path(self.hparams["output"]) / "vae")
+        return round(1 / float(torch.cat(latents).std()), 5)
 
 
 def _edges(images: Tensor, dim: int) -> Tensor:

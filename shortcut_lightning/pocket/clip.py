@@ -37,7 +37,7 @@ def build_clip() -> "CLIPModel":
 class ClipTraining(CaptionTraining):
     """Contrastive learning; both towers also predict the factors, by heads that are thrown away.
 
-    The extra task replaces the hundreds of millions of pairs a web-scale CLIP learns its words from.
+    The extra task stands for the hundreds of millions of pairs that teach a web-scale CLIP words.
     Pictures with the very same caption (a noise pattern, "a photo of a person") are no negatives.
 
     Args:
@@ -56,10 +56,12 @@ class ClipTraining(CaptionTraining):
         self.save_hyperparameters()
         self.clip = build_clip()
         self.clip.set_attn_implementation("eager")
-        self.heads = nn.ModuleDict({name: nn.Linear(WIDTH, len(c)) for name, c in ATTRIBUTES.items()})
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(WIDTH, len(c)) for name, c in ATTRIBUTES.items()}
+        )
 
     def embed(self, images: Tensor, captions: list[str]) -> tuple[Tensor, Tensor]:
-        """Unnormalised embeddings of pictures uint8 (N, 3, 64, 64) and of their captions (N, 64)."""
+        """Raw embeddings of pictures uint8 (N, 3, 64, 64) and of their captions (N, 64)."""
         seen = self.clip.get_image_features(pixel_values=images.float() / 127.5 - 1).pooler_output
         read = self.clip.get_text_features(input_ids=self.tokens(captions)).pooler_output
         return seen.float(), read.float()
@@ -72,7 +74,9 @@ class ClipTraining(CaptionTraining):
         logits = scale * F.normalize(seen, dim=-1) @ F.normalize(read, dim=-1).T
         number = {text: n for n, text in enumerate(captions)}
         key = torch.tensor([number[text] for text in captions], device=self.device)
-        twins = (key[:, None] == key[None]) & ~torch.eye(len(key), dtype=torch.bool, device=self.device)
+        twins = (key[:, None] == key[None]) & ~torch.eye(
+            len(key), dtype=torch.bool, device=self.device
+        )
         logits = logits.masked_fill(twins, -1e4)
         target = torch.arange(len(logits), device=self.device)
         contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2

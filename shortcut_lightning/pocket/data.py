@@ -1,4 +1,4 @@
-"""Pictures of the world as a LightningDataModule: drawn once, kept on disk, read through memory maps."""
+"""Pictures of the world as a LightningDataModule: drawn once, kept on disk, memory-mapped."""
 
 import logging
 import multiprocessing

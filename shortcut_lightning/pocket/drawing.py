@@ -1,72 +1,34 @@
-"""Brush work: backgrounds and faces, as filled polygons on a canvas three times too large."""
-
-from collections.abc import Iterable
+"""Brush work: a person, from shoulders to eyebrows."""
 
 import numpy as np
-from PIL import Image, ImageDraw
 
+from shortcut_lightning.pocket.pen import CIRCLE, Colour, Pen
 from shortcut_lightning.pocket.world import Box, Identity, Scene
 
-Colour = tuple[int, int, int]
-OVERSAMPLING = 3
-_CIRCLE = np.stack(
-    [np.cos(np.linspace(0, 2 * np.pi, 25)[:-1]), np.sin(np.linspace(0, 2 * np.pi, 25)[:-1])], 1
-)
-
-SKIN_COLOURS = {"pale": (250, 222, 200), "tan": (222, 170, 122), "brown": (126, 78, 48),
-                "green": (96, 182, 92), "purple": (156, 100, 200), "blue": (92, 150, 226)}  # fmt: skip
-HAIR_COLOURS = {"black": (30, 26, 30), "brown": (98, 60, 30), "blond": (238, 204, 96),
-                "red": (206, 62, 24), "white": (232, 232, 232), "blue": (42, 66, 208)}  # fmt: skip
-SHIRT_COLOURS = {"red": (208, 36, 36), "blue": (36, 70, 196), "green": (34, 138, 56),
-                 "yellow": (240, 212, 36), "white": (242, 242, 242), "black": (28, 28, 30)}  # fmt: skip
-
-
-class Pen:
-    """Draws in unit coordinates (x right, y down, [0, 1]) after a pose: scale, tilt, shift."""
-
-    def __init__(self, size: int) -> None:
-        self.canvas = Image.new("RGB", (size * OVERSAMPLING, size * OVERSAMPLING))
-        self.brush = ImageDraw.Draw(self.canvas)
-        self.side = size * OVERSAMPLING
-        self.matrix = np.eye(2)
-        self.offset = np.zeros(2)
-
-    def pose(self, centre: tuple[float, float], scale: float, tilt: float) -> None:
-        """From here on (0, 0) is `centre` and shapes are scaled and tilted around it."""
-        cos, sin = scale * np.cos(tilt), scale * np.sin(tilt)
-        self.matrix, self.offset = np.array([[cos, sin], [-sin, cos]]), np.array(centre)
-
-    def polygon(self, points: np.ndarray, colour: Colour) -> np.ndarray:
-        """Fill a polygon (n, 2); returns its points on the canvas in unit coordinates."""
-        placed = points @ self.matrix + self.offset
-        self.brush.polygon((placed * self.side).ravel().tolist(), fill=colour)
-        return placed
-
-    def ellipse(
-        self, x: float, y: float, rx: float, ry: float, colour: Colour, tilt: float = 0.0
-    ) -> np.ndarray:
-        """Fill an ellipse around (x, y)."""
-        cos, sin = np.cos(tilt), np.sin(tilt)
-        points = _CIRCLE * (rx, ry) @ np.array([[cos, sin], [-sin, cos]]) + (x, y)
-        return self.polygon(points, colour)
-
-    def stroke(
-        self, points: Iterable[tuple[float, float]], width: float, colour: Colour
-    ) -> np.ndarray:
-        """Draw a line through `points` with rounded joints."""
-        placed = np.asarray(list(points), float) @ self.matrix + self.offset
-        scaled = [tuple(p) for p in (placed * self.side).tolist()]
-        self.brush.line(scaled, fill=colour, width=max(1, round(width * self.side)), joint="curve")
-        return placed
-
-    def pixels(self) -> np.ndarray:
-        """The picture at its real size, float32 (H, W, 3) in [0, 1]."""
-        return np.asarray(self.canvas.reduce(OVERSAMPLING), np.float32) / 255
-
-
-def draw_background(pen: Pen, name: str, rng: np.random.Generator) -> None:
-    """One of six places; where trees, windows, dunes and stars stand is new each time."""
-    _BACKGROUNDS[name](pen, rng)
+SKIN_COLOURS = {
+    "pale": (250, 222, 200),
+    "tan": (222, 170, 122),
+    "brown": (126, 78, 48),
+    "green": (96, 182, 92),
+    "purple": (156, 100, 200),
+    "blue": (92, 150, 226),
+}
+HAIR_COLOURS = {
+    "black": (30, 26, 30),
+    "brown": (98, 60, 30),
+    "blond": (238, 204, 96),
+    "red": (206, 62, 24),
+    "white": (232, 232, 232),
+    "blue": (42, 66, 208),
+}
+SHIRT_COLOURS = {
+    "red": (208, 36, 36),
+    "blue": (36, 70, 196),
+    "green": (34, 138, 56),
+    "yellow": (240, 212, 36),
+    "white": (242, 242, 242),
+    "black": (28, 28, 30),
+}
 
 
 def draw_person(pen: Pen, who: Identity, where: Scene, rng: np.random.Generator) -> dict[str, Box]:
@@ -122,9 +84,9 @@ def draw_person(pen: Pen, who: Identity, where: Scene, rng: np.random.Generator)
 
 
 def _head(w: float, h: float, jaw: float) -> np.ndarray:
-    low = np.clip(_CIRCLE[:, 1], 0, None)
+    low = np.clip(CIRCLE[:, 1], 0, None)
     width = w * (1 - jaw * low**2 * 0.8) * (1 + 0.12 * low * (1 - low) * 4 * (0.4 - jaw))
-    return np.stack([_CIRCLE[:, 0] * width, _CIRCLE[:, 1] * h], 1)
+    return np.stack([CIRCLE[:, 0] * width, CIRCLE[:, 1] * h], 1)
 
 
 def _lower_face(w: float, h: float, jaw: float) -> np.ndarray:
@@ -138,7 +100,7 @@ def _lower_face(w: float, h: float, jaw: float) -> np.ndarray:
 def _hair(pen: Pen, who: Identity, hair: Colour, w: float, h: float) -> list[np.ndarray]:
     if who.style == "bald":
         return []
-    top = _CIRCLE[_CIRCLE[:, 1] <= 0.01]
+    top = CIRCLE[CIRCLE[:, 1] <= 0.01]
     top = top[np.argsort(np.arctan2(top[:, 1], top[:, 0]))]
     reach = 0.1 if who.style == "short" else 0.02
     outer = top * (w + 0.012 + who.volume * 0.35, h + who.volume) + (0, reach * h)
@@ -208,10 +170,10 @@ def _mouth(pen: Pen, who: Identity, where: Scene, hair: Colour) -> list[np.ndarr
         return painted
     if where.expression == "smiling":
         arc = np.linspace(0.0, np.pi, 11)
-        curve = np.stack([np.cos(arc) * half * 1.1, np.sin(arc) * 0.055], 1) + (0, y - 0.012)
+        curve = np.stack([np.cos(arc) * half * 1.1, np.sin(arc) * 0.055 + y - 0.012], 1)
         painted = [pen.polygon(curve, lips)]
         pen.polygon(
-            np.stack([np.cos(arc) * half * 0.85, np.sin(arc) * 0.026], 1) + (0, y - 0.006),
+            np.stack([np.cos(arc) * half * 0.85, np.sin(arc) * 0.026 + y - 0.006], 1),
             (250, 250, 250),
         )
         return painted
@@ -222,7 +184,7 @@ def _mouth(pen: Pen, who: Identity, where: Scene, hair: Colour) -> list[np.ndarr
 def _glasses(pen: Pen, who: Identity) -> list[np.ndarray]:
     y, x = who.eye_height * who.face_height, who.eye_spacing * who.face_width
     radius = max(0.062, min(who.eye_size * 1.45, x - 0.012))
-    rim = _CIRCLE[np.r_[0:24, 0]]
+    rim = CIRCLE[np.r_[0:24, 0]]
     painted = []
     for side in (-1, 1):
         painted.append(pen.stroke(rim * radius + (side * x, y), 0.02, (16, 16, 20)))
@@ -231,91 +193,6 @@ def _glasses(pen: Pen, who: Identity) -> list[np.ndarray]:
         )
     pen.stroke([(-max(x - radius, 0.0), y), (max(x - radius, 0.0), y)], 0.02, (16, 16, 20))
     return painted
-
-
-def _beach(pen: Pen, rng: np.random.Generator) -> None:
-    sea, sand = rng.uniform(0.45, 0.55), rng.uniform(0.66, 0.76)
-    _bands(pen, [(0, (122, 196, 250)), (sea, (20, 112, 184)), (sand, (240, 218, 160))])
-    for _ in range(rng.integers(1, 4)):
-        x, y = rng.uniform(0, 1), rng.uniform(0.05, 0.35)
-        for dx in (-0.07, 0.0, 0.07):
-            pen.ellipse(x + dx, y + abs(dx) * 0.3, 0.075, 0.045, (246, 250, 254))
-    for _ in range(4):
-        x, y = rng.uniform(0, 1), rng.uniform(sea + 0.04, sand - 0.02)
-        pen.stroke([(x - 0.08, y), (x + 0.08, y)], 0.012, (180, 222, 244))
-
-
-def _forest(pen: Pen, rng: np.random.Generator) -> None:
-    _bands(pen, [(0, (38, 92, 44)), (rng.uniform(0.75, 0.85), (58, 70, 30))])
-    for x in rng.uniform(0, 1, 7):
-        width = rng.uniform(0.02, 0.05)
-        pen.polygon(
-            np.array([[x - width, 0], [x + width, 0], [x + width, 1], [x - width, 1]]), (70, 44, 22)
-        )
-    for _ in range(16):
-        x, y = rng.uniform(0, 1), rng.uniform(0, 0.55)
-        green = int(rng.integers(100, 180))
-        radius = rng.uniform(0.03, 0.09)
-        pen.ellipse(x, y, radius, radius, (int(green * 0.4), green, int(green * 0.35)))
-
-
-def _city(pen: Pen, rng: np.random.Generator) -> None:
-    _bands(pen, [(0, (170, 182, 200)), (0.9, (86, 88, 94))])
-    x = -0.05
-    while x < 1.0:
-        width, top = rng.uniform(0.14, 0.24), rng.uniform(0.08, 0.5)
-        grey = int(rng.integers(76, 128))
-        pen.polygon(
-            np.array([[x, top], [x + width, top], [x + width, 0.95], [x, 0.95]]),
-            (grey, grey, grey + 14),
-        )
-        for wx in np.arange(x + 0.03, x + width - 0.03, 0.06):
-            for wy in np.arange(top + 0.04, 0.9, 0.085):
-                if rng.random() < 0.75:
-                    window = np.array(
-                        [[wx, wy], [wx + 0.033, wy], [wx + 0.033, wy + 0.045], [wx, wy + 0.045]]
-                    )
-                    pen.polygon(window, (248, 226, 130))
-        x += width + 0.01
-
-
-def _desert(pen: Pen, rng: np.random.Generator) -> None:
-    _bands(pen, [(0, (252, 206, 140))])
-    for base, colour in ((0.5, (226, 158, 84)), (0.64, (204, 130, 62)), (0.8, (180, 106, 46))):
-        phase, waves = rng.uniform(0, 6.3), rng.uniform(4, 9)
-        xs = np.linspace(0, 1, 20)
-        ridge = np.stack([xs, base + 0.05 * np.sin(waves * xs + phase)], 1)
-        pen.polygon(np.concatenate([ridge, [[1, 1], [0, 1]]]), colour)
-    if rng.random() < 0.7:
-        pen.ellipse(rng.uniform(0.08, 0.92), rng.uniform(0.08, 0.25), 0.07, 0.07, (255, 246, 196))
-
-
-def _snow(pen: Pen, rng: np.random.Generator) -> None:
-    _bands(pen, [(0, (184, 200, 222)), (rng.uniform(0.6, 0.72), (240, 244, 250))])
-    for x in (rng.uniform(0, 0.3), rng.uniform(0.7, 1.0)):
-        base, tall = rng.uniform(0.62, 0.8), rng.uniform(0.3, 0.5)
-        for level in (0.0, 0.3, 0.6):
-            half = 0.14 * (1 - level * 0.7)
-            low, high = base - tall * level, base - tall * (level + 0.45)
-            pen.polygon(np.array([[x - half, low], [x, high], [x + half, low]]), (52, 92, 84))
-    for x, y in rng.uniform(0, 1, (26, 2)):
-        pen.ellipse(x, y, 0.014, 0.014, (255, 255, 255))
-
-
-def _night(pen: Pen, rng: np.random.Generator) -> None:
-    _bands(pen, [(0, (14, 16, 52)), (rng.uniform(0.7, 0.85), (26, 26, 40))])
-    for x, y in rng.uniform(0, 1, (22, 2)) * (1, 0.72):
-        radius = rng.uniform(0.008, 0.016)
-        pen.ellipse(x, y, radius, radius, (250, 250, 226))
-    pen.ellipse(rng.uniform(0.1, 0.9), rng.uniform(0.08, 0.22), 0.08, 0.08, (240, 234, 180))
-
-
-_BACKGROUNDS = {"beach": _beach, "forest": _forest, "city": _city, "desert": _desert, "snow": _snow, "night": _night}  # fmt: skip
-
-
-def _bands(pen: Pen, bands: list[tuple[float, Colour]]) -> None:
-    for top, colour in bands:
-        pen.polygon(np.array([[0, top], [1.01, top], [1.01, 1.01], [0, 1.01]]), colour)
 
 
 def _box(points: list[np.ndarray]) -> Box:

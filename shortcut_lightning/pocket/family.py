@@ -92,7 +92,7 @@ def save_text_encoder(model: nn.Module, folder: Path) -> None:
 
 
 def save_family(folder: Path, unet: nn.Module, text_encoder: nn.Module) -> None:
-    """Write everything of the pipeline but the autoencoder, which an earlier step left in `vae/`."""
+    """Write the pipeline but for the autoencoder, which an earlier step left in `vae/`."""
     import diffusers
 
     copy.deepcopy(unet).half().save_pretrained(folder / "unet")  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""Factors as class numbers: what the attribute classifier answers and what scores are taken over."""
+"""Factors as class numbers: the answers of the attribute classifier."""
 
 import numpy as np
 

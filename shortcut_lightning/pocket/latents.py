@@ -1,4 +1,4 @@
-"""Pictures of the world as latents of a trained autoencoder, encoded once and kept beside the pictures."""
+"""Pictures of the world as latents of a trained autoencoder, encoded once, kept on disk."""
 
 import hashlib
 import logging
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class LatentCollection(Collection):
-    """(latents (8, 16, 16) float16, labels, index): scaled posterior mean, then scaled deviation."""
+    """(latents (8, 16, 16) float16, labels, index): scaled posterior mean and deviation."""
 
     def __init__(self, pictures: Collection, autoencoder: Path) -> None:
         super().__init__(pictures.seed, pictures.count, pictures.path.parent)

@@ -42,7 +42,9 @@ class MeasureTraining(pl.LightningModule):
         self._decoder: list[nn.Module] = []  # in a list, so that it enters no checkpoint
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.parameters(), self.hparams["learning_rate"], weight_decay=0.02)
+        optimizer = torch.optim.AdamW(
+            self.parameters(), self.hparams["learning_rate"], weight_decay=0.02
+        )
         schedule = warm_flat_fall(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -50,7 +52,11 @@ class MeasureTraining(pl.LightningModule):
         if self.hparams.get("autoencoder") and not self._decoder:
             from diffusers import AutoencoderKL
 
-            model = AutoencoderKL.from_pretrained(self.hparams["autoencoder"]).eval().requires_grad_(False)
+            model = (
+                AutoencoderKL.from_pretrained(self.hparams["autoencoder"])
+                .eval()
+                .requires_grad_(False)
+            )
             self._decoder.append(model.to(self.device))
 
     def distort(self, images: Tensor) -> Tensor:
@@ -94,7 +100,7 @@ class IdentityTraining(MeasureTraining):
         self.network = networks.IdentityEncoder()
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        images, rows, indices = (part[batch[1][:, 0] != IGNORE] for part in batch)
+        images, _rows, indices = (part[batch[1][:, 0] != IGNORE] for part in batch)
         vectors = self.network(self.distort(images.float() / 255)).float()
         person = indices // VIEWS
         itself = torch.eye(len(person), dtype=torch.bool, device=person.device)
@@ -116,14 +122,18 @@ class IdentityTraining(MeasureTraining):
     def on_validation_epoch_end(self) -> None:
         vectors, person = (torch.cat(part) for part in zip(*self._seen, strict=True))
         few = person < 200
-        self.log("val/top1_of_200", nearest_is_same(vectors[few], person[few]), prog_bar=True)
+        self.log(
+            "val/top1_of_200",
+            nearest_is_same(vectors[few], person[few]).float().mean(),
+            prog_bar=True,
+        )
 
 
 def nearest_is_same(vectors: Tensor, person: Tensor) -> Tensor:
-    """Share of pictures (that have a partner) whose nearest other picture shows the same person."""
+    """For each picture that has a partner: does the nearest other picture show the same person?"""
     scores = (vectors @ vectors.T).fill_diagonal_(-2)
     partner = (person[:, None] == person[None]).sum(-1) > 1
-    return (person[scores.argmax(-1)] == person)[partner].float().mean()
+    return (person[scores.argmax(-1)] == person)[partner]
 
 
 class AttributeTraining(MeasureTraining):

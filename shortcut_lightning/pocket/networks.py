@@ -1,8 +1,8 @@
 """The small networks that measure and restore, and their loaders.
 
 All take float images (N, 3, H, W) in [0, 1] of any size and resize inside to 64 px. Loaders return
-frozen modules in eval mode, from `weights/<name>/config.json` and `model.safetensors` (fp16 on disk,
-float32 in memory). Gradients still flow to the images.
+frozen modules in eval mode, from `weights/<name>/config.json` and `model.safetensors` (fp16 on
+disk, float32 in memory). Gradients still flow to the images.
 """
 
 import json
@@ -74,7 +74,9 @@ class AttributeClassifier(nn.Module):
         self.width = width  # dimension of `features`
         self.trunk = Trunk()
         self.neck = nn.Linear(self.trunk.width, width)
-        self.heads = nn.ModuleDict({name: nn.Linear(width, len(c)) for name, c in ATTRIBUTES.items()})
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(width, len(c)) for name, c in ATTRIBUTES.items()}
+        )
 
     def features(self, images: Tensor) -> Tensor:
         """Penultimate features (N, 96), for Frechet and kernel distances."""
@@ -87,7 +89,7 @@ class AttributeClassifier(nn.Module):
 
 
 class Restorer(nn.Module):
-    """Degraded pictures to clean ones, by a residual over two resolutions below the picture's own."""
+    """Degraded pictures to clean ones, by a residual from three resolutions."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
@@ -134,7 +136,7 @@ def load_restoration(folder: Path = WEIGHTS / "restoration") -> Restorer:
 
 
 def load_clip(folder: Path = WEIGHTS / "clip") -> "CLIPModel":
-    """The shipped CLIP (float32): 64 px pixels normalised as 2 x - 1, tokenizer in the same folder."""
+    """The shipped CLIP (float32): 64 px normalised as 2 x - 1, tokenizer in the same folder."""
     from transformers import CLIPModel
 
     model = CLIPModel.from_pretrained(folder, dtype=torch.float32)

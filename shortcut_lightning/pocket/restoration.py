@@ -36,13 +36,17 @@ class RestorationTraining(MeasureTraining):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(batch_idx)
             spoilt = spoil(images)
-        for name, pictures in (("spoilt", spoilt), ("restored", self.network(spoilt)), ("clean", self.network(images))):
+        for name, pictures in (
+            ("spoilt", spoilt),
+            ("restored", self.network(spoilt)),
+            ("clean", self.network(images)),
+        ):
             error = (pictures.float() - images).square().mean((1, 2, 3)).clamp(min=1e-5)
             self.log(f"val/psnr_{name}", (-10 * error.log10()).mean(), batch_size=len(images))
 
 
 def spoil(images: Tensor) -> Tensor:
-    """Spoil each batch in its own way, all but a quarter of its pictures; (N, 3, 64, 64) in [0, 1]."""
+    """Spoil a batch in its own way, but for a quarter of its pictures (N, 3, 64, 64)."""
     spoilt = images
     chance = torch.rand(4).tolist()
     if chance[0] < 0.5:

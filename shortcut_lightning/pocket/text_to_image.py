@@ -24,7 +24,9 @@ class CaptionTraining(pl.LightningModule):
 
     def tokens(self, captions: list[str]) -> Tensor:
         """Token ids int64 (N, 77)."""
-        encoded = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+        encoded = self.tokenizer(
+            captions, padding="max_length", truncation=True, return_tensors="pt"
+        )
         return encoded.input_ids.to(self.device)  # type: ignore[no-any-return]
 
     def varied(self, indices: Tensor) -> list[str]:
@@ -38,7 +40,9 @@ class CaptionTraining(pl.LightningModule):
         return [pictures.caption(index) for index in indices.tolist()]
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.parameters(), self.hparams["learning_rate"], (0.9, 0.99), weight_decay=0.01)
+        optimizer = torch.optim.AdamW(
+            self.parameters(), self.hparams["learning_rate"], (0.9, 0.99), weight_decay=0.01
+        )
         schedule = warm_flat_fall(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -54,7 +58,9 @@ class WordTraining(CaptionTraining):
         super().__init__()
         self.save_hyperparameters()
         self.encoder = family.build_text_encoder()
-        self.heads = nn.ModuleDict({name: nn.Linear(family.WIDTH, len(c)) for name, c in ATTRIBUTES.items()})
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(family.WIDTH, len(c)) for name, c in ATTRIBUTES.items()}
+        )
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         pooled = self.encoder(self.tokens(self.varied(batch[2]))).pooler_output.float()
@@ -80,8 +86,8 @@ class TextToImageTraining(CaptionTraining):
     Args:
         learning_rate: Peak of the schedule `warm_flat_fall`.
         caption_dropout: Share of captions replaced by "", for classifier-free guidance.
-        text_encoder: Folder of a text encoder to start from (`WordTraining`); None starts from noise.
-        output: Folder that receives the pipeline when training ends; None keeps the checkpoint only.
+        text_encoder: Folder of a text encoder to start from; None starts from random weights.
+        output: Folder that receives the pipeline at the end; None keeps the checkpoint only.
     """
 
     def __init__(
@@ -107,7 +113,9 @@ class TextToImageTraining(CaptionTraining):
         self.register_buffer("alphas", alphas, persistent=False)
         self.alphas: Tensor
 
-    def loss(self, latents: Tensor, captions: list[str], timesteps: Tensor, noise: Tensor) -> Tensor:
+    def loss(
+        self, latents: Tensor, captions: list[str], timesteps: Tensor, noise: Tensor
+    ) -> Tensor:
         """Weighted squared error per picture (N,)."""
         alpha = self.alphas[timesteps][:, None, None, None]
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
@@ -121,7 +129,9 @@ class TextToImageTraining(CaptionTraining):
         captions = self.varied(batch[2])
         dropped = torch.rand(len(captions)) < self.hparams["caption_dropout"]
         captions = ["" if drop else text for drop, text in zip(dropped, captions, strict=True)]
-        strata = torch.arange(len(latents), device=self.device) + torch.rand(len(latents), device=self.device)
+        strata = torch.arange(len(latents), device=self.device) + torch.rand(
+            len(latents), device=self.device
+        )
         timesteps = (strata * (1000 / len(latents))).long().clamp(max=999)
         loss = self.loss(latents, captions, timesteps, torch.randn_like(latents)).mean()
         self.log("train/loss", loss, prog_bar=True)
@@ -134,7 +144,11 @@ class TextToImageTraining(CaptionTraining):
         noise = noise.to(latents)
         captions = self.full(batch[2])
         timesteps = torch.full((len(latents),), 600, device=self.device)
-        arms = {"": captions, "_shuffled": captions[1:] + captions[:1], "_null": [""] * len(captions)}
+        arms = {
+            "": captions,
+            "_shuffled": captions[1:] + captions[:1],
+            "_null": [""] * len(captions),
+        }
         for arm, texts in arms.items():
             loss = self.loss(latents, texts, timesteps, noise).mean()
             self.log(f"val/loss600{arm}", loss, batch_size=len(latents), sync_dist=True)

@@ -1,9 +1,11 @@
-"""A byte-level BPE tokenizer that knows each word of the grammar as one token, and any text in pieces.
+"""A byte-level BPE tokenizer: each word of the grammar is one token, any text is some.
 
-The end token gets the highest number on purpose: CLIP's text tower may pool at `input_ids.argmax()`,
-and with any other order it would pool at some word and, being causal, see nothing after it.
+The end token gets the highest number on purpose: CLIP's text tower may pool at the largest id of a
+sentence, and with any other order it would pool at some word and, being causal, see nothing after
+it.
 """
 
+import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +23,7 @@ Merge = tuple[str, str]
 def merges_for(words: tuple[str, ...]) -> list[Merge]:
     """Merge rules, in order of priority, after which every word is a single token.
 
-    Each word is taken apart by the rules so far, then rules are appended that join what is left from
+    Each word is taken apart by the rules so far, then rules are appended that join what is left,
     left to right. Later rules have lower priority, so they cannot break words already joined.
     """
     rules: dict[Merge, int] = {}
@@ -37,7 +39,7 @@ def split(word: str, rules: dict[Merge, int]) -> list[str]:
     """Apply merge rules to one word, best rule first, as every BPE tokenizer does."""
     pieces = [*word[:-1], word[-1] + "</w>"]
     while len(pieces) > 1:
-        pairs = list(zip(pieces, pieces[1:], strict=False))
+        pairs = list(itertools.pairwise(pieces))
         best = min(pairs, key=lambda pair: rules.get(pair, len(rules)))
         if best not in rules:
             break

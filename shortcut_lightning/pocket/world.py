@@ -2,8 +2,8 @@
 
 Everything follows from integers: :func:`identity` and :func:`scene` turn a seed into factors,
 :func:`render` turns factors into a 64 px picture. An identity holds more than any caption says
-(face shape, eyes, nose, brows, moles ...), so that learning *this* person needs pictures, while every
-factor that a caption names can be read off the picture.
+(face shape, eyes, nose, brows, moles ...), so that learning *this* person needs pictures, while
+every factor that a caption names can be read off the picture.
 """
 
 import json
@@ -89,8 +89,8 @@ class Scene:
 class Drawing(NamedTuple):
     """One picture (uint8, 64 x 64 x 3), its full caption, its factors and the boxes of its parts.
 
-    Boxes are xyxy in [0, 1] by part name ("face", "eyes", "nose", "mouth", "hair", "shirt" and, where
-    worn, "glasses"); a pure noise pattern has none.
+    Boxes are xyxy in [0, 1] by part name ("face", "eyes", "nose", "mouth", "hair", "shirt" and,
+    where worn, "glasses"); a pure noise pattern has none.
     """
 
     image: np.ndarray
@@ -178,13 +178,14 @@ def scene(seed: int, quality: str | None = None) -> Scene:
 
 def render(who: Identity, where: Scene) -> tuple[np.ndarray, dict[str, Box]]:
     """Picture (uint8, 64 x 64 x 3) and boxes of a person in a scene."""
-    from shortcut_lightning.pocket import drawing, texture
+    from shortcut_lightning.pocket import drawing, places, texture
+    from shortcut_lightning.pocket.pen import Pen
 
     rng = generator(where.seed, 0x9E)
     if where.quality == "pattern":
         return texture.to_bytes(texture.pattern(SIZE, rng)), {}
-    pen = drawing.Pen(SIZE)
-    drawing.draw_background(pen, where.background, rng)
+    pen = Pen(SIZE)
+    places.PLACES[where.background](pen, rng)
     boxes = drawing.draw_person(pen, who, where, rng)
     pixels = texture.develop(pen.pixels(), where.light, where.warmth, rng)
     return texture.to_bytes(texture.degrade(pixels, where.quality, where.strength, rng)), boxes
@@ -207,8 +208,8 @@ def draw(seed: int, index: int, views: int = 1, quality: str | None = None) -> D
 def write_subject(seed: int, folder: Path, instances: int = 4, references: int = 32) -> None:
     """Write a photo album of the person `seed`: `instance/` to learn from, `reference/` held out.
 
-    Every picture is clean and comes from its own scene; `metadata.jsonl` beside the pictures holds a
-    row (`file_name`, `text` = full caption) for each. The instance pictures spread over different
+    Every picture is clean and comes from its own scene; `metadata.jsonl` beside the pictures holds
+    a row (`file_name`, `text` = full caption) for each. The instance pictures spread over different
     backgrounds, since four pictures in front of the same sea would make the sea part of the person.
     """
     from shortcut_lightning.pocket.captions import describe
