@@ -11,7 +11,8 @@ import inspect
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -93,6 +94,19 @@ def together(make: Callable[[], None], ranks: Ranks) -> None:
         raise ValueError(f"Rank 0 failed: {message}")
 
 
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turns what a disk says into what a user can do about it."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"Cannot write in {folder} ({error.strerror or error}); free some space or set "
+            "data.cache_dir or $SHORTCUT_LIGHTNING_CACHE to another disk. What was made before is "
+            "kept."
+        ) from error
+
+
 class Cache:
     """Tensors on disk, by name. One rank makes an entry, all read it."""
 
@@ -111,8 +125,11 @@ class Cache:
         def ensure() -> None:
             tensors = _read(path)
             if tensors is None:
+                with writing(path.parent):  # before the work, which may take hours
+                    path.parent.mkdir(parents=True, exist_ok=True)
                 tensors = make()
-                _write(path, tensors)
+                with writing(path.parent):
+                    _write(path, tensors)
             made.append(tensors)
 
         together(ensure, self.ranks)
@@ -144,16 +161,11 @@ def _write(path: Path, tensors: Tensors) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     half = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         half.write_bytes(serialize(tensors, {"checksum": _checksum(tensors)}))
         half.replace(path)
-    except OSError as error:
+    except OSError:
         half.unlink(missing_ok=True)
-        raise ValueError(
-            f"Cannot write the cache in {path.parent} ({error.strerror or error}); free some space "
-            "or set data.cache_dir or $SHORTCUT_LIGHTNING_CACHE to another disk. What was made "
-            "before is kept."
-        ) from error
+        raise
 
 
 def _checksum(tensors: Tensors) -> str:

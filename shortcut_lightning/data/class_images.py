@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from shortcut_lightning import draws
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.data.cache import writing
 from shortcut_lightning.data.images import SUFFIXES, save_image
 from shortcut_lightning.freezing import frozen, on_device
 
@@ -41,15 +42,18 @@ def make_class_images(
     missing = [path for path in paths[rank::world_size] if not path.exists()]
     if not missing:
         return
-    missing[0].parent.mkdir(parents=True, exist_ok=True)
+    folder = missing[0].parent
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     bar = tqdm(total=len(missing), desc="Class images", unit="image", disable=rank > 0)
     with on_device(backbone, device), frozen(backbone), torch.no_grad(), bar:
         for start in range(0, len(missing), batch_size):
             chunk = missing[start : start + batch_size]
             seeds = [_seed(path) for path in chunk]
             images = backbone.sample([prompt] * len(chunk), seeds=seeds)
-            for image, path in zip(images, chunk, strict=True):
-                save_image(image, path)
+            with writing(folder):
+                for image, path in zip(images, chunk, strict=True):
+                    save_image(image, path)
             bar.update(len(chunk))
 
 

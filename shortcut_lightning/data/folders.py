@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from shortcut_lightning.data.cache import writing
 from shortcut_lightning.data.images import SUFFIXES
 
 POCKET = "pocket:"
@@ -92,9 +93,10 @@ def draw_subject(source: str, cache: Path) -> None:
         return
     half = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(half, ignore_errors=True)
-    half.mkdir(parents=True)
-    world.write_subject(int(source.removeprefix(POCKET)), half)
-    half.rename(folder)
+    with writing(folder.parent):
+        half.mkdir(parents=True)
+        world.write_subject(int(source.removeprefix(POCKET)), half)
+        half.rename(folder)
 
 
 def _read_metadata(path: Path) -> dict[str, str]:

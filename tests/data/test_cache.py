@@ -1,0 +1,192 @@
+"""Things kept on disk, and what can go wrong: python -m pytest tests/data/test_cache.py"""
+
+import errno
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from shortcut_lightning.attacks import PhotoGuardEncoder, RandomNoise
+from shortcut_lightning.data import cache as module
+from shortcut_lightning.data.cache import Cache, Tensors, cache_folder, describe, key_of, together
+
+
+class Maker:
+    """Counts how often it had to work."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self) -> Tensors:
+        self.calls += 1
+        return {
+            "0": torch.arange(6).reshape(2, 3).float(),
+            "1": torch.tensor([7], dtype=torch.uint8),
+        }
+
+
+class OtherRank:
+    """A rank that is told that rank 0 is done, or why not."""
+
+    is_global_zero = False
+
+    def __init__(self, message: str = "") -> None:
+        self.message = message
+
+    def broadcast(self, obj: Any, src: int = 0) -> Any:
+        return self.message
+
+
+@pytest.fixture
+def make() -> Maker:
+    return Maker()
+
+
+def entry(folder: Path) -> Path:
+    (path,) = folder.rglob("*.safetensors")
+    return path
+
+
+def test_made_once_and_read_back_exactly(tmp_path: Path, make: Maker) -> None:
+    first = Cache(tmp_path).get("stage", make, seed=1)
+    again = Cache(tmp_path).get("stage", make, seed=1)
+    assert make.calls == 1
+    for name, tensor in make().items():
+        assert torch.equal(first[name], tensor)
+        assert torch.equal(again[name], tensor)
+        assert again[name].dtype == tensor.dtype
+    assert set(load_file(entry(tmp_path))) == {"0", "1"}  # any tool reads it
+
+
+def test_everything_that_matters_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = torch.zeros(3, 4, 4)
+    changed = pixels.clone()
+    changed[0, 0, 0] = 1 / 255
+    keys = [
+        key_of(images=[pixels], stage=RandomNoise(8)),
+        key_of(images=[changed], stage=RandomNoise(8)),
+        key_of(images=[pixels, pixels], stage=RandomNoise(8)),
+        key_of(images=[pixels.reshape(3, 2, 8)], stage=RandomNoise(8)),
+        key_of(images=[pixels.double()], stage=RandomNoise(8)),
+        key_of(images=[pixels], stage=RandomNoise(9)),
+        key_of(images=[pixels], stage=RandomNoise(8, sign=True)),
+        key_of(images=[pixels], stage=PhotoGuardEncoder(8)),
+        key_of(images=[pixels], stage=RandomNoise(8), seed=1),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert keys[0] == key_of(stage=RandomNoise(8), images=[pixels.clone()])
+    monkeypatch.setattr(module, "__version__", "99")
+    assert keys[0] != key_of(images=[pixels], stage=RandomNoise(8))
+
+
+def test_a_file_argument_counts_by_its_content(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.png", tmp_path / "two.png"
+    one.write_bytes(b"a")
+    two.write_bytes(b"a")
+    assert describe(str(one)) == describe(two)
+    two.write_bytes(b"b")
+    assert describe(str(one)) != describe(two)
+
+
+def test_an_object_is_its_class_and_arguments() -> None:
+    assert describe(RandomNoise(8)) == [
+        "shortcut_lightning.attacks.random_noise.RandomNoise",
+        {"epsilon": 8, "sign": False},
+    ]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped bit", "garbage", "empty"])
+def test_a_damaged_entry_is_made_again_with_a_warning(
+    tmp_path: Path, make: Maker, damage: str
+) -> None:
+    Cache(tmp_path).get("stage", make)
+    path = entry(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(
+        {
+            "cut": bytes(content[:-4]),
+            "flipped bit": bytes(content),
+            "garbage": b"garbage" * 99,
+            "empty": b"",
+        }[damage]
+    )
+    with pytest.warns(UserWarning, match="is damaged .*; making it again"):
+        got = Cache(tmp_path).get("stage", make)
+    assert make.calls == 2
+    assert torch.equal(got["0"], make()["0"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Cache(tmp_path).get("stage", make)
+
+
+def test_a_full_disk_ends_clearly_and_loses_nothing(
+    tmp_path: Path, make: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Cache(tmp_path).get("stage", make, seed=1)
+    before = entry(tmp_path).read_bytes()
+
+    def full(self: Path, data: bytes) -> int:
+        self.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(
+            ValueError, match=r"\(No space left on device\); free some.*data\.cache_d"
+        ):
+            Cache(tmp_path).get("stage", make, seed=2)
+    assert entry(tmp_path).read_bytes() == before
+    assert len(list((tmp_path / "stage").iterdir())) == 1
+
+
+def test_a_killed_run_leaves_no_half_entry(
+    tmp_path: Path, make: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Cache(tmp_path).get("stage", make)
+    assert not list(tmp_path.rglob("*.safetensors"))
+    Cache(tmp_path).get("stage", make)
+    assert make.calls == 2
+
+
+def test_a_read_only_place_is_named(tmp_path: Path, make: Maker) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"Cannot write in .*file/stage \(Not a directory"):
+        Cache(tmp_path / "file").get("stage", make)
+    assert make.calls == 0  # found out before the work, not after
+
+
+def test_other_ranks_read_what_rank_0_made(tmp_path: Path, make: Maker) -> None:
+    Cache(tmp_path).get("stage", make)
+    got = Cache(tmp_path, OtherRank()).get("stage", make)
+    assert make.calls == 1
+    assert torch.equal(got["0"], make()["0"])
+
+
+def test_a_disk_that_is_not_shared_is_named(tmp_path: Path, make: Maker) -> None:
+    with pytest.raises(ValueError, match=r"made by rank 0.*data\.cache_dir must be on a disk they"):
+        Cache(tmp_path, OtherRank()).get("stage", make)
+    assert make.calls == 0
+
+
+def test_when_rank_0_fails_all_fail() -> None:
+    with pytest.raises(ValueError, match="Rank 0 failed: no space"):
+        together(lambda: None, OtherRank("no space"))
+
+
+def test_the_folder_in_force(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SHORTCUT_LIGHTNING_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    assert cache_folder("/elsewhere") == Path("/elsewhere")
+    monkeypatch.delenv("SHORTCUT_LIGHTNING_CACHE")
+    assert cache_folder() == Path.home() / ".cache" / "shortcut_lightning"
