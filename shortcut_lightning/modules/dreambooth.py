@@ -248,6 +248,7 @@ class DreamBooth(LightningModule):
             betas=(self.hparams["adam_beta1"], self.hparams["adam_beta2"]),
             eps=self.hparams["adam_epsilon"],
             eight_bit=self.hparams["use_8bit_adam"],
+            fused=self.trainer.precision != "16-mixed",
         )
         schedule = get_scheduler(
             self.hparams["lr_scheduler"],
