@@ -133,8 +133,11 @@ class Evaluation(Callback):
         prefix = PREFIXES.get(samples.arm, samples.arm)
         datamodule: Any = getattr(trainer, "datamodule", None)
         for name, estimate in callback.measure(samples, datamodule).items():
-            self.estimates[f"{prefix}/{name}"] = estimate
-            self.extractors[f"{prefix}/{name}"] = callback.extractor
+            key = f"{prefix}/{name}"
+            if key in self.estimates:  # the same metric a second time, with another network
+                key = f"{key}_{callback.extractor}"
+            self.estimates[key] = estimate
+            self.extractors[key] = callback.extractor
         for sentence in callback.warnings():
             self._warn(sentence)
 

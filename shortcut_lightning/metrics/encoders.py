@@ -17,18 +17,14 @@ from shortcut_lightning.pocket import networks
 
 
 class ImageEncoder(ABC):
-    """Images -> features."""
+    """Images -> features.
+
+    `network` is what `images` needs, loaded when first asked for; ValueError where it cannot be
+    had. An encoder without weights leaves it at None.
+    """
 
     name: str
-
-    @property
-    @abstractmethod
-    def network(self) -> Any:
-        """The frozen network, loaded when first asked for.
-
-        Raises:
-            ValueError: it cannot be had; the message says what to set instead.
-        """
+    network: Any = None
 
     @abstractmethod
     def images(self, images: Tensor) -> Tensor:
