@@ -11,9 +11,20 @@ from tqdm import tqdm
 
 from shortcut_lightning import draws
 from shortcut_lightning.backbones.base import Backbone
-from shortcut_lightning.data.cache import writing
+from shortcut_lightning.data.cache import key_of, writing
 from shortcut_lightning.data.images import SUFFIXES, save_image
 from shortcut_lightning.freezing import frozen, on_device
+
+
+def class_image_folder(
+    given: str, cache: Path, prompt: str, backbone: Backbone, precision: str
+) -> Path:
+    """Where class images are kept: the folder `given`, else one in the cache for this prompt, model
+    and precision."""
+    if given:
+        return Path(given).expanduser()
+    key = key_of(prompt=prompt, model=backbone.fingerprint(), precision=precision)
+    return cache / "class-images" / key
 
 
 def class_image_paths(folder: Path, count: int) -> list[Path]:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import ceil
-from pathlib import Path
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -20,9 +19,13 @@ from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.batch import ConceptBox, Example, PromptBatch, TrainBatch
 from shortcut_lightning.concepts.base import Detector, NoDetector
 from shortcut_lightning.data import evaluation, loading, stages, training
-from shortcut_lightning.data.cache import Cache, cache_folder, key_of
-from shortcut_lightning.data.class_images import class_image_paths, make_class_images
-from shortcut_lightning.data.images import load_images
+from shortcut_lightning.data.cache import Cache, cache_folder
+from shortcut_lightning.data.class_images import (
+    class_image_folder,
+    class_image_paths,
+    make_class_images,
+)
+from shortcut_lightning.data.images import center_crop, load_images
 from shortcut_lightning.data.stream import StreamLoader, StreamSampler
 from shortcut_lightning.prompts import Prompts
 from shortcut_lightning.purifiers.base import Purifier
@@ -67,7 +70,7 @@ class PersonalizationDataModule(LightningDataModule):
     Attributes:
         given: Instance images as loaded, resized and (with `center_crop`) cropped.
         trained_on: The same after the stages.
-        references: Held-out images of the subject, or the given ones.
+        references: Held-out images of the subject, or the given ones; always square.
         class_images: Class images; empty without prior preservation.
         boxes: What the detector found in each image of `trained_on`.
         seconds: Seconds each stage took, by its name.
@@ -207,7 +210,7 @@ class PersonalizationDataModule(LightningDataModule):
         examples = [self._worded(example) for example in self.references]
         return evaluation.Batches(
             [
-                training.validation_batch([examples[i] for i in ids], ids[0], self.side)
+                training.validation_batch([examples[i] for i in ids], ids[0])
                 for ids in self._split(len(examples))
             ]
         )
@@ -220,7 +223,7 @@ class PersonalizationDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> evaluation.Batches[PromptBatch]:
         """`PromptBatch`es of the prompts to predict."""
-        texts = self.predict_prompts + self._prompts_of_file()
+        texts = self.predict_prompts + evaluation.read_prompts(self.predict_prompts_file)
         if not texts:
             raise ValueError(
                 "Nothing to sample: set data.predict_prompts to a list of prompts or "
@@ -246,6 +249,16 @@ class PersonalizationDataModule(LightningDataModule):
         return self.trainer
 
     def _load(self, cache: Cache) -> None:
+        if not self.prompts.instance_prompt:
+            raise ValueError(
+                "data.instance_prompt is not set; say what the images show with a rare word for "
+                "the subject, such as 'a photo of sks dog'."
+            )
+        if self.side % self.backbone.downsampling:
+            raise ValueError(
+                f"data.resolution is {self.side}; this model needs a multiple of "
+                f"{self.backbone.downsampling}."
+            )
         instances, references = loading.subject_folders(
             self.instance_data_dir, self.reference_data_dir, cache.folder, cache.ranks
         )
@@ -257,7 +270,9 @@ class PersonalizationDataModule(LightningDataModule):
             side=self.side,
             crop=self.center_crop,
         )
-        self.references = self.given
+        self.references = [
+            example._replace(image=center_crop(example.image, self.side)) for example in self.given
+        ]
         if references is not None:
             self.references = loading.load_examples(
                 references,
@@ -270,12 +285,9 @@ class PersonalizationDataModule(LightningDataModule):
 
     def _make_class_images(self, device: torch.device) -> None:
         trainer, prompt = self._trainer, self.prompts.class_image()
-        folder = Path(self.class_data_dir).expanduser()
-        if not self.class_data_dir:
-            key = key_of(
-                prompt=prompt, model=self.backbone.fingerprint(), precision=trainer.precision
-            )
-            folder = self.cache_dir / "class-images" / key
+        folder = class_image_folder(
+            self.class_data_dir, self.cache_dir, prompt, self.backbone, str(trainer.precision)
+        )
         paths = class_image_paths(folder, self.num_class_images)
         trainer.strategy.barrier("class images listed")
         with trainer.precision_plugin.forward_context():
@@ -320,14 +332,6 @@ class PersonalizationDataModule(LightningDataModule):
             )
         )
 
-    def _prompts_of_file(self) -> list[str]:
-        if not self.predict_prompts_file:
-            return []
-        path = Path(self.predict_prompts_file).expanduser()
-        if not path.is_file():
-            raise ValueError(f"No file of prompts at '{path}' (data.predict_prompts_file).")
-        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
-
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
@@ -345,6 +349,11 @@ class PersonalizationDataModule(LightningDataModule):
                 "data.cache_latents encodes each image once, but data.center_crop is false, which "
                 "crops it anew each time: set data.center_crop to true or data.cache_latents to "
                 "false."
+            )
+        if self.resolution < 0:
+            raise ValueError(
+                f"data.resolution is {self.resolution}; give the side in pixels, or 0 for the "
+                "model's own."
             )
         if self.with_prior_preservation and not self.prompts.class_prompt:
             raise ValueError(

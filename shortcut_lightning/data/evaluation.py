@@ -9,6 +9,7 @@ under the same id, for whoever gathers to drop.
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import ceil
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
@@ -39,6 +40,16 @@ def split(count: int, batch_size: int, rank: int = 0, world_size: int = 1) -> li
     edges = [start + (stop - start) * i // number for i in range(number + 1)]
     chunks = [list(range(a, b)) for a, b in pairwise(edges)]
     return [chunk or [min(start, count - 1)] for chunk in chunks]
+
+
+def read_prompts(path: str) -> list[str]:
+    """The lines of a text file, blank ones left out; none for no file."""
+    if not path:
+        return []
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ValueError(f"No file of prompts at '{path}' (data.predict_prompts_file).")
+    return [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
 
 
 def prompt_batches(

@@ -11,7 +11,6 @@ from shortcut_lightning import draws
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.batch import Example, TrainBatch
 from shortcut_lightning.data.cache import Cache
-from shortcut_lightning.data.images import center_crop
 from shortcut_lightning.data.stages import by_shape
 from shortcut_lightning.data.stream import shuffled
 from shortcut_lightning.freezing import frozen, on_device
@@ -97,11 +96,11 @@ def collate(pairs: Sequence[Sequence[Row]]) -> TrainBatch:
     )
 
 
-def validation_batch(examples: Sequence[Example], first: int, side: int) -> TrainBatch:
+def validation_batch(examples: Sequence[Example], first: int) -> TrainBatch:
     """Held-out images as a batch. Draws count down from -1, so they meet no draw of training, and
     are the same at every validation: two losses differ by the model alone."""
     return TrainBatch(
-        images=torch.stack([center_crop(example.image, side) for example in examples]),
+        images=torch.stack([example.image for example in examples]),
         prompts=[example.prompt for example in examples],
         is_prior=torch.zeros(len(examples), dtype=torch.bool),
         draws=-1 - torch.arange(first, first + len(examples)),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import FakeBackbone
+from fake_model import FakeBackbone
 from PIL import Image
 from torch import Tensor
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import FakeBackbone
+from fake_model import FakeBackbone
 from torch import Tensor
 
 from shortcut_lightning import attacks, concepts, purifiers

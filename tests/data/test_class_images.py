@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import FakeBackbone
+from fake_model import FakeBackbone
 from PIL import Image
 
 from shortcut_lightning.data import class_images as module

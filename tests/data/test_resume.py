@@ -12,7 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from fakes import FakeModule
+from fake_model import FakeModule
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from PIL import Image
 
@@ -46,8 +46,11 @@ def run(photos: Path, folder: Path, ckpt_path: Path | None = None, **options: An
         center_crop=False,
         repeats=options.pop("repeats", 2),
         train_batch_size=options.pop("train_batch_size", 2),
+        images_per_prompt=5,
+        eval_batch_size=2,
     )
     module = FakeModule()
+    evaluate = options.pop("evaluate", False)
     module.fail_at = options.pop("fail_at", -1)
     settings: dict[str, Any] = {"max_steps": STEPS, "accelerator": "cpu", "logger": False}
     trainer = pl.Trainer(
@@ -67,6 +70,8 @@ def run(photos: Path, folder: Path, ckpt_path: Path | None = None, **options: An
         **settings | options,
     )
     trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=False)
+    if evaluate:
+        trainer.test(module, data, verbose=False)
     return module
 
 
@@ -130,9 +135,13 @@ def test_a_batch_that_failed_is_trained_on_again(photos: Path, tmp_path: Path) -
 
 
 def _two_ranks(photos: Path, folder: Path) -> None:
-    module = run(photos, folder, devices=2, strategy="ddp", train_batch_size=1)
+    module = run(photos, folder, devices=2, strategy="ddp", train_batch_size=1, evaluate=True)
     rank = os.environ.get("LOCAL_RANK", "0")
-    state = {"seen": [tuple(batch) for batch in module.seen], "weights": module.state_dict()}
+    state = {
+        "seen": [tuple(batch) for batch in module.seen],
+        "asked": [(batch.arm, batch.ids.tolist()) for batch in module.asked],
+        "weights": module.state_dict(),
+    }
     torch.save(state, folder / f"rank{rank}.pt")
 
 
@@ -163,3 +172,6 @@ test_resume._two_ranks(Path({str(photos)!r}), Path({str(folder)!r}))
     for name, weight in alone.state_dict().items():
         assert torch.equal(first["weights"][name], second["weights"][name])
         torch.testing.assert_close(first["weights"][name], weight)
+    for arm in ("tuned", "base"):
+        shares = [[ids for a, ids in rank["asked"] if a == arm] for rank in (first, second)]
+        assert shares == [[[0], [1]], [[2], [3, 4]]]

@@ -5,7 +5,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from fakes import FakeBackbone
+from fake_model import FakeBackbone
 from PIL import Image
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor

@@ -19,6 +19,7 @@ class FakeBackbone(Backbone):
     resolution = 16
     num_train_timesteps = 10
     prediction_type = "epsilon"
+    downsampling = 8
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,0 +1,51 @@
+"""Every short YAML for a stage builds that stage: python -m pytest tests/contracts"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonargparse import ArgumentParser
+
+from shortcut_lightning.attacks import Attack
+from shortcut_lightning.concepts import Detector
+from shortcut_lightning.data import PersonalizationDataModule
+from shortcut_lightning.purifiers import Purifier
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def fragments(folder: str) -> list[Path]:
+    return sorted((CONFIGS / folder).glob("*.yaml"))
+
+
+def build(option: str, file: Path, *more: str) -> Any:
+    """What the data module gets from `--data.<option> <file>`."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(PersonalizationDataModule, "data", sub_configs=True)
+    parsed = parser.parse_args([f"--data.{option}={file}", *more])
+    return getattr(parser.instantiate(parsed).data, option)
+
+
+def test_there_are_fragments() -> None:
+    assert all(fragments(folder) for folder in ("attacks", "purifiers", "detectors"))
+
+
+@pytest.mark.parametrize("file", fragments("attacks"), ids=lambda file: file.stem)
+def test_attacks(file: Path) -> None:
+    assert isinstance(build("attack", file), Attack)
+
+
+@pytest.mark.parametrize("file", fragments("purifiers"), ids=lambda file: file.stem)
+def test_purifiers(file: Path) -> None:
+    chain = build("purifiers", file)
+    assert isinstance(chain, list)
+    assert chain
+    assert all(isinstance(purifier, Purifier) for purifier in chain)
+
+
+@pytest.mark.parametrize("file", fragments("detectors"), ids=lambda file: file.stem)
+def test_detectors(file: Path, tmp_path: Path) -> None:
+    boxes = tmp_path / "boxes.jsonl"
+    boxes.write_text('{"file_name": "a.png", "boxes": []}\n')
+    more = [f"--data.detector.path={boxes}"] if file.stem == "precomputed" else []
+    assert isinstance(build("detector", file, *more), Detector)

@@ -1,0 +1,318 @@
+"""The flow from folder to batches: python -m pytest tests/data/test_datamodule.py"""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from fake_model import FakeModule
+from PIL import Image
+from torch import Tensor
+
+from shortcut_lightning.attacks import Attack, RandomNoise
+from shortcut_lightning.batch import Example, PromptBatch
+from shortcut_lightning.concepts import PrecomputedBoxes
+from shortcut_lightning.data import PersonalizationDataModule
+from shortcut_lightning.data.training import TrainSet
+from shortcut_lightning.purifiers import Gaussian, Jpeg
+
+PROMPT = "a photo of sks dog"
+
+
+def add_images(folder: Path, count: int = 3, size: tuple[int, int] = (24, 20)) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        generator = torch.Generator().manual_seed(number)
+        pixels = torch.randint(256, (size[1], size[0], 3), generator=generator)
+        Image.fromarray(pixels.to(torch.uint8).numpy()).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return add_images(tmp_path / "photos")
+
+
+def fit(
+    photos: Path | str, tmp_path: Path, steps: int = 3, seed: int = 0, **options: Any
+) -> tuple[PersonalizationDataModule, FakeModule, pl.Trainer]:
+    pl.seed_everything(seed, verbose=False)
+    options = {"cache_dir": str(tmp_path / "cache"), "train_batch_size": 2} | options
+    data = PersonalizationDataModule(str(photos), PROMPT, **options)
+    module = FakeModule()
+    trainer = pl.Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=-1,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(module, data)
+    return data, module, trainer
+
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class Shift(Attack):
+    """Adds a constant and counts how often it had to work."""
+
+    calls = 0
+
+    def __init__(self, epsilon: float = 8.0) -> None:
+        super().__init__(epsilon)
+
+    def run(self, images: Tensor, backbone: Any, prompts: list[str], generator: Any) -> Tensor:
+        Shift.calls += 1
+        assert prompts == [PROMPT] * len(images)
+        return images + self.epsilon / 255
+
+
+def test_by_default_images_are_trained_on_as_given(photos: Path, tmp_path: Path) -> None:
+    data, module, _ = fit(photos, tmp_path)
+    assert [example.name for example in data.given] == ["0.png", "1.png", "2.png"]
+    assert data.trained_on == data.given
+    assert data.boxes == [[], [], []]
+    assert data.class_images == []
+    assert set(data.seconds) == {"load", "perturb", "purify", "detect"}
+    batch = module.seen[0]
+    assert batch.images.shape == (2, 3, 16, 16)
+    assert batch.images.dtype == torch.float32
+    assert batch.prompts == [PROMPT] * 2
+    assert not batch.is_prior.any()
+    assert batch.draws.tolist() == [0, 2]
+    assert batch.moments is None
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_stages_run_once_in_order_and_are_cached(photos: Path, tmp_path: Path) -> None:
+    Shift.calls = 0
+    purifiers = [Gaussian(0.8), Jpeg(50)]
+    data, module, trainer = fit(photos, tmp_path, attack=Shift(), purifiers=purifiers)
+    trainer.test(module, data, verbose=False)
+    assert Shift.calls == 1
+    shifted = torch.stack([example.image for example in data.given]) + 8 / 255
+    expected = (shifted.clamp(0, 1) * 255).round() / 255
+    for purifier in purifiers:
+        expected = purifier(expected, module.backbone, [], generator=torch.Generator())
+    assert torch.equal(torch.stack([example.image for example in data.trained_on]), expected)
+
+    again, _, _ = fit(photos, tmp_path, attack=Shift(), purifiers=purifiers)
+    assert Shift.calls == 1
+    for one, other in zip(again.trained_on, data.trained_on, strict=True):
+        assert torch.equal(one.image, other.image)
+        assert (one.name, one.prompt) == (other.name, other.prompt)
+    fit(photos, tmp_path, attack=Shift(epsilon=9))
+    assert Shift.calls == 2
+
+
+def test_the_seed_changes_a_random_attack_and_nothing_else_does(
+    photos: Path, tmp_path: Path
+) -> None:
+    def result(cache: str, **options: Any) -> Tensor:
+        data, _, _ = fit(
+            photos, tmp_path, attack=RandomNoise(8), cache_dir=str(tmp_path / cache), **options
+        )
+        return torch.stack([example.image for example in data.trained_on])
+
+    assert torch.equal(result("a"), result("b", repeats=2, images_per_prompt=1))
+    assert not torch.equal(result("a"), result("a", seed=1))
+
+
+def test_images_of_unequal_size_go_through_the_stages(photos: Path, tmp_path: Path) -> None:
+    for size in ((16, 40), (33, 16), (24, 20)):
+        Image.new("RGB", size, "red").save(photos / f"{size}.png")
+    Shift.calls = 0
+    data, module, _ = fit(photos, tmp_path, attack=Shift(), center_crop=False, steps=12)
+    assert Shift.calls == 3
+    for before, after in zip(data.given, data.trained_on, strict=True):
+        assert min(before.image.shape[1:]) == 16
+        assert torch.equal(after.image, (before.image * 255 + 8).round().clamp(max=255) / 255)
+    assert {batch.images.shape for batch in module.seen} == {torch.Size([2, 3, 16, 16])}
+    assert {example.image.shape for example in data.references} == {torch.Size([3, 16, 16])}
+
+
+def test_detectors_look_at_what_is_trained_on(photos: Path, tmp_path: Path) -> None:
+    row = '{"file_name": "1.png", "boxes": [{"label": "qr", "score": 1, "xyxy": null}]}'
+    (tmp_path / "boxes.jsonl").write_text(row)
+    data, _, _ = fit(photos, tmp_path, detector=PrecomputedBoxes(str(tmp_path / "boxes.jsonl")))
+    assert [[box.label for box in found] for found in data.boxes] == [[], ["qr"], []]
+
+
+def test_class_images_are_the_second_half(photos: Path, tmp_path: Path) -> None:
+    options = {
+        "with_prior_preservation": True,
+        "class_prompt": "a photo of dog",
+        "num_class_images": 5,
+    }
+    data, module, _ = fit(photos, tmp_path, **options)
+    assert len(data.class_images) == len(module.backbone.sampled) == 5
+    assert {prompt for prompt, _ in module.backbone.sampled} == {"a photo of dog"}
+    batch = module.seen[0]
+    assert batch.is_prior.tolist() == [False, False, True, True]
+    assert batch.prompts == [PROMPT, PROMPT, "a photo of dog", "a photo of dog"]
+    assert batch.draws.tolist() == [0, 2, 1, 3]
+    known = {example.image.numpy().tobytes() for example in data.class_images}
+    assert all(image.numpy().tobytes() in known for image in batch.images[2:])
+    _, plain, _ = fit(photos, tmp_path)
+    assert torch.equal(plain.seen[1].images, module.seen[1].images[:2])
+    assert torch.equal(plain.seen[1].draws, module.seen[1].draws[:2])
+
+    _, later, _ = fit(photos, tmp_path, **options | {"num_class_images": 6})
+    assert len(later.backbone.sampled) == 1
+
+
+def test_class_images_of_a_folder_are_used(photos: Path, tmp_path: Path) -> None:
+    mine = add_images(tmp_path / "mine", 4)
+    data, module, _ = fit(
+        photos,
+        tmp_path,
+        with_prior_preservation=True,
+        class_prompt="a photo of dog",
+        class_data_dir=str(mine),
+        num_class_images=4,
+    )
+    assert module.backbone.sampled == []
+    assert [example.name for example in data.class_images] == [f"{n}.png" for n in range(4)]
+
+
+def test_cached_latents_are_the_encoders(photos: Path, tmp_path: Path) -> None:
+    options = {
+        "with_prior_preservation": True,
+        "class_prompt": "a photo of dog",
+        "num_class_images": 5,
+    }
+    data, module, _ = fit(photos, tmp_path, cache_latents=True, **options)
+    _, plain, _ = fit(photos, tmp_path, **options)
+    batch, same = module.seen[2], plain.seen[2]
+    assert batch.images.shape == (4, 0)
+    assert batch.draws.tolist() == same.draws.tolist()
+    posterior = FakeModule().backbone.eval().encode(same.images)
+    assert batch.moments is not None
+    assert torch.equal(batch.moments, torch.stack([posterior.mean, posterior.std], 1).detach())
+    assert "cache latents" in data.seconds
+
+
+def test_validation_is_over_the_references_and_always_the_same(
+    photos: Path, tmp_path: Path
+) -> None:
+    held_out = add_images(tmp_path / "held_out", 5, size=(40, 18))
+    data, module, _ = fit(
+        photos, tmp_path, steps=4, repeats=2, reference_data_dir=str(held_out), eval_batch_size=2
+    )
+    assert len(data.references) == 5
+    once = len(data.val_dataloader())
+    assert once == 3
+    rounds = [module.validated[i : i + once] for i in range(0, len(module.validated), once)]
+    assert len(rounds) >= 2
+    for one in rounds:
+        assert torch.cat([batch.draws for batch in one]).tolist() == [-1, -2, -3, -4, -5]
+        images = torch.cat([batch.images for batch in one])
+        assert torch.equal(images, torch.stack([example.image for example in data.references]))
+
+
+def test_without_references_the_given_images_stand_in(photos: Path, tmp_path: Path) -> None:
+    data, _, _ = fit(photos, tmp_path, attack=Shift())
+    for reference, given in zip(data.references, data.given, strict=True):
+        assert torch.equal(reference.image, given.image)
+
+
+def test_a_generated_subject_brings_its_references(tmp_path: Path) -> None:
+    data, module, _ = fit("pocket:3", tmp_path, use_captions=True)
+    assert len(data.given) == 4
+    assert len(data.references) == 32
+    assert all(prompt for prompt in module.seen[0].prompts)
+    assert module.seen[0].prompts != [PROMPT] * 2
+
+
+def test_evaluation_is_prompts_times_count_times_arms(photos: Path, tmp_path: Path) -> None:
+    data, module, trainer = fit(photos, tmp_path, images_per_prompt=3, negative_prompt="blurry")
+    trainer.test(module, data, verbose=False)
+    assert [batch.arm for batch in module.asked] == ["tuned", "base"]
+    assert module.asked[0] == PromptBatch(
+        [PROMPT] * 3, ["blurry"] * 3, *module.asked[0][2:4], "tuned"
+    )
+    assert module.asked[0].seeds.tolist() == module.asked[0].ids.tolist() == [0, 1, 2]
+    data, module, trainer = fit(
+        photos, tmp_path, images_per_prompt=1, eval_base=False, eval_prompts=["a", "b"], eval_seed=9
+    )
+    trainer.test(module, data, verbose=False)
+    (batch,) = module.asked
+    assert (batch.prompts, batch.seeds.tolist(), batch.arm) == (["a", "b"], [9, 10], "tuned")
+
+
+def test_predict_needs_prompts_and_no_images(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("c\n\n  d \n")
+    data = PersonalizationDataModule(
+        predict_prompts=["a", "b"],
+        predict_prompts_file=str(tmp_path / "prompts.txt"),
+        images_per_prompt=2,
+    )
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    images = trainer.predict(FakeModule(), data)
+    assert sum(map(len, images or [])) == 8
+    with pytest.raises(ValueError, match=r"set data\.predict_prompts to a list of prompts or"):
+        trainer.predict(FakeModule(), PersonalizationDataModule())
+    with pytest.raises(
+        ValueError, match=r"No file of prompts at 'x\.txt' \(data\.predict_prompts_f"
+    ):
+        trainer.predict(FakeModule(), PersonalizationDataModule(predict_prompts_file="x.txt"))
+
+
+def test_crops_and_flips_come_from_the_draw_alone() -> None:
+    image = torch.arange(8 * 12).reshape(1, 8, 12).expand(3, 8, 12) / 255
+    examples = [Example(image, PROMPT, "a.png")]
+    dataset = TrainSet(examples, [], side=8, random_flip=True, seed=0)
+    views = [dataset[position][0].image for position in range(200)]
+    assert {view.shape for view in views} == {torch.Size([3, 8, 8])}
+    lefts = {int(view[0, 0].min() * 255 + 0.5) for view in views}
+    flipped = [bool(view[0, 0, 0] > view[0, 0, 1]) for view in views]
+    assert lefts == {0, 1, 2, 3, 4}
+    assert 70 < sum(flipped) < 130
+    assert all(torch.equal(dataset[n][0].image, views[n]) for n in (150, 3, 77))
+    other = TrainSet(examples, [], side=8, random_flip=True, seed=1)
+    assert not all(torch.equal(other[n][0].image, views[n]) for n in range(20))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"cache_latents": True, "random_flip": True},
+            r"data\.cache_latents .* data\.random_flip .* set one of them to false",
+        ),
+        (
+            {"cache_latents": True, "center_crop": False},
+            r"data\.cache_latents .* data\.center_crop is false.* set data\.center_crop to true or",
+        ),
+        (
+            {"with_prior_preservation": True},
+            r"data\.with_prior_preservation needs data\.class_prompt",
+        ),
+        ({"train_batch_size": 0}, r"data\.train_batch_size is 0; it must be at least 1"),
+        (
+            {"resolution": -1},
+            r"data\.resolution is -1; give the side in pixels, or 0 for the model",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_at_once(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PersonalizationDataModule("photos", PROMPT, **options)
+
+
+def test_an_instance_prompt_is_needed(photos: Path, tmp_path: Path) -> None:
+    data = PersonalizationDataModule(str(photos))
+    with pytest.raises(ValueError, match=r"data\.instance_prompt is not set"):
+        pl.Trainer(accelerator="cpu", logger=False).fit(FakeModule(), data)
+
+
+def test_a_resolution_the_model_cannot_do_is_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"data\.resolution is 20; this model needs a multiple of 8"
+    ):
+        fit(photos, tmp_path, resolution=20)
