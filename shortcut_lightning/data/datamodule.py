@@ -149,7 +149,7 @@ class PersonalizationDataModule(LightningDataModule):
             return
         strategy = self._trainer.strategy
         device, cache = strategy.root_device, Cache(self.cache_dir, strategy)
-        if not self.given:
+        if not self.trained_on:
             with self._timed("load"):
                 self._load(cache)
             with self._timed("perturb"):
