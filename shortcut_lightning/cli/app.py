@@ -1,6 +1,7 @@
 """The LightningCLI behind `main`: verbs, run folder, resuming, evaluation after `fit`."""
 
 import inspect
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,11 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf.errors import OmegaConfBaseException
 
 from shortcut_lightning.cli.class_index import class_index, descendants, import_named
-from shortcut_lightning.cli.errors import UserError, as_user_error, listed, notice
+from shortcut_lightning.cli.errors import UserError, as_user_error, is_first_process, listed, notice
 from shortcut_lightning.cli.explain import explain_interpolation
 from shortcut_lightning.cli.first_look import config_files
 from shortcut_lightning.cli.parser import ShortcutParser, class_switches
-from shortcut_lightning.cli.quiet import quiet
+from shortcut_lightning.cli.quiet import quiet, quiet_wandb
 from shortcut_lightning.cli.resume import ConfigWins, find_checkpoint
 from shortcut_lightning.cli.run_folder import (
     KeepLast,
@@ -156,7 +157,9 @@ class ShortcutCLI(LightningCLI):
             isinstance(callback, ModelCheckpoint) for callback in callbacks
         ):
             callbacks.append(KeepLast())
-        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        quiet_wandb(trainer.logger if isinstance(trainer.logger, list) else [])
+        with self._user_errors("trainer: "):
+            return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
@@ -184,17 +187,17 @@ class ShortcutCLI(LightningCLI):
         return set(inspect.signature(getattr(self.trainer_class, verb)).parameters)
 
     @contextmanager
-    def _user_errors(self) -> Iterator[None]:
+    def _user_errors(self, where: str = "") -> Iterator[None]:
         """Turns the exceptions that are a user's mistake into `UserError`."""
         try:
             yield
         except Exception as error:
-            if self.run_folder:
+            if self.run_folder and is_first_process():
                 discard_if_empty(self.run_folder)
             message = as_user_error(error, dict(self.verb_config.items()))
             if not message:
                 raise
-            raise UserError(message) from error
+            raise UserError(where + message) from error
 
 
 def run(argv: list[str]) -> None:
@@ -206,4 +209,9 @@ def run(argv: list[str]) -> None:
     quiet()
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)  # ${data.x} from any file
     import_named(argv, class_index())
-    ShortcutCLI(argv)
+    try:
+        ShortcutCLI(argv)
+    finally:
+        wandb = sys.modules.get("wandb")
+        if wandb and wandb.run:  # or the next run of this process would join it
+            wandb.finish()

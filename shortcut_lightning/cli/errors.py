@@ -7,12 +7,13 @@ raised on purpose becomes one line without a traceback; an exception that merely
 import difflib
 import linecache
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1]
+_PACKAGE = __name__.split(".")[0]
 
 
 class UserError(Exception):
@@ -44,13 +45,20 @@ def listed(words: Iterable[str], limit: int = 30) -> str:
     return ", ".join(words[:limit]) + (", ..." if len(words) > limit else "")
 
 
-def as_user_error(error: Exception, config: dict[str, object]) -> str:
+def as_user_error(error: BaseException, config: dict[str, object]) -> str:
     """The message for a user if `error` is a user's mistake, else "".
 
     Args:
         error: what was raised while classes were built or the verb ran.
         config: key -> value of the run, to name the key that holds a missing path.
     """
+    wrapped = str(error)
+    while error.__cause__ and _within("jsonargparse", error):
+        error = error.__cause__  # what a constructor raised, wrapped in talk of types
+    if isinstance(error, ValueError) and _within("jsonargparse", error):
+        # The cause belongs to another alternative of the type; the text has the one that was meant.
+        match = re.search(r"given class_path '[\w.]*?(\w+)':\n\s*(.+)", wrapped)
+        return f"{match[1]}: {match[2]}" if match else ""
     frames = traceback.extract_tb(error.__traceback__)
     kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
     running = any(frame.name == "_run_stage" for frame in frames)  # Lightning's loops have begun
@@ -59,15 +67,21 @@ def as_user_error(error: Exception, config: dict[str, object]) -> str:
     if isinstance(error, OSError) and not running:
         return _missing_file(error, config)
     if isinstance(error, ValueError | ImportError) and _on_purpose(frames):
-        ours = frames[-1].filename.startswith(str(PACKAGE))
+        ours = _within(_PACKAGE, error)
         return _short(error) if ours or not running else ""
     return ""
+
+
+def _within(package: str, error: BaseException) -> bool:
+    """True if `error` was raised by code of this package."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and package in Path(frames[-1].filename).parts
 
 
 def _on_purpose(frames: traceback.StackSummary) -> bool:
     """True if the innermost frame is at a `raise`; a failure inside C shows another line."""
     last = frames[-1]
-    return linecache.getline(last.filename, last.lineno or 0).strip().startswith("raise ")
+    return bool(re.search(r"\braise\b", linecache.getline(last.filename, last.lineno or 0)))
 
 
 def _missing_file(error: OSError, config: dict[str, object]) -> str:
@@ -81,10 +95,11 @@ def _missing_file(error: OSError, config: dict[str, object]) -> str:
         return _short(error)
     path = str(error.filename)
     key = next((k for k, v in config.items() if v and path.startswith(str(v))), "")
+    key = key.replace(".init_args", "")
     return f"{key}: {error.strerror}: {path!r}" if key else f"{error.strerror}: {path!r}"
 
 
-def _short(error: Exception, limit: int = 400) -> str:
+def _short(error: BaseException, limit: int = 400) -> str:
     """The message on one line, cut at the end of a word."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " ..."

@@ -26,6 +26,7 @@ _TREE = re.compile(
     re.MULTILINE,
 )
 _LEAVES = ("option", "missing", "short_name", "expected")
+_BASES: dict[str, type] = {"model": LightningModule, "data": LightningDataModule}
 _SPEC = ("class_path", "init_args", "dict_kwargs")
 
 
@@ -143,6 +144,9 @@ def _wrong_argument(key: str, class_path: str, option: str, message: str) -> str
         if wrong := [name for name in names if name not in _SPEC]:
             hint = did_you_mean(wrong[0], _SPEC) or f"; write {key}.init_args.{wrong[0]}"
             return f"{key}: '{wrong[0]}' cannot stand beside class_path{hint}"
+        if key in _BASES:
+            known = listed(_known_classes([key], ""))
+            return f"{key}.{option}: no class is given; add --{key} CLASS\n  classes: {known}"
     allowed = _arguments(class_path)
     name = class_path.rsplit(".", 1)[-1]
     return (
@@ -159,8 +163,8 @@ def _wrong_class(key: str, given: str, known: list[str]) -> str:
 
 def _known_classes(path: list[str], owner: str) -> list[str]:
     """Names of the classes that the last key of `path` takes, whether imported or not."""
-    if path[0] in ("model", "data") and len(path) == 1:
-        types: list[Any] = [LightningModule if path[0] == "model" else LightningDataModule]
+    if len(path) == 1 and path[0] in _BASES:
+        types = [_BASES[path[0]]]
     else:
         signature = inspect.signature(resolve_name(owner) if owner else Trainer)
         parameter = signature.parameters.get(path[-1].rsplit(".", 1)[-1])

@@ -38,8 +38,8 @@ _DATA = (
     "center_crop",
     "random_flip",
     "repeats",
-    "caption_column",
     "train_batch_size",
+    "dataloader_num_workers",
     "sample_batch_size",
 )
 
@@ -66,7 +66,9 @@ OLD_NAMES: dict[str, str] = {
     "seed": "--seed_everything",
     "offset_noise": "--model.noise_offset",
     "validation_steps": "--trainer.val_check_interval",
-    "dataloader_num_workers": "--data.num_workers",
+    "caption_column": "--data.use_captions",
+    "validation_prompt": "--data.eval_prompts",
+    "num_validation_images": "--data.images_per_prompt",
     "enable_xformers_memory_efficient_attention": "nothing, torch's fast attention is always on",
     "pre_compute_text_embeddings": "--model.cache_text_embeddings",
     # Anti-DreamBooth and its relatives; a budget is in /255 of [0, 1] here
@@ -84,6 +86,7 @@ OLD_NAMES: dict[str, str] = {
     "cache_latents": "--data.cache_latents",
     "train_data_dir": "--data.instance_data_dir",
     "reg_data_dir": "--data.class_data_dir",
+    "sample_prompts": "--data.predict_prompts_file",
     "output_name": "--name",
     "save_every_n_steps": "--trainer.callbacks+=ModelCheckpoint "
     "--trainer.callbacks.every_n_train_steps",

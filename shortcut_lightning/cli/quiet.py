@@ -1,7 +1,11 @@
 """Messages of the libraries that are wrong or useless here, by their exact wording."""
 
 import logging
+import re
 import warnings
+from collections.abc import Iterable
+
+from lightning.pytorch.loggers import Logger, WandbLogger
 
 _WARNINGS = (
     # torch and lightning, on every run
@@ -12,20 +16,37 @@ _WARNINGS = (
     r"The number of training batches .* is smaller than the logging interval",
     # a resumed run has its own folder on purpose
     r"The dirpath has changed from",
-    # Lightning passes the argument itself
-    r".*anonymous setting has no effect",
 )
-_LOGGER = "lightning.pytorch.utilities.rank_zero"
+# Loggers of the libraries, and how the records begin that nobody needs.
+_RECORDS = {
+    "lightning.pytorch.utilities.rank_zero": r"💡 Tip",
+    "transformers.utils.import_utils": r"`\w+ImageProcessor` requires torchvision",
+}
 
 
-def _not_a_tip(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith("💡 Tip")
+class _Without(logging.Filter):
+    """Drops the records that begin in one way."""
+
+    def __init__(self, beginning: str) -> None:
+        super().__init__()
+        self.beginning = re.compile(beginning)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not self.beginning.match(record.getMessage())
 
 
 def quiet() -> None:
     """Silences them; everything else still shows."""
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    logger = logging.getLogger(_LOGGER)
-    if _not_a_tip not in logger.filters:
-        logger.addFilter(_not_a_tip)
+    for name, beginning in _RECORDS.items():
+        logger = logging.getLogger(name)
+        if not any(isinstance(known, _Without) for known in logger.filters):
+            logger.addFilter(_Without(beginning))
+
+
+def quiet_wandb(loggers: Iterable[Logger]) -> None:
+    """Lightning hands wandb an argument of its own that wandb then warns about."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger._wandb_init.pop("anonymous", None)

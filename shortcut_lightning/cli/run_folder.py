@@ -6,8 +6,8 @@ callbacks add. The first logger is always a CSVLogger, because Lightning takes `
 
 import os
 import re
+import warnings
 from pathlib import Path
-from typing import Any
 
 import yaml
 from jsonargparse import Namespace
@@ -68,8 +68,9 @@ def claim_version(folder: Path) -> int:
 
 def discard_if_empty(folder: Path) -> None:
     """Removes a claimed folder in which nothing was written, as after a mistake in the config."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+    for path in (folder, folder.parent):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def prepare_loggers(trainer: Namespace, name: str, output_dir: Path) -> Path:
@@ -86,14 +87,17 @@ def prepare_loggers(trainer: Namespace, name: str, output_dir: Path) -> Path:
     first = tables[0] if tables else _csv_logger(name, output_dir)
     settings = first.init_args
     root = Path(settings.save_dir) / (settings.get("name") or "")
-    if settings.get("version") is None:
+    claimed = settings.get("version") is None
+    if claimed:
         settings.version = claim_version(root)
     version = settings.version
     folder = root / (version if isinstance(version, str) else f"version_{version}")
+    if claimed:  # another logger may write there first; there is no older metrics.csv to lose
+        warnings.filterwarnings("ignore", f"Experiment logs directory {re.escape(str(folder))} ")
     others = [spec for spec in loggers if spec is not first]
     for spec in others:
         if spec.class_path.endswith("WandbLogger"):
-            _prepare_wandb(spec.init_args, folder, f"{name}/{folder.name}")
+            _prepare_wandb(spec, folder, f"{name}/{folder.name}")
     trainer.logger = [first, *others]
     return folder
 
@@ -103,24 +107,26 @@ def _csv_logger(name: str, output_dir: Path) -> Namespace:
     return Namespace(class_path="lightning.pytorch.loggers.CSVLogger", init_args=settings)
 
 
-def _prepare_wandb(settings: Namespace, folder: Path, title: str) -> None:
+def _prepare_wandb(spec: Namespace, folder: Path, title: str) -> None:
     """Writes into the run folder; goes offline rather than ask for a login or wait for a server."""
+    settings = spec.init_args
     if settings.get("save_dir") in (None, ".") and settings.get("dir") is None:
         settings.save_dir = os.fspath(folder)
     if settings.get("name") is None:
         settings.name = title
     if settings.get("project") is None and "WANDB_PROJECT" not in os.environ:
         settings.project = "shortcut-lightning"
-    mode = _extra(settings).get("mode") or os.environ.get("WANDB_MODE", "online")
-    if settings.get("offline") or mode != "online" or not is_first_process():
+    extra = spec.get("dict_kwargs") or {}  # what WandbLogger hands on to wandb.init
+    mode = extra.get("mode") or os.environ.get("WANDB_MODE", "online")
+    if mode != "online" or not is_first_process():
         return
-    if reason := _why_not_online():
-        settings.offline = True
+    reason = "" if settings.get("offline") else _why_not_online()
+    if reason:
         notice(f"W&B: {reason}; logging offline, upload with: wandb sync {folder}/wandb/offline-*")
-
-
-def _extra(settings: Namespace) -> dict[str, Any]:
-    return settings.get("dict_kwargs") or {}
+    if reason or settings.get("offline"):
+        # The mode itself: `offline` sets a variable that wandb may have read before.
+        settings.offline = False
+        spec.dict_kwargs = {**extra, "mode": "offline"}
 
 
 def _why_not_online() -> str:

@@ -1,0 +1,36 @@
+"""Fixtures for the command line: a scratch folder, and a way to read what a mistake prints."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(autouse=True)
+def _in_a_scratch_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SHORTCUT_LIGHTNING_DEBUG", raising=False)
+
+
+@pytest.fixture
+def mistake(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command line that must end with exit code 2; returns what it said."""
+
+    def run(*args: str) -> str:
+        from shortcut_lightning.cli import main
+
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main(list(args))
+        out, err = capsys.readouterr()
+        assert exit_.value.code == 2
+        errors = err[err.index("error: ") :].rstrip("\n")
+        assert len(errors.splitlines()) <= 2, errors
+        assert "Traceback" not in err
+        assert "usage" not in out + err
+        return errors
+
+    return run
