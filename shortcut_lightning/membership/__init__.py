@@ -1,0 +1,46 @@
+"""Was this picture used to train this model? Scores, statistics and controls that answer it."""
+
+from shortcut_lightning.membership.base import Score
+from shortcut_lightning.membership.clid import CLiD, CLiDThreshold, CLiDTrees
+from shortcut_lightning.membership.engine import Engine
+from shortcut_lightning.membership.gsa import GSA
+from shortcut_lightning.membership.loss import Loss, LossProfile, MonteCarlo
+from shortcut_lightning.membership.pfami import PFAMI, PFAMINN
+from shortcut_lightning.membership.pia import PIA, SimA
+from shortcut_lightning.membership.pictures import Picture, picture, read_pictures
+from shortcut_lightning.membership.rediffuse import ReDiffuse
+from shortcut_lightning.membership.reducers import (
+    GaussianNoise,
+    ImportantWords,
+    NullOnly,
+    Reducer,
+    SimpleClipping,
+)
+from shortcut_lightning.membership.secmi import SecMI, SecMINNs
+
+__all__ = [
+    "GSA",
+    "PFAMI",
+    "PFAMINN",
+    "PIA",
+    "CLiD",
+    "CLiDThreshold",
+    "CLiDTrees",
+    "Engine",
+    "GaussianNoise",
+    "ImportantWords",
+    "Loss",
+    "LossProfile",
+    "MonteCarlo",
+    "NullOnly",
+    "Picture",
+    "ReDiffuse",
+    "Reducer",
+    "Score",
+    "SecMI",
+    "SecMINNs",
+    "SimA",
+    "SimpleClipping",
+    "picture",
+    "read_pictures",
+]

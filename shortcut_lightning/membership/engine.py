@@ -1,0 +1,173 @@
+"""Asks models about images, chunk by chunk, so that memory does not grow with their number.
+
+The order is: load a chunk, encode it once, then every model, then every score. Rows that a ledger
+already holds are not asked for again.
+"""
+
+import inspect
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from shortcut_lightning.backbones.base import Backbone, Conditioning
+from shortcut_lightning.freezing import frozen
+from shortcut_lightning.membership.ledger import Ledger
+from shortcut_lightning.membership.model import Model
+from shortcut_lightning.membership.pictures import Picture, require_captions
+from shortcut_lightning.membership.probe import Chunk, Probe
+
+if TYPE_CHECKING:
+    from shortcut_lightning.membership.base import Score
+
+Rows = dict[str, np.ndarray]  # row of a picture -> its features (F,) float64
+VERSION = 1  # raise it when numbers change for the same settings
+
+
+class Engine:
+    """Measures scores.
+
+    Args:
+        models: The models by role, such as "target", "shadow" and "base". Word weights of the
+            importance reducer come from the last of them.
+        folder: Where rows are kept; None for memory only.
+        seed: Of the noise of every image.
+        batch_size: Most rows of one call of the denoiser; halved when a GPU's memory runs out.
+        images_per_chunk: Images that are held at a time.
+        bf16: Compute the denoiser in bfloat16.
+        share: Reuse losses that several scores ask for. Off, `seconds` are each score's own.
+        progress: Show a bar.
+
+    Attributes:
+        seconds: Seconds spent in each score, over all models and images.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Backbone],
+        *,
+        folder: Path | None = None,
+        seed: int = 0,
+        batch_size: int = 64,
+        images_per_chunk: int = 32,
+        bf16: bool = False,
+        share: bool = True,
+        progress: bool = True,
+    ) -> None:
+        if batch_size < 1 or images_per_chunk < 1:
+            raise ValueError(
+                f"audit.batch_size is {batch_size} and audit.images_per_chunk {images_per_chunk}; "
+                "both must be at least 1."
+            )
+        self.models = {role: Model(backbone, bf16) for role, backbone in models.items()}
+        self.folder = folder
+        self.seed = seed
+        self.batch_size = batch_size
+        self.images_per_chunk = images_per_chunk
+        self.bf16 = bf16
+        self.share = share
+        self.progress = progress
+        self.seconds: dict[str, float] = {}
+        self._constants: dict[tuple[str, str], Conditioning] = {}
+        self._ledgers: dict[tuple[str, str], Ledger] = {}
+
+    def measure(
+        self, pictures: Sequence[Picture], scores: Mapping[str, "Score"], roles: Sequence[str]
+    ) -> dict[str, dict[str, Rows]]:
+        """Score name -> role -> rows of at least these pictures.
+
+        Raises ValueError when a score needs captions and a picture has none.
+        """
+        for name, score in scores.items():
+            if score.needs_captions:
+                require_captions(pictures, name)
+        books = {(n, r): self._ledger(n, score, r) for n, score in scores.items() for r in roles}
+        todo = [p for p in pictures if any(p.row not in book.rows for book in books.values())]
+        todo = list({each.row: each for each in todo}.values())
+        with ExitStack() as stack:
+            for role in roles:
+                stack.enter_context(frozen(self.models[role].backbone))
+            # Not inference mode, whose tensors a white-box score could not differentiate through.
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.no_grad())
+            bar = stack.enter_context(
+                tqdm(total=len(todo), desc="membership", unit="image", disable=not self.progress)
+            )
+            for start in range(0, len(todo), self.images_per_chunk):
+                part = todo[start : start + self.images_per_chunk]
+                self._measure_chunk(part, scores, roles, books)
+                bar.update(len(part))
+        return {n: {r: books[n, r].rows for r in roles} for n in scores}
+
+    def _measure_chunk(
+        self,
+        part: Sequence[Picture],
+        scores: Mapping[str, "Score"],
+        roles: Sequence[str],
+        books: Mapping[tuple[str, str], Ledger],
+    ) -> None:
+        chunk = Chunk(part, self.models[roles[0]].device, self.seed)
+        names = [each.row for each in part]
+        for role in roles:
+            model = self.models[role]
+            probe = Probe(
+                chunk, model, self._constants, self.anchor, self.batch_size, share=self.share
+            )
+            for name, score in scores.items():
+                book = books[name, role]
+                if all(row in book.rows for row in names):
+                    continue
+                started = time.perf_counter()
+                features = self._ask(score, probe).cpu().numpy()
+                self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+                if not np.isfinite(features).all():
+                    bad = [part[i].name for i in np.flatnonzero(~np.isfinite(features).all(1))]
+                    raise ValueError(
+                        f"{name} is not a finite number for {', '.join(bad[:5])} on the {role} "
+                        "model; try audit.bf16: false, or check that the model's weights are whole."
+                    )
+                new = [i for i, row in enumerate(names) if row not in book.rows]
+                book.append([names[i] for i in new], features[new])
+
+    def _ask(self, score: "Score", probe: Probe) -> torch.Tensor:
+        while True:
+            try:
+                return score.measure(probe).float()
+            except torch.OutOfMemoryError:
+                if probe.batch_size == 1:
+                    raise
+                torch.cuda.empty_cache()
+                self.batch_size = probe.batch_size = probe.batch_size // 2
+
+    @property
+    def anchor(self) -> Model:
+        """The model that decides which words of a caption matter, for all models alike."""
+        return list(self.models.values())[-1]
+
+    def _ledger(self, name: str, score: "Score", role: str) -> Ledger:
+        if (name, role) not in self._ledgers:
+            model = self.models[role]
+            facts = [VERSION, model.name, self.seed, self.bf16, self.anchor.name, settings(score)]
+            self._ledgers[name, role] = Ledger(
+                self.folder, f"{name}-{role}".replace("/", "_").replace(" ", "_"), json.dumps(facts)
+            )
+        return self._ledgers[name, role]
+
+
+def settings(value: Any) -> Any:
+    """Class and constructor arguments of a score or of a part of one, as plain types."""
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): settings(item) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [settings(item) for item in value]
+    names = [name for name in inspect.signature(type(value).__init__).parameters if name != "self"]
+    own = {name: settings(getattr(value, name)) for name in names if hasattr(value, name)}
+    return {"class": f"{type(value).__module__}.{type(value).__qualname__}", **own}

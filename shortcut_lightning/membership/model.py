@@ -1,0 +1,88 @@
+"""A backbone as membership scores see it: noise predictions in float32, and names for its parts."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
+
+KNOWN = ("epsilon", "v_prediction")
+
+
+class Model:
+    """Wraps a backbone. `image_encoder` and `text_encoder` are equal strings for equal weights, so
+    that models which differ in their denoiser alone share latents and embeddings.
+
+    Args:
+        backbone: The model; it stays on its device.
+        bf16: Compute in bfloat16 where autocast allows; errors are float32 all the same.
+
+    Raises ValueError for a prediction type whose noise cannot be computed.
+    """
+
+    def __init__(self, backbone: Backbone, bf16: bool = False) -> None:
+        if backbone.prediction_type not in KNOWN:
+            raise ValueError(
+                f"The model predicts '{backbone.prediction_type}'; membership scores need one of "
+                f"{', '.join(KNOWN)} (prediction_type in the model's scheduler_config.json)."
+            )
+        self.backbone = backbone
+        self.bf16 = bf16
+        denoiser = {id(each) for each in _tensors(backbone.denoiser)}
+        texts = {id(each) for each in _tensors(backbone.text_encoders)}
+        everything = [(name, each) for name, each in backbone.state_dict(keep_vars=True).items()]
+        self.denoiser_hash = _hash(each for _, each in everything if id(each) in denoiser)
+        self.text_encoder = _hash(each for _, each in everything if id(each) in texts)
+        self.image_encoder = _hash(
+            each for _, each in everything if id(each) not in denoiser | texts
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.backbone.parameters()).device
+
+    @property
+    def name(self) -> str:
+        """Changes with any weight."""
+        return f"{self.denoiser_hash}-{self.text_encoder}-{self.image_encoder}"
+
+    def encode(self, images: Tensor) -> Posterior:
+        """(B, 3, H, W) in [0, 1] -> posterior; always float32, as the differences are small."""
+        return self.backbone.encode(images)
+
+    def embed(self, captions: Sequence[str]) -> Conditioning:
+        """B captions -> conditioning; float32."""
+        return self.backbone.embed(captions)
+
+    def epsilon(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """(B, C, h, w), (B,) int64 -> predicted noise (B, C, h, w), float32.
+
+        A velocity v = sqrt(abar) eps - sqrt(1 - abar) x0 gives eps = sqrt(abar) v +
+        sqrt(1 - abar) x_t.
+        """
+        with self._precision():
+            output = self.backbone.predict(noisy, timesteps, conditioning).float()
+        if self.backbone.prediction_type == "epsilon":
+            return output
+        alphas = self.backbone.alphas_cumprod().to(noisy.device)[timesteps].view(-1, 1, 1, 1)
+        return alphas.sqrt() * output + (1 - alphas).sqrt() * noisy
+
+    @contextmanager
+    def _precision(self) -> Iterator[None]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            yield
+
+
+def _tensors(module: torch.nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def _hash(tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]
