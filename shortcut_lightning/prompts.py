@@ -5,6 +5,7 @@ method per use. What an attack is told is the plain caption: a protector does no
 images will be trained on.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -21,9 +22,17 @@ class Prompts:
         `text`, or the instance prompt where it has none."""
         return text or self.instance_prompt
 
-    def instance(self, caption: str) -> str:
-        """The prompt an instance image is trained with."""
-        return caption
+    def instance(self, caption: str, concepts: str = "") -> str:
+        """The prompt an instance image is trained with; `concepts` is a `concept_tail`."""
+        return ", ".join(part for part in (caption, concepts) if part)
+
+    def fitted(self, caption: str, concepts: str, fits: Callable[[str], bool]) -> str:
+        """`instance`, with as many words taken off the caption's end as it takes to fit. A text
+        encoder would cut the end of the prompt instead, which is where the concepts are."""
+        words = caption.split()
+        while words and not fits(self.instance(" ".join(words), concepts)):
+            words.pop()
+        return self.instance(" ".join(words), concepts)
 
     def prior(self) -> str:
         """The prompt a class image is trained with, in the prior loss."""
@@ -37,6 +46,17 @@ class Prompts:
         """The prompt an image of the tuned or the base model is sampled with."""
         return prompt
 
-    def negative(self) -> str:
-        """The negative prompt of sampling."""
-        return self.negative_prompt
+    def negative(self, concepts: str = "") -> str:
+        """The negative prompt of sampling; `concepts` is a `concept_tail`, put first because text
+        encoders cut the end."""
+        return ", ".join(part for part in (concepts, self.negative_prompt) if part)
+
+
+def location_token(number: int) -> str:
+    """The word of an image's bin (GeoDiffusion's, arXiv 2306.04607)."""
+    return f"<l{number}>"
+
+
+def concept_tail(bins: Mapping[str, Sequence[int]]) -> str:
+    """Concept names, each directly followed by its bins' words: `QR code<l6><l7> text<l1>`."""
+    return " ".join(name + "".join(map(location_token, found)) for name, found in bins.items())

@@ -55,6 +55,8 @@ class Backbone(nn.Module, ABC):
     resolution: int  # side of a native image in pixels
     num_train_timesteps: int  # T; timesteps are integers in [0, T)
     prediction_type: str  # "epsilon" or "v_prediction"
+    downsampling: int  # side of an image over side of its latent
+    prompt_length: int  # words a prompt may have, begin and end not counted; 75 in CLIP
 
     @abstractmethod
     def encode(self, images: Tensor) -> Posterior:
@@ -67,6 +69,10 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def embed(self, prompts: Sequence[str]) -> Conditioning:
         """B prompts -> conditioning; longer prompts are truncated to the text encoder's length."""
+
+    @abstractmethod
+    def count_tokens(self, text: str) -> int:
+        """Words of the vocabulary in a text, begin and end not counted."""
 
     @abstractmethod
     def alphas_cumprod(self) -> Tensor:
@@ -92,7 +98,7 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def add_tokens(self, tokens: Sequence[str], initializers: Sequence[str] | None = None) -> None:
         """Adds learnable words, each atomic in the tokenizer. Rows start as the initializers' rows,
-        or as random directions of the vocabulary's typical norm."""
+        or, where that is empty, as random directions of the vocabulary's typical norm."""
 
     @abstractmethod
     def add_lora(

@@ -44,6 +44,7 @@ class StableDiffusion(Backbone):
             )
         self.downsampling = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.resolution = self.unet.config.sample_size * self.downsampling
+        self.prompt_length = self.text_encoder.config.max_position_embeddings - 2
         self.tokens: list[str] = []
 
     @classmethod
@@ -84,6 +85,9 @@ class StableDiffusion(Backbone):
             return_tensors="pt",
         )
         return Conditioning(self.text_encoder(tokens.input_ids.to(self.alphas.device))[0])
+
+    def count_tokens(self, text: str) -> int:
+        return len(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def alphas_cumprod(self) -> Tensor:
         return self.alphas
@@ -155,6 +159,8 @@ class StableDiffusion(Backbone):
             )
         rows = initial_rows(table.weight.detach(), len(tokens))
         for row, word in enumerate(initializers or []):
+            if not word:
+                continue
             ids = self.tokenizer(word, add_special_tokens=False).input_ids
             if len(ids) != 1:
                 raise ValueError(
@@ -162,9 +168,15 @@ class StableDiffusion(Backbone):
                     "exactly one (model.token_initializers)."
                 )
             rows[row] = table.weight[ids[0]].detach().cpu()
-        # single_word: otherwise the token would also match inside longer words.
+        # single_word: otherwise a token would also match inside longer words. Words in brackets
+        # cannot, and must match right after a name: "watermark<l3>".
         self.tokenizer.add_tokens(
-            [AddedToken(token, single_word=True, normalized=False) for token in tokens]
+            [
+                AddedToken(
+                    token, single_word=token[0].isalnum() or token[-1].isalnum(), normalized=False
+                )
+                for token in tokens
+            ]
         )
         first_id = self.tokenizer.convert_tokens_to_ids(tokens[0])
         self.text_encoder.set_input_embeddings(
