@@ -50,7 +50,7 @@ class PrecomputedBoxes(Detector):
             if line.strip():
                 try:
                     row = json.loads(line)
-                    self._rows[row["file_name"]] = [_box(entry) for entry in row["boxes"]]
+                    self._rows[row["file_name"]] = [box_from(entry) for entry in row["boxes"]]
                 except (ValueError, KeyError, TypeError) as error:
                     raise ValueError(
                         f"{path}, line {number} (data.detector.path): expected file_name and boxes "
@@ -64,7 +64,8 @@ class PrecomputedBoxes(Detector):
         return [self._rows.get(name, []) for name in names]
 
 
-def _box(entry: dict[str, Any]) -> ConceptBox:
+def box_from(entry: dict[str, Any]) -> ConceptBox:
+    """A box from `label`, `score` and `xyxy`. Raises ValueError where they are out of range."""
     score, xyxy = float(entry["score"]), entry["xyxy"]
     if not 0 <= score <= 1:
         raise ValueError(f"score {score} is not in [0, 1]")

@@ -1,0 +1,74 @@
+"""Opaque black-and-white QR codes, made by segno."""
+
+import string
+
+import numpy as np
+from PIL import Image
+
+from shortcut_lightning.concepts.extra import needed
+from shortcut_lightning.concepts.generators.base import ConceptGenerator, check_range
+from shortcut_lightning.concepts.geometry import XYXY
+
+
+class QRCode(ConceptGenerator):
+    """One code anywhere in the picture, with random content.
+
+    The published set of the method (ICD-QR) has codes without a quiet border, of 0.27 to 0.48 of
+    the width; finders need a border of one module or more, which is the default.
+
+    Args:
+        label: What its boxes are called.
+        share: Of the pictures of a set that get one.
+        edge: Side of the code over the picture's shorter side, border included: smallest, largest.
+        versions: Smallest and largest version, 1 (21 modules a side) to 6 (41 modules).
+        border: Quiet modules around the code.
+    """
+
+    def __init__(
+        self,
+        label: str = "QR code",
+        share: float = 0.75,
+        edge: tuple[float, float] = (0.25, 0.5),
+        versions: tuple[int, int] = (1, 6),
+        border: int = 1,
+    ) -> None:
+        check_range("edge", edge, 0.05, 1)
+        check_range("versions", versions, 1, 6)
+        self.label = label
+        self.share = share
+        self.edge = edge
+        self.versions = versions
+        self.border = border
+
+    def draw(
+        self, picture: Image.Image, rng: np.random.Generator
+    ) -> tuple[Image.Image, list[XYXY]]:
+        width, height = picture.size
+        side = max(round(rng.uniform(*self.edge) * min(width, height)), 8)
+        left = int(rng.integers(width - side + 1))
+        top = int(rng.integers(height - side + 1))
+        code = self.modules(rng)
+        # Whole modules where there is room for them; else averages, as a small photograph has.
+        how = Image.Resampling.NEAREST if side >= 2 * len(code) else Image.Resampling.BOX
+        result = picture.copy()
+        result.paste(Image.fromarray(code).resize((side, side), how), (left, top))
+        box = (left / width, top / height, (left + side) / width, (top + side) / height)
+        return result, [box]
+
+    def modules(self, rng: np.random.Generator) -> np.ndarray:
+        """A random code, (M, M) uint8, 0 black and 255 white, border included."""
+        segno = needed("segno", "The QR code generator")
+        version = int(rng.integers(self.versions[0], self.versions[1] + 1))
+        error = "LMQH"[rng.integers(4)]
+        letters = list(string.ascii_letters + string.digits)
+        text = "".join(rng.choice(letters, 134))  # fills version 6 at the lowest error level
+        while True:
+            try:
+                code = segno.make(
+                    text, version=version, error=error, boost_error=False, micro=False
+                )
+            except segno.DataOverflowError:
+                text = text[:-1]
+                continue
+            rows = np.array([list(row) for row in code.matrix_iter(border=self.border)], bool)
+            return np.where(rows, 0, 255).astype(np.uint8)
