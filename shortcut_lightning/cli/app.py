@@ -9,7 +9,7 @@ from typing import Any
 
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf.errors import OmegaConfBaseException
@@ -153,9 +153,8 @@ class ShortcutCLI(LightningCLI):
         trainer = self._get(self.config_init, "trainer")
         given = trainer.callbacks or []
         callbacks = list(given) if isinstance(given, list | tuple) else [given]
-        if trainer.enable_checkpointing is not False and not any(
-            isinstance(callback, ModelCheckpoint) for callback in callbacks
-        ):
+        saves = any(isinstance(callback, Checkpoint) for callback in callbacks)
+        if trainer.enable_checkpointing is not False and not trainer.fast_dev_run and not saves:
             callbacks.append(KeepLast())
         quiet_wandb(trainer.logger if isinstance(trainer.logger, list) else [])
         with self._user_errors("trainer: "):

@@ -8,11 +8,12 @@ import os
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
@@ -29,23 +30,33 @@ class SaveRunConfig(SaveConfigCallback):
                 logger.log_hyperparams(config)
 
 
-class KeepLast(ModelCheckpoint):
-    """Keeps one checkpoint, checkpoints/last.ckpt: the newest every 500 steps and the final one.
+class KeepLast(Checkpoint):
+    """Keeps checkpoints/last.ckpt: every `every_n_train_steps` steps and after the last one.
 
-    Lightning's own `save_last` leaves the state of the last interval, not of the end of training.
+    Lightning's `save_last` misses the steps after the last interval. And what is saved when an
+    epoch or the training ends, not a batch, resumes with a batch too many (lightning 2.6.6).
     """
 
     def __init__(self, every_n_train_steps: int = 500) -> None:
-        super().__init__(
-            save_last=True,
-            save_top_k=0,
-            every_n_train_steps=every_n_train_steps,
-            enable_version_counter=False,
-        )
+        self.every_n_train_steps = every_n_train_steps
+        self._saved_step = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
+        ending = trainer.global_step == trainer.max_steps or (last_epoch and trainer.is_last_batch)
+        if ending or trainer.global_step % self.every_n_train_steps == 0:
+            self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._should_skip_saving_checkpoint(trainer):
-            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        self._save(trainer)  # stopped early, by time or by another callback
+
+    def _save(self, trainer: Trainer) -> None:
+        if trainer.global_step != self._saved_step and trainer.log_dir:
+            self._saved_step = trainer.global_step
+            path = os.path.join(trainer.log_dir, "checkpoints", "last.ckpt")
+            trainer.save_checkpoint(path, weights_only=False)
 
 
 def claim_version(folder: Path) -> int:

@@ -107,7 +107,7 @@ class Points(LightningDataModule):
         points = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
         return DataLoader(list(points), batch_size=2)
 
-    test_dataloader = predict_dataloader = train_dataloader
+    val_dataloader = test_dataloader = predict_dataloader = train_dataloader
 
 
 def config_text(**trainer: object) -> str:

@@ -14,16 +14,19 @@ LAST = "runs/small/version_0/checkpoints/last.ckpt"
 
 @pytest.fixture
 def started(tmp_path: Path) -> list[str]:
-    """A run of 4 steps; the arguments that continue it to 8 (whole epochs, fixed order)."""
+    """A run of 4 steps, one epoch; the arguments that continue it to 8."""
     args = ["fit", "--config", cli_fakes.write_config(tmp_path), "--evaluate_after_fit=false"]
     main(args)
     return [*args, "--trainer.max_steps=8"]
 
 
-def test_unchanged_settings_continue_exactly(started: list[str]) -> None:
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_unchanged_settings_continue_exactly(started: list[str], accumulate: int) -> None:
+    started += [f"--trainer.accumulate_grad_batches={accumulate}", "--model.warmup=true"]
     main([*started, "--name=straight"])
     straight = cli_fakes.Line.seen
-    main([*started, f"--ckpt_path={LAST}"])
+    main([*started, "--trainer.max_steps=4"])
+    main([*started, "--ckpt_path=runs/small/version_1/checkpoints/last.ckpt"])
     torch.testing.assert_close(cli_fakes.Line.seen["weight"], straight["weight"], rtol=0, atol=0)
 
 
