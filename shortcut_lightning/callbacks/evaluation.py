@@ -32,7 +32,8 @@ PREFIXES = {"tuned": "eval", "base": "base"}
 class SubjectData(Protocol):
     """What a metric may ask of the data module."""
 
-    references: list[Example]  # photographs of the subject that were not trained on
+    given: list[Example]  # instance images before any stage
+    references: list[Example]  # held-out photographs of the subject; `given` where there are none
 
 
 class EvaluationCallback(Callback):

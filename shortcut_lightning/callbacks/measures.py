@@ -4,7 +4,7 @@ Each takes an encoder (`shortcut_lightning.metrics`); the pocket's are the defau
 loaded when the run starts, so that one which cannot be had is reported before hours of training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -34,6 +34,15 @@ from shortcut_lightning.metrics.frechet import (
 )
 from shortcut_lightning.metrics.identity import identity_match
 
+TRAINED_ON = (
+    "There are no held-out references (data.reference_data_dir): the images are compared with "
+    "photographs that were trained on, so copying those would score best."
+)
+OTHER_WORLD = (
+    "The pocket's own networks measured images that are not of its drawn world: their numbers can "
+    "be compared with each other, and mean little in themselves. Set another encoder."
+)
+
 
 class EncoderCallback(EvaluationCallback):
     """An evaluation callback with an encoder.
@@ -61,7 +70,7 @@ class EncoderCallback(EvaluationCallback):
     def reference_features(self, samples: Samples, datamodule: SubjectData | None) -> Tensor:
         """(R, D) features of the references; (0, 0) and a warning where the data has none."""
         references = getattr(datamodule, "references", [])
-        self._warnings = []
+        self._warnings = list(self._doubts(datamodule))
         if not references:
             self._warnings.append(
                 f"{type(self).__name__} compares with reference images, and the data has none."
@@ -69,6 +78,13 @@ class EncoderCallback(EvaluationCallback):
             return torch.empty(0, 0)
         images = torch.stack([example.image for example in references])
         return image_features(self.encoder, images, samples.device)
+
+    def _doubts(self, datamodule: SubjectData | None) -> Iterator[str]:
+        source = str(getattr(datamodule, "instance_data_dir", "pocket:"))
+        if self.encoder.only_pocket and not source.startswith("pocket:"):
+            yield OTHER_WORLD
+        if getattr(datamodule, "references", 0) is getattr(datamodule, "given", 1):
+            yield TRAINED_ON
 
 
 class ClipAlignment(EncoderCallback):

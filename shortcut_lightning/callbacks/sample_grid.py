@@ -92,13 +92,14 @@ class SampleGrid(EvaluationCallback):
         backbone.eval()
         rows = []
         for prompt in self.prompts:
-            images = backbone.sample(
-                [prompt] * len(self.seeds),
-                seeds=self.seeds,
-                negative_prompts=self.negative_prompt,
-                num_inference_steps=self.num_inference_steps,
-                guidance_scale=self.guidance_scale,
-            )
+            with trainer.precision_plugin.forward_context():
+                images = backbone.sample(
+                    [prompt] * len(self.seeds),
+                    seeds=self.seeds,
+                    negative_prompts=self.negative_prompt,
+                    num_inference_steps=self.num_inference_steps,
+                    guidance_scale=self.guidance_scale,
+                )
             rows.append(Row(prompt, [list(images.float().cpu())]))
         for module, was_training in training.items():
             module.training = was_training

@@ -20,11 +20,13 @@ class ImageEncoder(ABC):
     """Images -> features.
 
     `network` is what `images` needs, loaded when first asked for; ValueError where it cannot be
-    had. An encoder without weights leaves it at None.
+    had. An encoder without weights leaves it at None. `only_pocket` says that it was trained on
+    the pocket's drawn people alone.
     """
 
     name: str
     network: Any = None
+    only_pocket = False
 
     @abstractmethod
     def images(self, images: Tensor) -> Tensor:
@@ -63,6 +65,7 @@ class PocketClip(ImageTextEncoder):
     """The pocket family's own CLIP."""
 
     name = "pocket-clip"
+    only_pocket = True
 
     @cached_property
     def network(self) -> Any:
@@ -97,6 +100,7 @@ class PocketIdentity(ImageEncoder):
     """The pocket family's identity encoder: who is in the picture, and nothing else."""
 
     name = "pocket-identity"
+    only_pocket = True
 
     @cached_property
     def network(self) -> Any:
@@ -111,6 +115,7 @@ class PocketAttributes(ImageEncoder):
     """Features of the pocket's attribute classifier, the counterpart of Inception's pool layer."""
 
     name = "pocket"
+    only_pocket = True
 
     @cached_property
     def network(self) -> Any:

@@ -99,17 +99,21 @@ def cautions(sentences: Sequence[str]) -> Section:
 
 
 def training(losses: Sequence[Curve]) -> Section:
-    """Loss over steps: running means over the logged values."""
-    raw = [curve.thinned() for curve in losses]
-    smooth = [curve.smoothed().thinned() for curve in losses]
+    """Loss over steps: running means over the logged values; a curve that repeats an earlier one
+    (the sum of losses where there is only one) is left out."""
+    different = {tuple(curve.points): curve for curve in reversed(losses)}
+    shown = [curve for curve in losses if different[tuple(curve.points)] is curve]
+    raw = [curve.thinned() for curve in shown]
+    smooth = [curve.smoothed().thinned() for curve in shown]
     lead = "Running mean; single steps in the background." if losses else ""
     return Section("Training", plots.lines(smooth, "optimiser steps", raw), lead)
 
 
 def seconds(stages: Mapping[str, float]) -> Section:
-    """Where the time went."""
+    """Where the time went; stages that took no time to speak of are left out."""
     total = sum(stages.values())
-    return Section("Time", plots.bars(stages, "s"), f"{number(total)} seconds in all.")
+    shown = {name: value for name, value in stages.items() if value >= 0.005 * total}
+    return Section("Time", plots.bars(shown, "s"), f"{number(total)} seconds in all.")
 
 
 def setup(config: str, versions: Mapping[str, str]) -> Section:

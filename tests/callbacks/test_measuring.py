@@ -130,6 +130,22 @@ def test_without_references_only_the_words_are_compared(tmp_path) -> None:
     assert any("IdentityMatch compares with reference images" in w for w in evaluation.warnings)
 
 
+def test_references_that_were_trained_on_are_warned_of_once(tmp_path) -> None:
+    data = SmallData()
+    data.references = data.given
+    evaluation = evaluate(tmp_path, *all_measures(), data=data)
+    assert sum("no held-out references" in warning for warning in evaluation.warnings) == 1
+
+
+@pytest.mark.parametrize(("source", "warned"), [("pocket:3", False), ("photos/dog", True)])
+def test_pocket_networks_on_other_images_are_warned_of(tmp_path, source, warned) -> None:
+    encoder, data = Colours(), SmallData()
+    encoder.only_pocket = True
+    data.instance_data_dir = source
+    evaluation = evaluate(tmp_path, IdentityMatch(encoder), data=data)
+    assert any("not of its drawn world" in w for w in evaluation.warnings) == warned
+
+
 def test_one_image_and_one_reference_do_not_stop_a_run(tmp_path) -> None:
     class OnePrompt(SmallData):
         def test_dataloader(self):

@@ -197,6 +197,18 @@ def test_smoothing_and_thinning_keep_the_mean_of_a_line() -> None:
     assert thin.points[0] == (4.5, 9.0)
 
 
+def test_training_shows_a_curve_once_and_time_leaves_out_what_took_none() -> None:
+    points = [(0.0, 1.0), (1.0, 0.5)]
+    twice = [Curve("train/loss", points), Curve("train/loss_instance", list(points))]
+    html = str(sections.training([*twice, Curve("val/loss", points[:1])]).html)
+    assert "train/loss<" in html
+    assert "val/loss<" in html
+    assert "loss_instance" not in html
+    html = str(sections.seconds({"train": 100.0, "purify": 1e-5}).html)
+    assert "100 s" in html
+    assert "purify" not in html
+
+
 def test_a_plot_without_points_says_so() -> None:
     assert "Nothing was logged" in lines([], "steps")
     assert "<polyline" in lines([Curve("x", [(0, 1.0)])], "steps")
