@@ -42,7 +42,7 @@ class LatentCollection(Collection):
         self.pictures.open()
         assert self.pictures.images is not None
         for start in range(0, self.count, 100):
-            images = torch.from_numpy(self.pictures.images[start : start + 100]).to(device)
+            images = torch.from_numpy(self.pictures.images[start : start + 100].copy()).to(device)
             posterior = model.encode(images.permute(0, 3, 1, 2).float() / 127.5 - 1).latent_dist
             moments = torch.cat([posterior.mean, posterior.std], 1) * model.config.scaling_factor
             latents[start : start + 100] = moments.cpu().numpy()

@@ -41,7 +41,11 @@ class CaptionTraining(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
-            self.parameters(), self.hparams["learning_rate"], (0.9, 0.99), weight_decay=0.01
+            self.parameters(),
+            self.hparams["learning_rate"],
+            (0.9, 0.99),
+            weight_decay=0.01,
+            fused=True,
         )
         schedule = warm_flat_fall(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
