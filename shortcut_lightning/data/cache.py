@@ -80,7 +80,11 @@ def key_of(**parts: Any) -> str:
 
 
 def together(make: Callable[[], None], ranks: Ranks) -> None:
-    """Runs `make` on rank 0 while the others wait; where it fails, all of them fail."""
+    """Runs `make` on rank 0 while the others wait; where it fails, all of them fail.
+
+    The others wait in a collective: work beyond the strategy's timeout (half an hour by default) is
+    best done once by a single process, whose cache the run on several then finds.
+    """
     failure: Exception | None = None
     if ranks.is_global_zero:
         try:

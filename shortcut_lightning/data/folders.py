@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -85,18 +86,22 @@ def subject_folder(source: str, cache: Path) -> Path:
 
 
 def draw_subject(source: str, cache: Path) -> None:
-    """Draws a generated subject unless it is there already. One process at a time."""
+    """Draws a generated subject unless it is there already. Other runs may do so meanwhile."""
     from shortcut_lightning.pocket import world
 
     folder = subject_folder(source, cache)
     if folder.exists():
         return
-    half = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(half, ignore_errors=True)
+    half = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     with writing(folder.parent):
         half.mkdir(parents=True)
-        world.write_subject(int(source.removeprefix(POCKET)), half)
-        half.rename(folder)
+        try:
+            world.write_subject(int(source.removeprefix(POCKET)), half)
+            half.rename(folder)
+        except OSError:
+            shutil.rmtree(half)
+            if not folder.exists():  # else another run was quicker, with the same pictures
+                raise
 
 
 def _read_metadata(path: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ A tensor here is float32 (3, H, W) in [0, 1] and holds multiples of 1/255 only, 
 as PNG and reading it back gives the same numbers.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -63,10 +64,10 @@ def load_images(
 
 
 def save_image(image: Tensor, path: Path) -> None:
-    """Writes (3, H, W) in [0, 1] as PNG, rounded to 8 bits, under a temporary name first, so a
-    killed run leaves no half picture."""
+    """Writes (3, H, W) in [0, 1] as PNG, rounded to 8 bits. Under a name of its own first, so that
+    a killed run leaves no half picture and two runs may write the same one."""
     pixels = (round_to_8_bits(image) * 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    half = path.with_name(f".{path.name}.part")
+    half = path.with_name(f".{path.name}.{os.getpid()}.part")
     Image.fromarray(pixels).save(half, format="PNG")
     half.replace(path)
 

@@ -1,6 +1,8 @@
 """Folders, captions and what is said about bad ones: python -m pytest tests/data/test_folders.py"""
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from PIL import Image
 from shortcut_lightning.data import folders
 from shortcut_lightning.data.cache import OneProcess
 from shortcut_lightning.data.loading import load_examples, subject_folders
+from shortcut_lightning.pocket import world
 from shortcut_lightning.prompts import Prompts
 
 
@@ -109,14 +112,33 @@ def test_a_generated_subject_is_an_ordinary_folder_drawn_once(tmp_path: Path) ->
     assert (other / "000.png").read_bytes() != (instance / "000.png").read_bytes()
 
 
-def test_a_half_drawn_subject_is_drawn_again(tmp_path: Path) -> None:
+def test_another_run_may_be_quicker_or_leave_half_a_subject(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = folders.subject_folder("pocket:3", tmp_path)
-    half = folder.with_name(f".{folder.name}.part")
-    add_images(tmp_path / "pocket", "x.png")
-    add_images(half, "left_over.png")
+    (tmp_path / "pocket" / f".{folder.name}.1.part").mkdir(parents=True)
+    draw = world.write_subject
+
+    def meanwhile(seed: int, half: Path) -> None:
+        draw(seed, folder)
+        draw(seed, half)
+
+    monkeypatch.setattr(world, "write_subject", meanwhile)
     folders.draw_subject("pocket:3", tmp_path)
     assert sorted(path.name for path in folder.iterdir()) == ["instance", "reference"]
-    assert not half.exists()
+    assert not list((tmp_path / "pocket").glob(f".*.{os.getpid()}.part"))
+
+
+def test_a_subject_that_cannot_be_drawn_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(seed: int, half: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(world, "write_subject", full)
+    with pytest.raises(ValueError, match=r"No space left on device.*data\.cache_dir"):
+        folders.draw_subject("pocket:3", tmp_path)
+    assert not list((tmp_path / "pocket").iterdir())
 
 
 def test_a_seed_is_a_whole_number(tmp_path: Path) -> None:

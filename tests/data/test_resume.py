@@ -48,6 +48,7 @@ def run(photos: Path, folder: Path, ckpt_path: Path | None = None, **options: An
         train_batch_size=options.pop("train_batch_size", 2),
         images_per_prompt=5,
         eval_batch_size=2,
+        dataloader_num_workers=options.pop("workers", 0),
     )
     module = FakeModule()
     evaluate = options.pop("evaluate", False)
@@ -101,6 +102,7 @@ def same_weights(one: FakeModule, other: FakeModule) -> bool:
             {"val_check_interval": 2, "check_val_every_n_epoch": None}, id="validation-by-steps"
         ),
         pytest.param({"max_steps": -1, "max_epochs": 4}, id="epochs"),
+        pytest.param({"workers": 1, "max_steps": 5}, id="workers"),
         pytest.param({"when": {"every_n_epochs": 1}}, id="checkpoint-after-validation"),
         pytest.param(
             {"when": {"every_n_epochs": 1, "save_on_train_epoch_end": True}},
