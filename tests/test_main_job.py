@@ -1,0 +1,75 @@
+"""The main job as a person runs it: python -m pytest tests/test_main_job.py -m slow."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PHOTOS = ROOT.parent / "shared" / "data" / "dreambooth" / "dog"
+METRICS = ("clip_t", "clip_i", "identity", "fid_pocket", "kid_pocket")
+
+
+def train(*arguments: str) -> None:
+    """`python train.py fit ...` in a process of its own, as in the README."""
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "fit", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def report_of(run: Path) -> dict:
+    for name in ("config.yaml", "metrics.csv", "report.html", "checkpoints/last.ckpt"):
+        assert (run / name).is_file(), name
+    return json.loads((run / "report.json").read_text())
+
+
+def loss_fell(run: Path) -> bool:
+    with (run / "metrics.csv").open() as file:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+    tenth = max(1, len(losses) // 5)
+    return sum(losses[-tenth:]) < sum(losses[:tenth])
+
+
+@pytest.mark.slow
+def test_the_quickstart_learns_its_subject(tmp_path: Path) -> None:
+    train("--config", str(ROOT / "configs/quickstart.yaml"), "--output_dir", str(tmp_path))
+    run = tmp_path / "quickstart" / "version_0"
+    metrics = report_of(run)["metrics"]
+    for name in METRICS:
+        for arm in ("eval", "base"):
+            estimate = metrics[f"{arm}/{name}"]
+            assert estimate["low"] <= estimate["value"] <= estimate["high"]
+            assert estimate["n"] == 32
+    assert metrics["eval/identity"]["low"] > metrics["base/identity"]["high"]
+    assert (run / "export" / "model" / "model_index.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="the photographs are not beside the checkout")
+def test_real_photographs_on_a_random_model_of_the_large_ones_layout(tmp_path: Path) -> None:
+    from models import write_small_sd
+
+    model = write_small_sd(tmp_path / "model", size=64)
+    train(
+        *("--config", str(ROOT / "configs/quickstart.yaml"), "--name", "dog"),
+        *("--output_dir", str(tmp_path), "--data.instance_data_dir", str(PHOTOS)),
+        *("--data.instance_prompt", "a photo of sks dog", "--data.num_class_images", "8"),
+        *("--data.class_prompt", "a photo of a dog", "--data.images_per_prompt", "2"),
+        *("--model.pretrained_model_name_or_path", str(model), "--trainer.max_steps", "60"),
+        *("--model.learning_rate", "1e-3", "--trainer.log_every_n_steps", "1"),
+        *("--model.num_inference_steps", "5"),
+    )
+    run = tmp_path / "dog" / "version_0"
+    metrics = report_of(run)["metrics"]
+    assert {f"eval/{name}" for name in METRICS} <= set(metrics)
+    assert loss_fell(run)
