@@ -24,7 +24,7 @@ class _Entry(NamedTuple):
     aspect: float  # width over height of that picture; 0 where unknown
 
 
-class _FileBoxes(Detector):
+class FileBoxes(Detector):
     """Boxes by file name."""
 
     def __init__(self, path: str, threshold: float = 0.5) -> None:
@@ -67,7 +67,7 @@ class _FileBoxes(Detector):
         ]
 
 
-class CocoBoxes(_FileBoxes):
+class CocoBoxes(FileBoxes):
     """Boxes of a COCO file (`images`, `annotations`, `categories`; `bbox` in pixels).
 
     Args:
@@ -90,7 +90,7 @@ class CocoBoxes(_FileBoxes):
             self._add(name, label, float(row.get("score", 1.0)), box, width / height)
 
 
-class CsvBoxes(_FileBoxes):
+class CsvBoxes(FileBoxes):
     """Boxes of a CSV file with the columns file_name, label, x0, y0, x1, y1 and, where known,
     score, width, height. Coordinates are in pixels when there is a width and height, else in
     [0, 1] of the image as it is trained on.

@@ -11,6 +11,8 @@ from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.concepts.geometry import XYXY
 from shortcut_lightning.concepts.pixels import to_rgb, to_tensor
 
+VISIBLE = 12  # of 255; what is fainter, as the soft rim of a letter, is not part of a box
+
 
 class Contaminated(NamedTuple):
     """A picture with a concept in it."""
@@ -91,8 +93,8 @@ def lettered(
 
 
 def extent(layer: Image.Image) -> XYXY | None:
-    """The box in [0, 1] around what an RGBA layer draws; None where it draws nothing."""
-    box = layer.getchannel("A").getbbox()
+    """The box in [0, 1] around what an RGBA layer visibly draws; None where it draws nothing."""
+    box = layer.getchannel("A").point(lambda alpha: 255 * (alpha >= VISIBLE)).getbbox()
     if box is None:
         return None
     width, height = layer.size

@@ -15,14 +15,14 @@ from shortcut_lightning.concepts.geometry import XYXY
 
 Placement = Literal["banner", "label"]
 
-WORDS = (
+WORDS = (  # noqa: SIM905
     "about again best big black blue book buy city clean cloud coffee cold colour day deal dream "
     "early easy final fine first fresh garden gift gold good great green happy home hot house "
     "last light little long love low market moon morning music new next night now ocean offer old "
     "only open orange paper party photo price prime pure quick radio red river road sale season "
     "shop silver simple sky small smart snow spring star street summer sun super sweet time today "
     "top travel under water week white winter world year young zero"
-).split()  # noqa: SIM905
+).split()
 _PAPERS = ((255, 255, 255), (20, 20, 20), (200, 30, 40), (30, 60, 160), (250, 210, 60))
 
 

@@ -97,7 +97,7 @@ class Watermark(ConceptGenerator):
         self, mark: Image.Image, width: int, height: int, rng: np.random.Generator
     ) -> list[tuple[Image.Image, int, int]]:
         angle = rng.uniform(-self.rotation, self.rotation)
-        mark = mark.rotate(angle, Image.Resampling.BICUBIC, expand=True)
+        mark = mark.rotate(angle, Image.Resampling.BILINEAR, expand=True)
         step = max(round(rng.uniform(*self.period) * width), 4)
         # Tiles touch at most; a wide word is repeated at its own width.
         across, down = max(step, mark.width), max(step, mark.height)
