@@ -1,6 +1,6 @@
 """The stream under Lightning: interrupted anywhere, or on two processes, it is the same stream.
 
-python -m pytest tests/data/test_resume.py
+python -m pytest tests/data
 """
 
 import os
@@ -157,8 +157,8 @@ def test_two_processes_see_what_one_sees(photos: Path, tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
-import test_resume
-test_resume._two_ranks(Path({str(photos)!r}), Path({str(folder)!r}))
+import test_stream_in_lightning
+test_stream_in_lightning._two_ranks(Path({str(photos)!r}), Path({str(folder)!r}))
 """
     file = tmp_path / "two_ranks.py"
     file.write_text(script)

@@ -1,4 +1,4 @@
-"""Shares of the sampling work: python -m pytest tests/data/test_evaluation.py"""
+"""Shares of the sampling work: python -m pytest tests/data/test_prompt_batches.py"""
 
 import pytest
 
