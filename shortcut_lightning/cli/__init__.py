@@ -7,7 +7,7 @@ before anything heavy is imported; everything else happens in `app.py`.
 import os
 import sys
 
-from shortcut_lightning.cli.errors import UserError
+from shortcut_lightning.cli.errors import UserError, is_first_process
 from shortcut_lightning.cli.first_look import first_look
 
 DEBUG = "SHORTCUT_LIGHTNING_DEBUG"  # set it to see the traceback behind a one-line error
@@ -34,5 +34,6 @@ def main(args: list[str] | None = None) -> None:
     except UserError as error:
         if os.environ.get(DEBUG):
             raise
-        sys.stderr.write(f"error: {error}\n")
+        who = "" if is_first_process() else "in another process: "
+        sys.stderr.write(f"error: {who}{error}\n")
         raise SystemExit(2) from None

@@ -79,13 +79,14 @@ class ShortcutCLI(LightningCLI):
         parser.add_lightning_class_args(self.trainer_class, "trainer")
         settings = {k: v for k, v in self.trainer_defaults.items() if k != "callbacks"}
         parser.set_defaults({f"trainer.{key}": value for key, value in settings.items()})
-        # Not required, because a verb may do without; `_check_model` asks where it is needed.
+        # Not required, because a verb may do without; asked for below where it is needed.
         parser.add_lightning_class_args(LightningModule, "model", True, required=False)
         parser.add_lightning_class_args(LightningDataModule, "data", True, required=False)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--name",
+            type=str,
             default="",
             help="The run's name: a folder of --output_dir. Default: the first config file's name.",
         )

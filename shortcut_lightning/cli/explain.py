@@ -17,7 +17,7 @@ from shortcut_lightning.cli.class_index import class_index, descendants
 from shortcut_lightning.cli.errors import did_you_mean, listed
 
 _TREE = re.compile(
-    r'Parser key "(?P<key>[^"]+)"'
+    r'(?:Parser key "|--)(?P<key>[\w.]+)(?:"|\.help: )'
     r"|Problem with given class_path '(?P<class_path>[^']+)'"
     r"|Option '(?P<option>[^']+)' is not accepted"
     r"|(?:module '[^']+' has no attribute '|No module named ')(?P<missing>[^']+)'"
@@ -97,7 +97,7 @@ def _leaf(message: str) -> str:
                 return _wrong_argument(key, class_path, match["option"], message)
             if match["expected"]:
                 return _wrong_value(key, value, _alternatives(matches[position:]))
-            given = class_path or match["short_name"] or match["missing"]
+            given = match["short_name"] or class_path or match["missing"]
             return _wrong_class(key, given, _known_classes(path, owner))
     return ""
 
@@ -163,7 +163,9 @@ def _wrong_class(key: str, given: str, known: list[str]) -> str:
 
 def _known_classes(path: list[str], owner: str) -> list[str]:
     """Names of the classes that the last key of `path` takes, whether imported or not."""
-    if len(path) == 1 and path[0] in _BASES:
+    if not path:
+        types: list[type] = []
+    elif len(path) == 1 and path[0] in _BASES:
         types = [_BASES[path[0]]]
     else:
         signature = inspect.signature(resolve_name(owner) if owner else Trainer)

@@ -42,6 +42,8 @@ def config(tmp_path: Path) -> str:
             ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_lst=true"],
             ["trainer.callbacks.save_lst: ModelCheckpoint takes no", "'save_last'"],
         ),
+        (["--model.help=Lne"], ["model: no class 'Lne'", "'Line'"]),
+        (["--data.stage.help=Blurr"], ["data.stage: no class 'Blurr'", "'Blur'"]),
         (["--data.stage=part.yaml"], ["data.stage: no file 'part.yaml'"]),
         # values
         (["--trainer.max_steps=many"], ["trainer.max_steps: expected int, got 'many'"]),

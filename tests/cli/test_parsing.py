@@ -99,3 +99,9 @@ def test_names_of_other_programs_lead_to_options_that_exist() -> None:
     known |= {f"--data.{name}" for name in signature(PersonalizationDataModule).parameters}
     new = {name.split()[0] for name in OLD_NAMES.values() if name.startswith(("--model", "--data"))}
     assert {name for name in new if not name.startswith("--data.attack.")} <= known
+
+
+def test_the_options_of_a_class_by_its_short_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--data.help=Points"])
+    assert "--data.instance_data_dir" in capsys.readouterr().out
