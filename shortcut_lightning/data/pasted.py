@@ -1,0 +1,109 @@
+"""Pictures with concepts pasted on the fly, for training a network that counts them."""
+
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
+from shortcut_lightning import draws
+from shortcut_lightning.concepts.generators import ConceptGenerator
+from shortcut_lightning.concepts.grid_classifier import cell_targets
+from shortcut_lightning.data.implicit_concepts import pictures_of
+
+
+class PastedConcepts(LightningDataModule):
+    """Half of the pictures show one concept, drawn anew each time; all are softened and tinted a
+    little, as what comes out of a decoder is.
+
+    Args:
+        concepts: What is pasted, each with a label of its own.
+        source: A folder of pictures, or `pocket:<seed>`.
+        count: Pictures of the world; for a folder, 0 takes all.
+        resolution: Side in pixels.
+        batch_size: Pictures in a batch.
+        batches: Batches in an epoch.
+        seed: Fixes everything.
+    """
+
+    def __init__(
+        self,
+        concepts: Sequence[ConceptGenerator],
+        source: str = "pocket:900",
+        count: int = 1000,
+        resolution: int = 64,
+        batch_size: int = 64,
+        batches: int = 100,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.concepts = list(concepts)
+        self.source = source
+        self.count = count
+        self.resolution = resolution
+        self.batch_size = batch_size
+        self.batches = batches
+        self.seed = seed
+        self.images: list[Tensor] = []
+
+    def setup(self, stage: str) -> None:
+        """Loads or draws the pictures; the last tenth is for validation."""
+        if not self.images:
+            found = pictures_of(self.source, self.count, self.resolution, "a photo")
+            self.images = [example.image for example in found]
+
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """New pictures in every epoch."""
+        first = self.trainer.current_epoch if self.trainer else 0
+        images = self.images[: -max(len(self.images) // 10, 1)]
+        rows = _Pasted(images, self.concepts, self.batches * self.batch_size, self.seed + 1 + first)
+        return DataLoader(rows, self.batch_size)
+
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """The same pictures each time, of people not trained on."""
+        images = self.images[-max(len(self.images) // 10, 1) :]
+        return DataLoader(_Pasted(images, self.concepts, 4 * len(images), self.seed), 64)
+
+
+class _Pasted(Dataset[tuple[Tensor, Tensor]]):
+    """(3, H, W) in [0, 1] and (L, 8, 8) by number."""
+
+    def __init__(
+        self, images: Sequence[Tensor], concepts: Sequence[ConceptGenerator], count: int, seed: int
+    ) -> None:
+        self.images, self.concepts, self.count, self.seed = images, concepts, count, seed
+        self.labels = [concept.label for concept in concepts]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        if number >= self.count:
+            raise IndexError(number)
+        chance = draws.generator(self.seed, "pasted", number)
+        image = self.images[int(torch.randint(len(self.images), (), generator=chance))]
+        if torch.rand((), generator=chance) < 0.5:
+            image = image.flip(-1)
+        cells = torch.zeros(len(self.labels), 8, 8)
+        if torch.rand((), generator=chance) < 0.5:
+            concept = self.concepts[int(torch.randint(len(self.concepts), (), generator=chance))]
+            image, boxes = concept(image, self.seed, number)
+            cells = cell_targets(boxes, self.labels)
+        return softened(image, chance), cells
+
+
+def softened(image: Tensor, chance: torch.Generator) -> Tensor:
+    """(3, H, W) in [0, 1], half of the time shrunk and enlarged again; tinted and grainy."""
+    side = image.shape[-1]
+    if torch.rand((), generator=chance) < 0.5:
+        smaller = int(side * (0.6 + 0.4 * torch.rand((), generator=chance)))
+        shrunk = functional.interpolate(
+            image[None], (smaller, smaller), mode="bilinear", antialias=True
+        )
+        image = functional.interpolate(shrunk, (side, side), mode="bilinear")[0]
+    tint = 1 + 0.08 * torch.randn(3, 1, 1, generator=chance)
+    strength = 0.03 * torch.rand((), generator=chance)
+    grain = strength * torch.randn(image.shape, generator=chance)
+    return (image * tint + grain).clamp(0, 1)
