@@ -146,11 +146,22 @@ class Backbone(nn.Module, ABC):
         """The embedding rows of added words, one (n, D) per text encoder; empty without any."""
 
     def fingerprint(self) -> str:
-        """Hash of every weight; part of the key of everything computed with this model."""
+        """Hash of the pretrained weights; part of the key of everything computed with them.
+
+        Adapters and new words are left out: stages run before they have learned anything, so runs
+        of other ranks and seeds share what was computed.
+        """
         digest = hashlib.sha256()
         for name, tensor in sorted(self.state_dict().items()):
+            if "lora_" in name or name.endswith("token_embedding.rows"):
+                continue
+            # The names that a part has without an adapter or new words around it.
+            name = name.replace(".base_layer", "").replace(
+                "token_embedding.table", "token_embedding"
+            )
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            values = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(values.view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

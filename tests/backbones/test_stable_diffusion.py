@@ -100,6 +100,13 @@ def test_the_fingerprint_follows_the_weights(small_sd: Path) -> None:
     assert first.fingerprint() != second.fingerprint()
 
 
+def test_the_fingerprint_is_of_the_pretrained_weights(small_sd: Path) -> None:
+    plain, changed = backbones.load(str(small_sd)), backbones.load(str(small_sd))
+    changed.add_lora(unet=True, text_encoder=True, rank=2, alpha=2, dropout=0.0, dora=False)
+    changed.add_tokens(["<s>"])
+    assert changed.fingerprint() == plain.fingerprint()
+
+
 def test_pocket_loads_by_its_name() -> None:
     model = backbones.load("pocket")
     assert model.resolution == 64
