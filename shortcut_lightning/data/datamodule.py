@@ -4,6 +4,7 @@ Every stage runs once, in `setup`, before a checkpoint is restored: `fit`, a res
 `test` see the same pretrained model and therefore make, or find in the cache, the same images.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from shortcut_lightning.attacks.base import Attack, NoAttack
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.batch import ConceptBox, Example, PromptBatch, TrainBatch
 from shortcut_lightning.concepts.base import Detector, NoDetector
+from shortcut_lightning.concepts.erasing import Captioner, Erasing
 from shortcut_lightning.data import evaluation, loading, stages, training
 from shortcut_lightning.data.cache import Cache, cache_folder
 from shortcut_lightning.data.class_images import (
@@ -29,6 +31,8 @@ from shortcut_lightning.data.images import center_crop, load_images
 from shortcut_lightning.data.stream import StreamLoader, StreamSampler
 from shortcut_lightning.prompts import Prompts
 from shortcut_lightning.purifiers.base import Purifier
+
+log = logging.getLogger(__name__)
 
 
 class PersonalizationDataModule(LightningDataModule):
@@ -58,6 +62,7 @@ class PersonalizationDataModule(LightningDataModule):
         attack: Perturbs the instance images, as their owner would before publishing them.
         purifiers: Clean the perturbed images, one after the other.
         detector: Looks for concepts in what is trained on.
+        erasing: What captions, loss weights and the negative prompt do about them.
         eval_prompts: Sampled in `test`; empty for the instance prompt.
         images_per_prompt: Images of each prompt in `test` and `predict`.
         eval_batch_size: Images sampled at a time, in validation, `test` and `predict`.
@@ -73,6 +78,7 @@ class PersonalizationDataModule(LightningDataModule):
         references: Held-out images of the subject, or the given ones; always square.
         class_images: Class images; empty without prior preservation.
         boxes: What the detector found in each image of `trained_on`.
+        captioner: Writes the prompts of images with concepts; None while `erasing` does nothing.
         seconds: Seconds each stage took, by its name.
     """
 
@@ -98,6 +104,7 @@ class PersonalizationDataModule(LightningDataModule):
         attack: Attack = NoAttack(),  # noqa: B008
         purifiers: Sequence[Purifier] = (),
         detector: Detector = NoDetector(),  # noqa: B008
+        erasing: Erasing = Erasing(),  # noqa: B008
         eval_prompts: Sequence[str] = (),
         images_per_prompt: int = 8,
         eval_batch_size: int = 8,
@@ -127,6 +134,7 @@ class PersonalizationDataModule(LightningDataModule):
         self.attack = attack
         self.purifiers = purifiers
         self.detector = detector
+        self.erasing = erasing
         self.eval_prompts = list(eval_prompts) or [instance_prompt]
         self.images_per_prompt = images_per_prompt
         self.eval_batch_size = eval_batch_size
@@ -140,12 +148,14 @@ class PersonalizationDataModule(LightningDataModule):
         self.references: list[Example] = []
         self.class_images: list[Example] = []
         self.boxes: list[list[ConceptBox]] = []
+        self.captioner: Captioner | None = None
         self.seconds: dict[str, float] = {}
         self._moments: list[Tensor] = []
+        self._negatives: dict[str, str] = {}  # of an arm, where it is not the usual one
 
     def setup(self, stage: str) -> None:
-        """Runs the stages, once per run; `predict` needs none of them."""
-        if stage == "predict":
+        """Runs the stages, once per run; `predict` needs them only to know what to avoid."""
+        if stage == "predict" and self.erasing.negative == "none":
             return
         strategy = self._trainer.strategy
         device, cache = strategy.root_device, Cache(self.cache_dir, strategy)
@@ -159,7 +169,9 @@ class PersonalizationDataModule(LightningDataModule):
                     perturbed, self.purifiers, self.backbone, cache, device
                 )
             with self._timed("detect"):
-                self.boxes = stages.detect(self.trained_on, self.detector, device)
+                self.boxes = stages.detect(self.trained_on, self.detector, cache, device)
+            if self.erasing != Erasing():
+                self._prepare_erasing()
         if stage == "fit" and self.with_prior_preservation and not self.class_images:
             with self._timed("class images"):
                 self._make_class_images(device)
@@ -177,12 +189,13 @@ class PersonalizationDataModule(LightningDataModule):
         """`TrainBatch`es of the stream, from where training stands."""
         trainer = self._trainer
         dataset = training.TrainSet(
-            [self._worded(example) for example in self.trained_on],
+            [example if self.captioner else self._worded(example) for example in self.trained_on],
             [example._replace(prompt=self.prompts.prior()) for example in self.class_images],
             side=self.side,
             random_flip=self.random_flip,
             seed=draws.run_seed(),
             moments=self._moments,
+            concepts=self._concepts(),
         )
         world_size, rank = trainer.world_size, trainer.global_rank
         progress = trainer.fit_loop.epoch_loop.batch_progress
@@ -283,6 +296,29 @@ class PersonalizationDataModule(LightningDataModule):
                 crop=True,
             )
 
+    def _prepare_erasing(self) -> None:
+        """Settles what is said about the concepts, then takes contaminated images away."""
+        backbone = self.backbone
+        self.captioner = Captioner(
+            self.erasing, self.prompts, backbone.count_tokens, backbone.prompt_length
+        )
+        labels = {box.label for image in self.boxes for box in image}
+        self._negatives = {"tuned": self.captioner.negative(labels, self.boxes)}
+        self.trained_on, self.boxes = stages.settle_contaminated(
+            self.trained_on, self.boxes, self.erasing.contaminated
+        )
+        for example, boxes in zip(self.trained_on, self.boxes, strict=True):
+            self.captioner.instance(example.prompt, boxes)
+        for what, count in sorted(self.captioner.usage.items()):
+            if count:
+                log.info("Captions of %d images: %s %d times", len(self.boxes), what, count)
+
+    def _concepts(self) -> training.Concepts | None:
+        if self.captioner is None:
+            return None
+        latent_side = self.side // self.backbone.downsampling
+        return training.Concepts(self.boxes, self.captioner, latent_side)
+
     def _make_class_images(self, device: torch.device) -> None:
         trainer, prompt = self._trainer, self.prompts.class_image()
         folder = class_image_folder(
@@ -324,6 +360,7 @@ class PersonalizationDataModule(LightningDataModule):
                 texts,
                 self.images_per_prompt,
                 self.prompts,
+                negatives=self._negatives,
                 first_seed=self.eval_seed,
                 batch_size=self.eval_batch_size,
                 arms=arms,

@@ -11,6 +11,7 @@ from shortcut_lightning.batch import ConceptBox, Example
 from shortcut_lightning.concepts.base import Detector
 from shortcut_lightning.concepts.geometry import Grid
 from shortcut_lightning.data import loading, stages
+from shortcut_lightning.data.cache import Cache, cache_folder
 from shortcut_lightning.data.implicit_concepts import write_boxes
 from shortcut_lightning.prompts import Prompts
 from shortcut_lightning.report.boxes import contact_sheet
@@ -39,11 +40,12 @@ def detect_folder(
             the detector finds one is its floor. Without them the floor is not known.
     """
     examples = _load(instance_data_dir, "instance_data_dir", resolution, center_crop)
-    boxes = stages.detect(examples, detector, torch.device("cpu"))
+    cache = Cache(cache_folder())
+    boxes = stages.detect(examples, detector, cache, torch.device("cpu"))
     floor: dict[str, object] = {}
     if clean_data_dir:
         clean = _load(clean_data_dir, "clean_data_dir", resolution, center_crop)
-        found = stages.detect(clean, detector, torch.device("cpu"))
+        found = stages.detect(clean, detector, cache, torch.device("cpu"))
         floor = {"images": len(clean), "with a box": sum(map(bool, found))}
     folder = Path(output).expanduser()
     folder.mkdir(parents=True, exist_ok=True)

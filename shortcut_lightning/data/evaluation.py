@@ -6,7 +6,7 @@ their sizes as equal as can be. Only where there are fewer images than batches i
 under the same id, for whoever gathers to drop.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
@@ -57,6 +57,7 @@ def prompt_batches(
     per_prompt: int,
     prompts: Prompts,
     *,
+    negatives: Mapping[str, str] = {},
     first_seed: int,
     batch_size: int,
     arms: Sequence[str] = ("tuned",),
@@ -64,12 +65,13 @@ def prompt_batches(
     world_size: int = 1,
 ) -> list[PromptBatch]:
     """`per_prompt` images of each text, arm after arm. Image i has id i and seed `first_seed` + i
-    in every arm, so that arms can be compared image by image."""
+    in every arm, so that arms can be compared image by image. `negatives` names the arms with a
+    negative prompt of their own."""
     wanted = [prompts.sampling(text) for text in texts for _ in range(per_prompt)]
     return [
         PromptBatch(
             prompts=[wanted[i] for i in ids],
-            negative_prompts=[prompts.negative()] * len(ids),
+            negative_prompts=[negatives.get(arm, prompts.negative())] * len(ids),
             seeds=torch.tensor([first_seed + i for i in ids]),
             ids=torch.tensor(ids),
             arm=arm,

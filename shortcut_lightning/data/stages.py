@@ -4,7 +4,9 @@ Images are stacked by shape, so a stage sees (N, 3, H, W). Results are cached un
 stage with its arguments, the seed and the model's weights.
 """
 
+import json
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +15,8 @@ from shortcut_lightning import draws
 from shortcut_lightning.attacks.base import Attack, NoAttack
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.batch import ConceptBox, Example
-from shortcut_lightning.concepts.base import Detector
+from shortcut_lightning.concepts.base import Detector, NoDetector
+from shortcut_lightning.concepts.inpainting import inpaint
 from shortcut_lightning.data.cache import Cache
 from shortcut_lightning.freezing import on_device
 from shortcut_lightning.purifiers.base import Purifier
@@ -50,9 +53,33 @@ def purify(
 
 
 def detect(
+    examples: list[Example], detector: Detector, cache: Cache, device: torch.device
+) -> list[list[ConceptBox]]:
+    """One list of boxes per example."""
+    if isinstance(detector, NoDetector):
+        return [[] for _ in examples]
+
+    def make() -> dict[str, Tensor]:
+        rows = json.dumps(_detect(examples, detector, device)).encode()
+        return {"boxes": torch.frombuffer(bytearray(rows), dtype=torch.uint8)}
+
+    entry = cache.get(
+        "detect",
+        make,
+        detector=detector,
+        images=[example.image for example in examples],
+        names=[example.name for example in examples],
+    )
+    rows = json.loads(entry["boxes"].numpy().tobytes())
+    return [
+        [ConceptBox(label, score, xyxy and tuple(xyxy)) for label, score, xyxy in image]
+        for image in rows
+    ]
+
+
+def _detect(
     examples: list[Example], detector: Detector, device: torch.device
 ) -> list[list[ConceptBox]]:
-    """One list of boxes per example. Detectors are quick beside training, so nothing is cached."""
     boxes: list[list[ConceptBox]] = [[] for _ in examples]
     for group in by_shape([example.image for example in examples]):
         images = torch.stack([examples[index].image for index in group]).to(device)
@@ -60,6 +87,34 @@ def detect(
         for index, found in zip(group, detector.detect(images, names), strict=True):
             boxes[index] = found
     return boxes
+
+
+def settle_contaminated(
+    examples: list[Example],
+    boxes: list[list[ConceptBox]],
+    how: Literal["keep", "drop", "inpaint"],
+) -> tuple[list[Example], list[list[ConceptBox]]]:
+    """Keeps images with a concept, drops them, or paints the concept over.
+
+    Painting over needs a place; an image whose concept has none stays as it is.
+    Raises ValueError when no image is left.
+    """
+    if how == "keep":
+        return examples, boxes
+    if how == "drop":
+        kept = [i for i, found in enumerate(boxes) if not found]
+        if not kept:
+            raise ValueError(
+                f"The detector found a concept in all {len(examples)} images, and "
+                "data.erasing.contaminated is 'drop': nothing is left to train on. Set it to "
+                "'keep' or 'inpaint'."
+            )
+        return [examples[i] for i in kept], [boxes[i] for i in kept]
+    painted = [
+        example._replace(image=inpaint(example.image, found))
+        for example, found in zip(examples, boxes, strict=True)
+    ]
+    return painted, [[box for box in found if box.xyxy is None] for found in boxes]
 
 
 def _changed(

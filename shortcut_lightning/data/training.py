@@ -9,7 +9,9 @@ from torch.utils.data import Dataset
 
 from shortcut_lightning import draws
 from shortcut_lightning.backbones.base import Backbone
-from shortcut_lightning.batch import Example, TrainBatch
+from shortcut_lightning.batch import ConceptBox, Example, TrainBatch
+from shortcut_lightning.concepts.erasing import Captioner
+from shortcut_lightning.concepts.geometry import cropped, mirrored
 from shortcut_lightning.data.cache import Cache
 from shortcut_lightning.data.stages import by_shape
 from shortcut_lightning.data.stream import shuffled
@@ -24,13 +26,32 @@ class Row(NamedTuple):
     prompt: str
     is_prior: bool
     draw: int
+    loss_weights: Tensor  # (1, h, w); (0,) where all places count alike
+
+
+class Concepts(NamedTuple):
+    """What training says and weighs about the concepts of its images."""
+
+    boxes: Sequence[Sequence[ConceptBox]]  # of each instance
+    captioner: Captioner
+    latent_side: int
+
+
+class View(NamedTuple):
+    """The part of an image that an example shows."""
+
+    top: int
+    left: int
+    flipped: bool
 
 
 class TrainSet(Dataset[list[Row]]):
     """Position of the stream -> one instance row, and one class row with prior preservation.
 
-    `instances` and `priors` hold their final prompts. Draws are 2p for the instance and 2p + 1 for
-    the class image, so turning the prior on changes no draw of an instance.
+    `instances` and `priors` hold their final prompts; with `concepts`, instances hold their plain
+    captions, and the prompt is written here for the part of the image that is shown. Draws are 2p
+    for the instance and 2p + 1 for the class image, so turning the prior on changes no draw of an
+    instance.
     """
 
     def __init__(
@@ -42,6 +63,7 @@ class TrainSet(Dataset[list[Row]]):
         random_flip: bool,
         seed: int,
         moments: Sequence[Tensor] = (),  # of instances, then priors; empty to serve images
+        concepts: Concepts | None = None,
     ) -> None:
         self.instances = instances
         self.priors = priors
@@ -49,6 +71,7 @@ class TrainSet(Dataset[list[Row]]):
         self.random_flip = random_flip
         self.seed = seed
         self.moments = moments
+        self.concepts = concepts
 
     def __len__(self) -> int:
         return len(self.instances)
@@ -64,34 +87,77 @@ class TrainSet(Dataset[list[Row]]):
         return rows
 
     def _row(self, example: Example, index: int, is_prior: bool, draw: int) -> Row:
-        if self.moments:
-            return Row(torch.empty(0), self.moments[index], example.prompt, is_prior, draw)
-        image = self._augment(example.image, draw)
-        return Row(image, torch.empty(0), example.prompt, is_prior, draw)
+        view = self._view(example.image, draw)
+        moments = self.moments[index] if self.moments else torch.empty(0)
+        image = torch.empty(0) if self.moments else self._shown(example.image, view)
+        prompt, weights = example.prompt, torch.empty(0)
+        if self.concepts is not None:
+            boxes = [] if is_prior else self._boxes(example.image, self.concepts.boxes[index], view)
+            erasing, side = self.concepts.captioner.erasing, self.concepts.latent_side
+            if not is_prior:
+                prompt = self._worded(self.concepts.captioner, prompt, boxes, draw)
+            if erasing.reweights:
+                weights = erasing.loss_weights(boxes, side)
+        return Row(image, moments, prompt, is_prior, draw, weights)
 
-    def _augment(self, image: Tensor, draw: int) -> Tensor:
+    def _view(self, image: Tensor, draw: int) -> View:
+        """The crop and flip of a draw. Cached moments show the whole image as it is."""
+        top = left = 0
         height, width = image.shape[-2:]
+        if self.moments:
+            return View(0, 0, False)
         if (height, width) != (self.side, self.side):
             chance = draws.generator(self.seed, "crop", draw)
             top = int(torch.randint(height - self.side + 1, (), generator=chance))
             left = int(torch.randint(width - self.side + 1, (), generator=chance))
-            image = image[..., top : top + self.side, left : left + self.side]
+        flipped = False
         if self.random_flip:
             chance = draws.generator(self.seed, "flip", draw)
-            if torch.rand((), generator=chance) < 0.5:
-                image = image.flip(-1)
-        return image
+            flipped = bool(torch.rand((), generator=chance) < 0.5)
+        return View(top, left, flipped)
+
+    def _shown(self, image: Tensor, view: View) -> Tensor:
+        rows, columns = (slice(start, start + self.side) for start in (view.top, view.left))
+        image = image[..., rows, columns]
+        return image.flip(-1) if view.flipped else image
+
+    def _boxes(
+        self, image: Tensor, boxes: Sequence[ConceptBox], view: View
+    ) -> Sequence[ConceptBox]:
+        """The boxes as they lie in the shown part."""
+        height, width = image.shape[-2:]
+        if (height, width) != (self.side, self.side):
+            window = (
+                view.left / width,
+                view.top / height,
+                (view.left + self.side) / width,
+                (view.top + self.side) / height,
+            )
+            boxes = cropped(boxes, window)
+        return mirrored(boxes) if view.flipped else boxes
+
+    def _worded(
+        self, captioner: Captioner, caption: str, boxes: Sequence[ConceptBox], draw: int
+    ) -> str:
+        drop = captioner.erasing.caption_drop
+        if drop > 0:
+            chance = draws.generator(self.seed, "caption drop", draw)
+            if torch.rand((), generator=chance) < drop:
+                caption = ""
+        return captioner.instance(caption, boxes)
 
 
 def collate(pairs: Sequence[Sequence[Row]]) -> TrainBatch:
     """Instance rows first, then class rows."""
     rows = [pair[0] for pair in pairs] + [row for pair in pairs for row in pair[1:]]
     moments = torch.stack([row.moments for row in rows])
+    weights = torch.stack([row.loss_weights for row in rows])
     return TrainBatch(
         images=torch.stack([row.image for row in rows]),
         prompts=[row.prompt for row in rows],
         is_prior=torch.tensor([row.is_prior for row in rows]),
         draws=torch.tensor([row.draw for row in rows]),
+        loss_weights=weights if weights.numel() else None,
         moments=moments if moments.numel() else None,
     )
 
