@@ -92,7 +92,9 @@ def file_metadata(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         width, height = image.size
         tables: dict[int, list[int]] = getattr(image, "quantization", {})
-        strength = float(np.mean([np.mean(list(table)) for table in tables.values()] or [0.0]))
+        strength = float(
+            np.mean([np.mean(list(table)) for table in tables.values()] or [np.float64(0)])
+        )
         has_exif, kind = float(bool(image.getexif())), float(sum(map(ord, image.format or "")))
     size = np.log(path.stat().st_size)
     return np.array([size, size - np.log(width * height), width, height, kind, strength, has_exif])

@@ -147,8 +147,8 @@ def _curve(
     for size in sizes:
         found = []
         for _ in range(draws):
-            subset = (x[rng.permutation(len(x))[:size]] for x in (p, u))
-            scores, _ = _held_out(*subset, seed)
+            first, second = (x[rng.permutation(len(x))[:size]] for x in (p, u))
+            scores, _ = _held_out(first, second, seed)
             inside, outside = scores[:size], scores[size:]
             found.append(mannwhitneyu(inside, outside, alternative="greater").pvalue)
         curve.append((int(size), float(np.median(found))))

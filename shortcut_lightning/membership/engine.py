@@ -80,7 +80,7 @@ class Engine:
     def measure(
         self, pictures: Sequence[Picture], scores: Mapping[str, "Score"], roles: Sequence[str]
     ) -> dict[str, dict[str, Rows]]:
-        """Score name -> role -> rows of at least these pictures.
+        """Score name -> role -> rows of at least these pictures; see also `rows`.
 
         Raises ValueError when a score needs captions and a picture has none.
         """
@@ -105,6 +105,10 @@ class Engine:
                 bar.update(len(part))
         return {n: {r: books[n, r].rows for r in roles} for n in scores}
 
+    def rows(self, name: str, role: str) -> Rows:
+        """What is known of a score on a model, after `measure`."""
+        return self._ledgers[name, role].rows
+
     def _measure_chunk(
         self,
         part: Sequence[Picture],
@@ -127,7 +131,11 @@ class Engine:
                 features = self._ask(score, probe).cpu().numpy()
                 self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
                 if not np.isfinite(features).all():
-                    bad = [part[i].name for i in np.flatnonzero(~np.isfinite(features).all(1))]
+                    bad = [
+                        p.name
+                        for p, row in zip(part, features, strict=True)
+                        if not np.isfinite(row).all()
+                    ]
                     raise ValueError(
                         f"{name} is not a finite number for {', '.join(bad[:5])} on the {role} "
                         "model; try audit.bf16: false, or check that the model's weights are whole."

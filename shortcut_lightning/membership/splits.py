@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from shortcut_lightning import draws
@@ -74,18 +76,14 @@ def split(
             f"{needed} different images; there are {len(kept)} ({len(copies)} copies left out). "
             "Give smaller parts, more images, or shadow: same."
         )
-    import torch
-
     generator = draws.generator(seed, "membership split", 0)
     order = [kept[i] for i in torch.randperm(len(kept), generator=generator).tolist()]
     if shadow == "same":
         again = torch.randperm(size, generator=generator).tolist()
         order = order[:size] + [order[i] for i in again]
-    parts, start = [], 0
-    for length in (n_members, n_nonmembers, n_members, n_nonmembers):
-        parts.append([pictures[i] for i in order[start : start + length]])
-        start += length
-    return Split(*parts, copies=copies)
+    ends = np.cumsum([n_members, n_nonmembers, n_members, n_nonmembers])
+    parts = [[pictures[i] for i in part] for part in np.split(order, ends)]
+    return Split(parts[0], parts[1], parts[2], parts[3], copies)
 
 
 def split_folder(

@@ -1,0 +1,347 @@
+"""A whole audit: models and two sets of images in, numbers, controls and one verdict out."""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from shortcut_lightning.backbones import Backbone
+from shortcut_lightning.membership import battery, controls
+from shortcut_lightning.membership.base import Rule, Score
+from shortcut_lightning.membership.blind import blind_baselines
+from shortcut_lightning.membership.clid import CLiD
+from shortcut_lightning.membership.dataset_inference import DatasetTest, dataset_test
+from shortcut_lightning.membership.engine import Engine, settings
+from shortcut_lightning.membership.evaluator import FPRS, RESAMPLES, Features, evaluate
+from shortcut_lightning.membership.loading import AuditedModel
+from shortcut_lightning.membership.pictures import Picture, read_pictures
+from shortcut_lightning.membership.result import AuditResult, Judged
+from shortcut_lightning.membership.splits import require_disjoint
+from shortcut_lightning.membership.statistics import auc, null_error
+from shortcut_lightning.membership.verdict import verdict
+
+log = logging.getLogger(__name__)
+
+
+class Sets(NamedTuple):
+    """Members and hold-outs to judge on, and to tune on."""
+
+    members: list[Picture]
+    holdouts: list[Picture]
+    shadow_members: list[Picture]
+    shadow_holdouts: list[Picture]
+
+
+class Audit:
+    """Asks whether a model was trained on the members.
+
+    With a shadow model, trained by the same recipe on images whose membership is known, everything
+    is tuned on it. Without one, half of the members and non-members is set aside for tuning and the
+    other half is judged.
+
+    Args:
+        target: The model under audit.
+        members: Folder of images with captions that it is said, or suspected, to have learned.
+        nonmembers: Folder of images of the same kind that it has surely not.
+        base: The model it was made from, or another that cannot know the members. Without it, a
+            difference between the sets cannot be told from membership.
+        shadow: A model made like the target from `shadow_members`.
+        shadow_members: Folder of the images it learned.
+        shadow_nonmembers: Folder of images it did not.
+        caption: One sentence for all images, when their captions are unknown.
+        scores: Named scores; empty for CLiD and its grey-box baselines.
+        headline: Name of the score the verdict rests on; empty for the first one.
+        blind: Look for differences between the sets that need no model.
+        caption_controls: Ask the headline score with fixed, shuffled and swapped captions.
+        fixed_caption: What the images say under the control of one caption.
+        dataset: Test the set as a whole (CDI), with its own queries.
+        permutations: Relabellings of that test.
+        fprs: Shares of false accusations that are reported.
+        resamples: Bootstrap samples.
+        seed: Of noise, resampling and splits.
+        batch_size: Most rows of one call of the denoiser; halved when a GPU's memory runs out.
+        images_per_chunk: Images held at a time.
+        bf16: Compute the denoiser in bfloat16.
+        device: "auto", "cpu", "cuda" or another of torch's names.
+    """
+
+    def __init__(
+        self,
+        target: AuditedModel,
+        members: str,
+        nonmembers: str,
+        base: AuditedModel = AuditedModel(),  # noqa: B008
+        shadow: AuditedModel = AuditedModel(),  # noqa: B008
+        shadow_members: str = "",
+        shadow_nonmembers: str = "",
+        caption: str = "",
+        scores: dict[str, Score] = {},  # noqa: B006
+        headline: str = "",
+        blind: bool = True,
+        caption_controls: bool = True,
+        fixed_caption: str = "a photo",
+        dataset: bool = True,
+        permutations: int = 499,
+        fprs: Sequence[float] = FPRS,
+        resamples: int = RESAMPLES,
+        seed: int = 0,
+        batch_size: int = 64,
+        images_per_chunk: int = 32,
+        bf16: bool = False,
+        device: str = "auto",
+    ) -> None:
+        if not target.given:
+            raise ValueError(
+                "audit.target names no model; give a diffusers folder, a run's folder, a hub id or "
+                "'pocket' (audit.target.pretrained_model_name_or_path)."
+            )
+        if shadow.given != bool(shadow_members) or shadow.given != bool(shadow_nonmembers):
+            raise ValueError(
+                "A shadow model comes with both its sets: give all of audit.shadow, "
+                "audit.shadow_members and audit.shadow_nonmembers, or none."
+            )
+        if resamples < 100:
+            raise ValueError(f"audit.resamples is {resamples}; an interval needs at least 100.")
+        self.target, self.base, self.shadow = target, base, shadow
+        self.members, self.nonmembers = members, nonmembers
+        self.shadow_members, self.shadow_nonmembers = shadow_members, shadow_nonmembers
+        self.caption = caption
+        self.scores = dict(scores) or battery.default_scores()
+        self.headline = headline or next(iter(self.scores))
+        if self.headline not in self.scores:
+            raise ValueError(
+                f"audit.headline is {self.headline!r}; the scores are {', '.join(self.scores)}."
+            )
+        self.blind, self.caption_controls, self.dataset = blind, caption_controls, dataset
+        self.fixed_caption = fixed_caption
+        self.permutations = permutations
+        self.fprs, self.resamples, self.seed = fprs, resamples, seed
+        self.batch_size, self.images_per_chunk = batch_size, images_per_chunk
+        self.bf16, self.device = bf16, device
+
+    def run(self, folder: Path) -> AuditResult:
+        """Audits and writes `report.json`, `scores.csv` and `report.html` to `folder`.
+
+        A killed audit run again in the same folder goes on where it stopped.
+
+        Raises ValueError for anything a user can repair.
+        """
+        from shortcut_lightning.membership.audit_page import write_page
+
+        folder.mkdir(parents=True, exist_ok=True)
+        models = self._load()
+        result = self.judge(models, folder)
+        facts = {**asdict(result.summary()), "settings": settings(self)}
+        (folder / "report.json").write_text(json.dumps(_plain(facts), indent=1) + "\n")
+        result.write_csv(folder / "scores.csv")
+        write_page(result, folder / "report.html")
+        log.info("%s", result.verdict.text)
+        return result
+
+    def judge(self, models: dict[str, Backbone], folder: Path | None = None) -> AuditResult:
+        """The audit of models by role ("target", and if there are any "base" and "shadow").
+
+        With a folder, measured features are kept in `features/` below it.
+        """
+        started = time.perf_counter()
+        sets, warnings = self._read(models["target"].resolution)
+        # The base comes last: it decides about words for all (see Engine.anchor).
+        order = [role for role in ("target", "shadow", "base") if role in models]
+        engine = Engine(
+            {role: models[role] for role in order},
+            folder=folder / "features" if folder else None,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            images_per_chunk=self.images_per_chunk,
+            bf16=self.bf16,
+        )
+        tuning = "shadow" if "shadow" in models else "target"
+        tuned_on = "the shadow model" if tuning == "shadow" else "a separate half of the images"
+        self._measure(engine, sets, tuning)
+        judged = {n: self._judge_score(n, s, engine, sets, tuning) for n, s in self.scores.items()}
+        head = judged[self.headline]
+        blind = blind_baselines(sets.members, sets.holdouts, self.seed) if self.blind else []
+        if not self.blind:
+            warnings.append("Baselines without a model were turned off (audit.blind).")
+        if "base" not in models:
+            warnings.append(
+                "No base model (audit.base): whether a model that cannot know the members tells "
+                "them apart as well was not checked."
+            )
+        if tuning == "target":
+            warnings.append(
+                "No shadow model (audit.shadow): half of the images was used for tuning and is "
+                "not judged; thresholds come from the audited model itself."
+            )
+        warnings += [f"{self.headline}: {note}" for note in head.plain.notes]
+        return AuditResult(
+            verdict=verdict(self.headline, head.plain, head.base, blind, tuned_on),
+            headline=self.headline,
+            tuned_on=tuned_on,
+            judged=judged,
+            blind=blind,
+            captions=self._caption_controls(engine, sets, head.rule),
+            dataset=self._dataset_test(engine, sets),
+            members=sets.members,
+            holdouts=sets.holdouts,
+            warnings=warnings,
+            seconds={**engine.seconds, "in all": time.perf_counter() - started},
+        )
+
+    def _load(self) -> dict[str, Backbone]:
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        given = {"target": self.target, "shadow": self.shadow, "base": self.base}
+        models = {role: each.load().to(device) for role, each in given.items() if each.given}
+        sizes = {role: model.resolution for role, model in models.items()}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(
+                f"The models work at different resolutions ({sizes}); target, shadow and base "
+                "must be of one family (audit.target, audit.shadow, audit.base)."
+            )
+        return models
+
+    def _read(self, resolution: int) -> tuple[Sets, list[str]]:
+        warnings: list[str] = []
+        read: dict[str, list[Picture]] = {}
+        for key in ("members", "nonmembers", "shadow_members", "shadow_nonmembers"):
+            if source := getattr(self, key):
+                pictures, complaints = read_pictures(Path(source), key, resolution, self.caption)
+                read[key] = list({each.key: each for each in pictures}.values())
+                warnings += complaints
+                if len(read[key]) < len(pictures):
+                    twice = len(pictures) - len(read[key])
+                    warnings.append(f"{twice} exact copies within audit.{key} were left out.")
+        what = "audit.members and audit.nonmembers"
+        warnings += require_disjoint(read["members"], read["nonmembers"], what)
+        if "shadow_members" in read:
+            inside, outside = read["shadow_members"], read["shadow_nonmembers"]
+            what = "audit.shadow_members and audit.shadow_nonmembers"
+            warnings += require_disjoint(inside, outside, what)
+            return Sets(read["members"], read["nonmembers"], inside, outside), warnings
+        rng = np.random.default_rng(self.seed)
+        halves = []
+        for key in ("members", "nonmembers"):
+            order = rng.permutation(len(read[key]))
+            middle = len(order) // 2
+            halves.append(
+                [[read[key][i] for i in part] for part in (order[middle:], order[:middle])]
+            )
+        return Sets(halves[0][0], halves[1][0], halves[0][1], halves[1][1]), warnings
+
+    def _measure(self, engine: Engine, sets: Sets, tuning: str) -> None:
+        """Every image once, in front of all models that need it."""
+        needed: dict[str, tuple[Picture, set[str]]] = {}
+        base = {"base"} & set(engine.models)
+        for pictures, role in (
+            (sets.members + sets.holdouts, "target"),
+            (sets.shadow_members + sets.shadow_holdouts, tuning),
+        ):
+            for each in pictures:
+                needed.setdefault(each.row, (each, set()))[1].update({role} | base)
+        groups: dict[tuple[str, ...], list[Picture]] = {}
+        for picture, roles in needed.values():
+            groups.setdefault(tuple(r for r in engine.models if r in roles), []).append(picture)
+        for who, pictures in groups.items():
+            engine.measure(pictures, self.scores, who)
+
+    def _judge_score(
+        self, name: str, score: Score, engine: Engine, sets: Sets, tuning: str
+    ) -> Judged:
+        def features(role: str, members: list[Picture], holdouts: list[Picture]) -> Features:
+            rows = engine.rows(name, role)
+            return Features(*(np.stack([rows[p.row] for p in s]) for s in (members, holdouts)))
+
+        def fit(members: np.ndarray, holdouts: np.ndarray) -> Rule:
+            return score.fit(members, holdouts, self.seed)
+
+        judged, tuned = sets[:2], sets[2:]
+        target, shadow = features("target", *judged), features(tuning, *tuned)
+        rule = fit(*shadow)
+        options = {
+            "fprs": self.fprs,
+            "resamples": self.resamples,
+            "seed": self.seed,
+            "refit": score.refits_in_bootstrap,
+        }
+        plain = evaluate(fit, shadow, target, **options)  # type: ignore[arg-type]
+        base = calibrated = None
+        if "base" in engine.models:
+            unknowing = features("base", *judged)
+            base = controls.gate(unknowing.scored(rule))
+            if not _holds_shapes(score):
+                shift = shadow.minus(features("base", *tuned)), target.minus(unknowing)
+                calibrated = evaluate(fit, *shift, **options)  # type: ignore[arg-type]
+        return Judged(score, rule, target.scored(rule), plain, calibrated, base)
+
+    def _caption_controls(
+        self, engine: Engine, sets: Sets, rule: Rule
+    ) -> list[controls.CaptionControl]:
+        score = self.scores[self.headline]
+        if not self.caption_controls:
+            return []
+        changed = controls.other_captions(
+            sets.members, sets.holdouts, self.fixed_caption, self.seed
+        )
+        found = []
+        for name, (members, holdouts) in changed.items():
+            engine.measure([*members, *holdouts], {self.headline: score}, ["target"])
+            rows = engine.rows(self.headline, "target")
+            sample = Features(
+                *(rule(np.stack([rows[p.row] for p in s])) for s in (members, holdouts))
+            )
+            error = null_error(len(members), len(holdouts))
+            meaning = controls.CAPTION_CONTROLS[name]
+            found.append(controls.CaptionControl(name, meaning, auc(*sample), error))
+        return found
+
+    def _dataset_test(self, engine: Engine, sets: Sets) -> dict[str, DatasetTest]:
+        """The test with CDI's features, and with CLiD's columns added where they were measured."""
+        if not self.dataset or min(len(sets.members), len(sets.holdouts)) < 10:
+            return {}
+
+        def table(names: Sequence[str], pictures: Sequence[Picture]) -> np.ndarray:
+            rows = [engine.rows(name, "target") for name in names]
+            return np.stack([np.concatenate([each[p.row] for each in rows]) for p in pictures])
+
+        own = battery.dataset_scores()
+        engine.measure([*sets.members, *sets.holdouts], own, ["target"])
+        clid = next((n for n, s in self.scores.items() if isinstance(s, CLiD)), None)
+        choices = {"CDI": [*own]} | ({"CDI with CLiD": [*own, clid]} if clid else {})
+        return {
+            title: dataset_test(
+                table(names, sets.members),
+                table(names, sets.holdouts),
+                permutations=self.permutations,
+                seed=self.seed,
+            )
+            for title, names in choices.items()
+        }
+
+
+def _holds_shapes(score: Score) -> bool:
+    """Features that are maps with their sizes in front: differences of those mean nothing."""
+    from shortcut_lightning.membership.pfami import PFAMINN
+    from shortcut_lightning.membership.secmi import SecMINNs
+
+    return isinstance(score, PFAMINN | SecMINNs)
+
+
+def _plain(value: object) -> object:
+    """JSON has no NaN: it becomes null. Arrays become lists, other objects their fields."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,115 @@
+"""What an audit found."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from shortcut_lightning.membership.base import Rule, Score
+from shortcut_lightning.membership.blind import Blind
+from shortcut_lightning.membership.controls import CaptionControl, Gate
+from shortcut_lightning.membership.dataset_inference import DatasetTest
+from shortcut_lightning.membership.evaluator import Evaluation, Features
+from shortcut_lightning.membership.pictures import Picture
+from shortcut_lightning.membership.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One score: the rule as tuned, every image's score on the target, and what they are worth."""
+
+    score: Score
+    rule: Rule
+    scores: Features  # (N,) members, (M,) hold-outs
+    plain: Evaluation
+    calibrated: Evaluation | None  # the same for target minus base
+    base: Gate | None  # on a model that cannot know
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The result as plain data, for `report.json`."""
+
+    verdict: dict[str, str]
+    headline: str
+    tuned_on: str
+    scores: dict[str, dict[str, Any]]
+    blind: list[dict[str, Any]]
+    captions: list[dict[str, Any]]
+    dataset: dict[str, Any]
+    warnings: list[str]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """Everything of an audit, for its files and its page."""
+
+    verdict: Verdict
+    headline: str
+    tuned_on: str
+    judged: dict[str, Judged]
+    blind: list[Blind]
+    captions: list[CaptionControl]
+    dataset: dict[str, DatasetTest]
+    members: Sequence[Picture]
+    holdouts: Sequence[Picture]
+    warnings: list[str]
+    seconds: dict[str, float]
+
+    def summary(self) -> Summary:
+        """As plain data; the curves and single images are left to other files."""
+        return Summary(
+            verdict=self.verdict._asdict(),
+            headline=self.headline,
+            tuned_on=self.tuned_on,
+            scores={name: _score(each) for name, each in self.judged.items()},
+            blind=[{**each._asdict(), "tells": each.tells} for each in self.blind],
+            captions=[each._asdict() for each in self.captions],
+            dataset={title: _fields(test) for title, test in self.dataset.items()},
+            warnings=self.warnings,
+            seconds=self.seconds,
+        )
+
+    def write_csv(self, path: Path) -> None:
+        """One row per judged image: name, set, caption, every score and the headline's flag."""
+        head = self.judged[self.headline]
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["name", "set", "caption", "flagged", *self.judged])
+            for place, (name, pictures) in enumerate(
+                (("member", self.members), ("non-member", self.holdouts))
+            ):
+                for row, picture in enumerate(pictures):
+                    values = [each.scores[place][row] for each in self.judged.values()]
+                    flagged = int(head.scores[place][row] > head.plain.tau)
+                    writer.writerow(
+                        [picture.name, name, picture.caption, flagged]
+                        + [f"{value:.6g}" for value in values]
+                    )
+
+
+def _score(judged: Judged) -> dict[str, Any]:
+    return {
+        "access": judged.score.access,
+        "queries": judged.score.queries,
+        "target": _fields(judged.plain),
+        "target_minus_base": _fields(judged.calibrated) if judged.calibrated else None,
+        "base": {**judged.base._asdict(), "passed": judged.base.passed} if judged.base else None,
+    }
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """A dataclass as a dictionary, named tuples inside by their names."""
+    return {key: _named(item) for key, item in asdict(value).items()}
+
+
+def _named(value: Any) -> Any:
+    if hasattr(value, "_asdict"):
+        return {key: _named(item) for key, item in value._asdict().items()}
+    if isinstance(value, list):
+        return [_named(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _named(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,110 @@
+"""The audit in plain words, and never more than the numbers allow."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from shortcut_lightning.membership.blind import Blind
+from shortcut_lightning.membership.controls import Gate
+from shortcut_lightning.membership.evaluator import Evaluation, Rate
+from shortcut_lightning.membership.statistics import Interval, null_error
+
+
+class Verdict(NamedTuple):
+    """`kind` is "void", "told apart", "told apart, unchecked", "reversed" or "nothing found"."""
+
+    kind: str
+    text: str
+
+
+def verdict(
+    name: str,
+    found: Evaluation,
+    base: Gate | None,
+    blind: Sequence[Blind],
+    tuned_on: str,
+) -> Verdict:
+    """From the headline score `name`, its control on the base model, and the blind baselines.
+
+    `tuned_on` says where thresholds come from, for example "the shadow model".
+    """
+    reasons = []
+    if base and not base.passed:
+        reasons.append(
+            f"a model that never saw the members tells them apart as well (AUC {base.auc:.3f}, "
+            f"where chance alone stays within {0.5 - 3 * base.error:.3f} and "
+            f"{0.5 + 3 * base.error:.3f})"
+        )
+    reasons += [
+        f"{each.name} alone, without any model, tell them apart (AUC {each.auc:.3f})"
+        for each in blind
+        if each.tells
+    ]
+    if reasons:
+        return Verdict(
+            "void",
+            f"This audit is void: {'; and '.join(reasons)}. The two sets differ by more than "
+            "membership, so no difference can be put down to training. Draw members and "
+            "non-members at random from one collection.",
+        )
+    if found.auc.low > 0.5:
+        return _told_apart(name, found, base, tuned_on)
+    if found.auc.high < 0.5:
+        return Verdict(
+            "reversed",
+            f"{name} takes the non-members for members (AUC {_interval(found.auc)}). Membership "
+            "cannot cause this; check that the sets were not exchanged and that the shadow model "
+            "was trained as the target was.",
+        )
+    smallest = 0.5 + 2.8 * null_error(found.n_members, found.n_holdouts)
+    return Verdict(
+        "nothing found",
+        f"{name} finds no difference between the {found.n_members} given members and the "
+        f"{found.n_holdouts} non-members (AUC {_interval(found.auc)}). With so many images it "
+        f"would mostly have found an AUC of {min(smallest, 1.0):.2f} or more. This does not show "
+        "that the images were not used: a weaker trace, or another attack, is not excluded.",
+    )
+
+
+def _told_apart(name: str, found: Evaluation, base: Gate | None, tuned_on: str) -> Verdict:
+    rate = _best_supported(found.rates)
+    if rate:
+        accused, caught = rate.realised_fpr, rate.realised_tpr
+        where = f"set on {tuned_on} for {rate.fpr:.1%} false accusations"
+    else:
+        accused, caught, where = found.realised_fpr, found.realised_tpr, f"set on {tuned_on}"
+    text = (
+        f"The model treats the {found.n_members} given members differently from the "
+        f"{found.n_holdouts} non-members: {name} has AUC {_interval(found.auc)}. A threshold "
+        f"{where} flags {_percent(caught)} of the members and {_percent(accused)} of the "
+        "non-members. "
+    )
+    if accused.high <= 0.05 and caught.low > 2 * accused.high:
+        text += (
+            "A flag on a single image drawn like these is evidence with that rate of error; an "
+            "image without a flag is not cleared."
+        )
+    else:
+        text += "This is a statement about the set; it does not settle the case of any single one."
+    if base is None:
+        text += (
+            " No model that cannot know the members was given (audit.base), so a difference "
+            "between the sets that has nothing to do with training is not excluded."
+        )
+    return Verdict("told apart" if base else "told apart, unchecked", text)
+
+
+def _best_supported(rates: Sequence[Rate]) -> Rate | None:
+    """The strictest share with enough hold-outs behind it, else the loosest with a few."""
+    enough = [each for each in rates if each.support == "enough"]
+    few = [each for each in rates if each.support == "few"]
+    if enough:
+        return min(enough, key=lambda each: each.fpr)
+    return max(few, key=lambda each: each.fpr) if few else None
+
+
+def _interval(value: Interval) -> str:
+    return f"{value.value:.3f}, 95 % interval {value.low:.3f} to {value.high:.3f}"
+
+
+def _percent(value: Interval) -> str:
+    return f"{value.value:.1%} ({value.low:.1%} to {value.high:.1%})"

@@ -1,0 +1,273 @@
+"""A whole audit on small random models: pytest tests/membership/test_audit.py"""
+
+import csv
+import json
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from shortcut_lightning import draws
+from shortcut_lightning.backbones import Backbone
+from shortcut_lightning.membership import CLiDThreshold, Loss, MonteCarlo, NullOnly
+from shortcut_lightning.membership.audit import Audit
+from shortcut_lightning.membership.blind import Blind
+from shortcut_lightning.membership.controls import Gate, other_captions
+from shortcut_lightning.membership.evaluator import Features, evaluate
+from shortcut_lightning.membership.loading import AuditedModel
+from shortcut_lightning.membership.pictures import Picture, picture, read_pictures
+from shortcut_lightning.membership.splits import split
+from shortcut_lightning.membership.verdict import verdict
+from shortcut_lightning.pocket import world
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of 12 images each, drawn at random from one collection."""
+    found = [world.draw(9, i) for i in range(48)]
+    album = [
+        picture(f"{i:02d}.png", d.caption, torch.from_numpy(d.image).permute(2, 0, 1) / 255, 32)
+        for i, d in enumerate(found)
+    ]
+    folder = tmp_path_factory.mktemp("sets")
+    split(album, 12, 12, seed=1).write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(epsilon_model: Backbone, sets: Path) -> dict[str, Backbone]:
+    """The random model as base; target and shadow have learned their members by heart."""
+    return {
+        "target": learned(epsilon_model, sets / "members"),
+        "shadow": learned(epsilon_model, sets / "shadow_members"),
+        "base": epsilon_model,
+    }
+
+
+def learned(base: Backbone, folder: Path) -> Backbone:
+    """A copy that has seen the members' own noise around t = 450 (the smallest over-training that
+    every score can see)."""
+    model = deepcopy(base)
+    pictures, _ = read_pictures(folder, "members", 32)
+    images = torch.stack([each.pixels() for each in pictures])
+    keys = torch.tensor([each.key for each in pictures])
+    with torch.no_grad():
+        latents = model.encode(images).mean
+        text = model.embed([each.caption for each in pictures])
+    noise = draws.normal(latents.shape[1:], 0, "membership noise t450 #0", keys)
+    steps = torch.full((len(images),), 450)
+    noisy = model.add_noise(latents, noise, steps)
+    optimizer = torch.optim.Adam(model.denoiser.parameters(), lr=3e-3)
+    for _ in range(25):
+        loss = functional.mse_loss(model.predict(noisy, steps, text), noise)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval().requires_grad_(False)
+
+
+def an_audit(sets: Path, **changes: object) -> Audit:
+    settings: dict[str, object] = {
+        "target": AuditedModel("unused"),
+        "members": str(sets / "members"),
+        "nonmembers": str(sets / "nonmembers"),
+        "shadow": AuditedModel("unused"),
+        "shadow_members": str(sets / "shadow_members"),
+        "shadow_nonmembers": str(sets / "shadow_nonmembers"),
+        "scores": {
+            "CLiD_th": CLiDThreshold(NullOnly(), n_t=1),
+            "Monte-Carlo": MonteCarlo(n_t=1),
+        },
+        "resamples": 100,
+        "dataset": False,
+        **changes,
+    }
+    return Audit(**settings)  # type: ignore[arg-type]
+
+
+def test_an_audit_finds_what_was_learned_and_writes_it_down(
+    sets: Path, models: dict[str, Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = an_audit(sets, dataset=True, permutations=19)
+    monkeypatch.setattr(audit, "_load", lambda: models)
+    result = audit.run(tmp_path)
+    head = result.judged["CLiD_th"]
+    assert head.plain.auc.low > 0.6
+    assert head.base is not None
+    assert head.base.passed
+    assert head.calibrated is not None
+    assert head.calibrated.auc.value > 0.6
+    assert result.verdict.kind == "told apart"
+    assert "12 given members" in result.verdict.text
+    assert "does not settle the case of any single one" in result.verdict.text
+
+    report = json.loads((tmp_path / "report.json").read_text())
+    scores = report["scores"]["CLiD_th"]
+    assert scores["queries"] == 2
+    assert scores["target"]["auc"]["value"] == head.plain.auc.value
+    # 1 % of 12 hold-outs is nobody.
+    assert scores["target"]["rates"][1]["support"] == "refused"
+    assert scores["target"]["rates"][1]["tpr_member"]["value"] is None
+    assert {each["name"] for each in report["blind"]} == {
+        "captions", "image statistics", "file metadata"
+    }  # fmt: skip
+    assert [each["name"] for each in report["captions"]] == ["fixed", "shuffled", "swapped"]
+    assert 0 < report["dataset"]["CDI with CLiD"]["p_value"] <= 1
+
+    with (tmp_path / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 24
+    assert [row["set"] for row in rows].count("member") == 12
+    flagged = [int(row["flagged"]) for row in rows if row["set"] == "member"]
+    assert np.mean(flagged) == pytest.approx(head.plain.realised_tpr.value)
+    assert float(rows[0]["Monte-Carlo"]) == pytest.approx(
+        result.judged["Monte-Carlo"].scores.members[0], rel=1e-4
+    )
+    page = (tmp_path / "report.html").read_text()
+    assert result.verdict.text.split(":")[0] in page
+    assert "<svg" in page
+    assert page.count("data:image/png") == 12
+    assert 'src="http' not in page
+
+
+def test_a_killed_audit_asks_no_image_twice(
+    sets: Path, models: dict[str, Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    measure = CLiDThreshold.measure
+
+    def counted(self, probe):  # type: ignore[no-untyped-def]
+        asked.append(len(probe))
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return measure(self, probe)
+
+    monkeypatch.setattr(CLiDThreshold, "measure", counted)
+    settings = {"images_per_chunk": 5, "caption_controls": False, "blind": False}
+    with pytest.raises(KeyboardInterrupt):
+        an_audit(sets, **settings).judge(models, tmp_path)
+    ledger = next((tmp_path / "features").glob("CLiD_th-target-*.tsv"))
+    done = len(ledger.read_text().splitlines())
+    assert done == 10  # two models for each of two chunks, less the one that was killed
+    with ledger.open("a") as file:
+        file.write("0123-cut off in the mid")
+    first_part = list(asked)
+    resumed = an_audit(sets, **settings).judge(models, tmp_path)
+    rows_in_all = 2 * 24 * 2  # target and shadow sets, each on its model and on the base
+    assert sum(first_part[:3]) + sum(asked[len(first_part) :]) <= rows_in_all + 5
+    whole = an_audit(sets, **settings).judge(models)
+    for name in whole.judged:
+        np.testing.assert_allclose(
+            np.concatenate(resumed.judged[name].scores),
+            np.concatenate(whole.judged[name].scores),
+            rtol=1e-4,
+            atol=1e-4,
+        )
+    asked.clear()
+    an_audit(sets, **settings).judge(models, tmp_path)
+    assert not asked
+
+
+def test_without_a_shadow_half_is_set_aside(sets: Path, models: dict[str, Backbone]) -> None:
+    audit = an_audit(
+        sets, shadow=AuditedModel(), shadow_members="", shadow_nonmembers="", blind=False,
+        caption_controls=False,
+    )  # fmt: skip
+    result = audit.judge({"target": models["target"]})
+    assert len(result.members) == len(result.holdouts) == 6
+    assert result.judged["CLiD_th"].base is None
+    assert any("No base model" in each for each in result.warnings)
+    assert any("half of the images" in each for each in result.warnings)
+
+
+def test_captions_change_places() -> None:
+    def those(words: str) -> list[Picture]:
+        return [Picture(w, w, i, torch.zeros(3, 8, 8), 8) for i, w in enumerate(words)]
+
+    changed = other_captions(those("abcd"), those("xyz"), "one", 0)
+    captions = {
+        name: [[each.caption for each in part] for part in parts] for name, parts in changed.items()
+    }
+    assert captions["fixed"] == [["one"] * 4, ["one"] * 3]
+    assert sorted(captions["shuffled"][0]) == list("abcd")
+    assert all(a != b for a, b in zip(captions["shuffled"][0], "abcd", strict=True))
+    assert set(captions["swapped"][0]) == set("xyz")
+    assert set(captions["swapped"][1]) < set("abcd")
+    assert other_captions(those("aa"), those("a"), "one", 0) == {}
+
+
+@pytest.mark.parametrize(
+    ("shift", "gate", "blind", "kind"),
+    [
+        (1.5, Gate(0.52, 0.05), [], "told apart"),
+        (1.5, None, [], "told apart, unchecked"),
+        (1.5, Gate(0.90, 0.05), [], "void"),
+        (1.5, Gate(0.52, 0.05), [Blind("captions", 0.9, 0.05)], "void"),
+        (0.0, Gate(0.52, 0.05), [], "nothing found"),
+        (-1.5, Gate(0.52, 0.05), [], "reversed"),
+    ],
+)
+def test_the_verdict_says_what_the_numbers_allow(
+    shift: float, gate: Gate | None, blind: list[Blind], kind: str
+) -> None:
+    rng = np.random.default_rng(1)
+    target = Features(rng.normal(shift, 1, (60, 1)), rng.normal(0, 1, (60, 1)))
+    found = evaluate(lambda *_: lambda f: f[:, 0], target, target, resamples=100)
+    said = verdict("Loss", found, gate, blind, "the shadow model")
+    assert said.kind == kind
+    if kind == "nothing found":
+        assert "does not show that the images were not used" in said.text
+        assert "AUC of 0.65 or more" in said.text
+    if kind == "told apart, unchecked":
+        assert "audit.base" in said.text
+
+
+def test_a_single_image_is_only_accused_at_a_known_small_error() -> None:
+    rng = np.random.default_rng(2)
+    target = Features(rng.normal(6, 1, (1500, 1)), rng.normal(0, 1, (1500, 1)))
+    found = evaluate(lambda *_: lambda f: f[:, 0], target, target, resamples=100, fprs=[0.01])
+    said = verdict("Loss", found, Gate(0.5, 0.01), [], "the shadow model")
+    assert "A flag on a single image drawn like these is evidence" in said.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target": AuditedModel()}, r"audit\.target names no model"),
+        ({"shadow_members": ""}, r"comes with both its sets"),
+        ({"headline": "CLID"}, r"audit\.headline is 'CLID'; the scores are CLiD_th"),
+        ({"resamples": 5}, r"audit\.resamples is 5"),
+    ],
+)
+def test_wrong_settings_are_named(sets: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        an_audit(sets, **changes)
+
+
+def test_wrong_folders_are_named(sets: Path, models: dict[str, Backbone], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"12 images are in both audit\.members and"):
+        an_audit(sets, nonmembers=str(sets / "members")).judge(models)
+    with pytest.raises(ValueError, match=r"audit\.nonmembers\), which does not exist"):
+        an_audit(sets, nonmembers=str(tmp_path / "none")).judge(models)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"No images.*audit\.members"):
+        an_audit(sets, members=str(tmp_path / "empty")).judge(models)
+
+
+def test_a_score_that_needs_captions_says_so(models: dict[str, Backbone]) -> None:
+    images = torch.zeros(2, 3, 32, 32)
+    with pytest.raises(ValueError, match=r"needs a caption for every image; 1 of 2 have none"):
+        CLiDThreshold()(images, ["a photo", ""], models["base"])
+    assert Loss()(images, ["a photo", ""], models["base"]).shape == (2, 1)
+
+
+def test_a_model_of_unknown_kind_is_refused(epsilon_model: Backbone) -> None:
+    strange = deepcopy(epsilon_model)
+    strange.prediction_type = "sample"
+    with pytest.raises(ValueError, match="predicts 'sample'; membership scores need one of"):
+        Loss()(torch.zeros(1, 3, 32, 32), [""], strange)
+    with pytest.raises(ValueError, match="Timestep 1000 was asked for; this model has 0 to 999"):
+        Loss(1000)(torch.zeros(1, 3, 32, 32), [""], epsilon_model)
