@@ -96,7 +96,6 @@ class AutoencoderTraining(pl.LightningModule):
             self.hparams["learning_rate"],
             (0.9, 0.99),
             weight_decay=1e-4,
-            fused=True,
         )
         schedule = warm_flat_fall(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -43,7 +43,7 @@ class MeasureTraining(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
-            self.parameters(), self.hparams["learning_rate"], weight_decay=0.02, fused=True
+            self.parameters(), self.hparams["learning_rate"], weight_decay=0.02
         )
         schedule = warm_flat_fall(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
