@@ -87,7 +87,7 @@ class StableDiffusion(Backbone):
         return Conditioning(self.text_encoder(tokens.input_ids.to(self.alphas.device))[0])
 
     def count_tokens(self, text: str) -> int:
-        return len(self.tokenizer(text, add_special_tokens=False).input_ids)
+        return len(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
     def alphas_cumprod(self) -> Tensor:
         return self.alphas

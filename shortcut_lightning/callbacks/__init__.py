@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shortcut_lightning.callbacks.concept_ratio import ConceptRatio
     from shortcut_lightning.callbacks.ema import EMA
     from shortcut_lightning.callbacks.evaluation import Evaluation, EvaluationCallback
     from shortcut_lightning.callbacks.export import Export
@@ -13,10 +14,12 @@ if TYPE_CHECKING:
     from shortcut_lightning.callbacks.sample_grid import SampleGrid
     from shortcut_lightning.callbacks.save_images import SaveImages
     from shortcut_lightning.callbacks.throughput import Throughput
+    from shortcut_lightning.callbacks.token_probe import TokenProbe
 
 __all__ = [
     "EMA",
     "ClipAlignment",
+    "ConceptRatio",
     "Evaluation",
     "EvaluationCallback",
     "Export",
@@ -26,12 +29,14 @@ __all__ = [
     "SampleGrid",
     "SaveImages",
     "Throughput",
+    "TokenProbe",
 ]
 
 _FILES = {
     "EMA": "ema",
     "Export": "export",
     "ClipAlignment": "measures",
+    "ConceptRatio": "concept_ratio",
     "FrechetDistance": "measures",
     "IdentityMatch": "measures",
     "Evaluation": "evaluation",
@@ -40,6 +45,7 @@ _FILES = {
     "SampleGrid": "sample_grid",
     "SaveImages": "save_images",
     "Throughput": "throughput",
+    "TokenProbe": "token_probe",
 }
 
 

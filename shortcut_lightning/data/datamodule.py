@@ -311,7 +311,7 @@ class PersonalizationDataModule(LightningDataModule):
             self.captioner.instance(example.prompt, boxes)
         for what, count in sorted(self.captioner.usage.items()):
             if count:
-                log.info("Captions of %d images: %s %d times", len(self.boxes), what, count)
+                log.warning("Captions of %d images: %s %d times", len(self.boxes), what, count)
 
     def _concepts(self) -> training.Concepts | None:
         if self.captioner is None:
