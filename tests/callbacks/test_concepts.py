@@ -1,0 +1,174 @@
+"""Counting concepts in an evaluation: python -m pytest tests/callbacks/test_concepts.py"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_run import SmallData, SmallModule
+from torch import Tensor
+
+from shortcut_lightning.batch import ConceptBox, Example
+from shortcut_lightning.callbacks import ConceptRatio, TokenProbe
+from shortcut_lightning.callbacks.samples import Samples
+from shortcut_lightning.concepts import Captioner, Detector, Erasing
+from shortcut_lightning.metrics import ImageEncoder
+from shortcut_lightning.prompts import Prompts
+
+
+class White(Detector):
+    """Finds quadrants that are white."""
+
+    def __init__(self, label: str = "white") -> None:
+        self.label = label
+
+    def detect(self, images: Tensor, names: Any = ()) -> list[list[ConceptBox]]:
+        found: list[list[ConceptBox]] = [[] for _ in images]
+        half = images.shape[-1] // 2
+        for number, image in enumerate(images):
+            for row in (0, 1):
+                for column in (0, 1):
+                    part = image[:, row * half : (row + 1) * half, column * half :][:, :, :half]
+                    if part.min() > 0.9:
+                        box = (column / 2, row / 2, column / 2 + 0.5, row / 2 + 0.5)
+                        found[number].append(ConceptBox(self.label, 1.0, box))
+        return found
+
+
+class Other(White):
+    """The same, of another name."""
+
+
+class Mean(ImageEncoder):
+    """Mean colour as a feature."""
+
+    name = "mean"
+    network = None
+
+    def images(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(2, 3))
+
+
+def pictures(white: int, n: int = 20) -> Tensor:
+    """The first `white` of n pictures are white in their first quadrant."""
+    images = 0.8 * torch.rand(n, 3, 8, 8, generator=torch.Generator().manual_seed(white))
+    images[:white, :, :4, :4] = 1
+    return images
+
+
+def samples(white: int, arm: str = "tuned") -> Samples:
+    images = pictures(white)
+    n = len(images)
+    texts = [["a photo"] * n, [""] * n, list(range(n)), list(range(n))]
+    return Samples(arm, images, *texts, torch.device("cpu"))  # type: ignore[arg-type]
+
+
+def references(data: SmallData, white: int) -> SmallData:
+    data.references = [Example(image, "", f"{i}") for i, image in enumerate(pictures(white))]
+    return data
+
+
+def test_ratio_floor_and_their_product_with_the_distance() -> None:
+    callback = ConceptRatio(White(), Mean())
+    found = callback.measure(samples(5), references(SmallData(), 1))
+    assert found["concept_ratio"].value == 0.25
+    assert found["concept_ratio_floor"].value == 0.05
+    assert set(found) == {"concept_ratio", "concept_ratio_floor", "f_star_r_mean"}
+    assert found["f_star_r_mean"].value > 0
+    assert callback.warnings() == []
+    none = callback.measure(samples(0), references(SmallData(), 0))
+    assert none["f_star_r_mean"].value == 0
+    base = callback.measure(samples(5, "base"), references(SmallData(), 1))
+    assert "concept_ratio_floor" not in base
+
+
+def test_without_clean_references_there_is_no_floor() -> None:
+    data = SmallData()
+    data.references = data.given
+    callback = ConceptRatio(White(), Mean())
+    assert set(callback.measure(samples(5), data)) == {"concept_ratio"}
+    assert "floor" in callback.warnings()[0]
+
+
+def test_the_trainings_own_detector_is_warned_of() -> None:
+    data: Any = references(SmallData(), 0)
+    data.detector = White()
+    callback = ConceptRatio(White(), Mean())
+    callback.measure(samples(5), data)
+    assert "Use another detector" in callback.warnings()[0]
+    data.detector = Other()
+    callback.measure(samples(5), data)
+    assert callback.warnings() == []
+
+
+def test_the_report_shows_what_was_found_where(tmp_path: Path) -> None:
+    data: Any = references(SmallData(), 0)
+    data.boxes = [[ConceptBox("white", 1.0, (0, 0, 0.5, 0.5))], [], [], [], [], []]
+    callback = ConceptRatio(White(), Mean(), grid_size=2)
+    arms = {arm: samples(5, arm) for arm in ("tuned", "base")}
+    for arm in arms.values():
+        callback.measure(arm, data)
+
+    class Run:
+        datamodule = data
+
+    trainer: Any = Run()
+    training, tuned, base = callback.show(arms, trainer, tmp_path)
+    assert training.lead.startswith("1 of 6 images")
+    assert (tmp_path / "concepts_in_training.png").exists()
+    assert tuned.lead.startswith("5 of 20 images, by White")
+    assert 'style="--share:0.250">25<' in tuned.html
+    assert tuned.html.count("<td") == 4
+    assert base.html.count("data:image/png") == 12
+
+
+class Obedient(SmallModule):
+    """Paints white where the prompt's words of places say."""
+
+    def sample(self, batch: Any) -> Tensor:
+        images = torch.zeros(len(batch.prompts), 3, 8, 8)
+        for image, prompt in zip(images, batch.prompts, strict=True):
+            for bin in range(4):
+                if f"<l{bin}>" in prompt:
+                    y, x = divmod(bin, 2)
+                    image[:, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4] = 1
+        return images
+
+
+class Deaf(Obedient):
+    """Always paints the same corner."""
+
+    def sample(self, batch: Any) -> Tensor:
+        return super().sample(batch._replace(prompts=["<l3>"] * len(batch.prompts)))
+
+
+@pytest.mark.parametrize(("kind", "share"), [(Obedient, 1.0), (Deaf, 0.25)])
+def test_the_probe_tells_whether_words_are_obeyed(kind: type, share: float) -> None:
+    data: Any = SmallData()
+    data.boxes = [[ConceptBox("white", 1.0, (0, 0, 0.5, 0.5))]]
+    data.eval_prompts = ["a photo of sks thing"]
+    data.captioner = Captioner(
+        Erasing(caption="geometry", grid_size=2), Prompts(""), lambda text: text.count("<"), 75
+    )
+    probe = TokenProbe(White(), seeds=(0, 1))
+    module = kind()
+
+    class Plugin:
+        def forward_context(self) -> Any:
+            return torch.no_grad()
+
+    class Run:
+        precision_plugin = Plugin()
+
+    module._trainer = Run()
+    module._fabric = None
+    probe.setup(Run(), module, "test")  # type: ignore[arg-type]
+    found = probe.measure(samples(0), data)
+    assert found["token_draws_there"].value == share
+    assert found["token_draws_there"].n == 8
+    (section,) = probe.show({}, Run(), Path())  # type: ignore[arg-type]
+    assert section.html.count("found there") == 2 * 8 * share  # as caption and as alt text
+    assert probe.measure(samples(0, "base"), data) == {}
+    data.captioner = None
+    assert probe.measure(samples(0), data) == {}
+    assert probe.show({}, Run(), Path()) == []  # type: ignore[arg-type]
