@@ -1,5 +1,7 @@
 """The caption grammar: factors to words, and the list of all words the tokenizer knows whole."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from shortcut_lightning.pocket.world import (
@@ -65,7 +67,7 @@ def describe(who: Identity, where: Scene, rng: np.random.Generator | None = None
     return sentence
 
 
-def _sentence(subject: str, who: Identity, where: Scene, keep) -> str:
+def _sentence(subject: str, who: Identity, where: Scene, keep: Callable[[], bool]) -> str:
     """`subject` with the attributes that `keep()` lets through, always in the same order."""
     having, wearing, rest = [], [], []
     if keep():

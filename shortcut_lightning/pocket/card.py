@@ -60,7 +60,7 @@ def autoencoder(vae: Any, images: Tensor) -> Figure:
 def reconstruct(vae: Any, images: Tensor) -> Tensor:
     """Images (N, 3, H, W) in [0, 1] through the autoencoder's mean and back."""
     latents = vae.encode(images * 2 - 1).latent_dist.mode()
-    return (vae.decode(latents).sample / 2 + 0.5).clamp(0, 1)  # type: ignore[no-any-return]
+    return (vae.decode(latents).sample / 2 + 0.5).clamp(0, 1)
 
 
 def sample(pipe: "StableDiffusionPipeline", prompts: list[str], seed: int = 0) -> Tensor:
@@ -150,7 +150,8 @@ def _other(words: tuple[str, ...], word: str) -> str:
 def _identity(field: str, words: tuple[str, ...]) -> Callable[[world.Drawing], str]:
     def change(person: world.Drawing) -> str:
         word = _other(words, getattr(person.identity, field))
-        return describe(replace(person.identity, **{field: word}), person.scene)
+        changes: dict[str, Any] = {field: word}
+        return describe(replace(person.identity, **changes), person.scene)
 
     return change
 
@@ -158,7 +159,8 @@ def _identity(field: str, words: tuple[str, ...]) -> Callable[[world.Drawing], s
 def _scene(field: str, words: tuple[str, ...]) -> Callable[[world.Drawing], str]:
     def change(person: world.Drawing) -> str:
         word = _other(words, getattr(person.scene, field))
-        return describe(person.identity, replace(person.scene, **{field: word}))
+        changes: dict[str, Any] = {field: word}
+        return describe(person.identity, replace(person.scene, **changes))
 
     return change
 
@@ -255,7 +257,7 @@ class PocketCard(pl.LightningModule):
         captions = [pictures.caption(index) for index in indices.tolist()]
         started = time.perf_counter()
         sample(pipe, ["a photo of a person"] * 16)
-        figures = {
+        figures: Figure = {
             "seconds_for_16_samples_of_25_steps": time.perf_counter() - started,
             "threads": torch.get_num_threads(),
             "autoencoder": autoencoder(pipe.vae, images[some]),

@@ -64,7 +64,7 @@ class MeasureTraining(pl.LightningModule):
         if self._decoder:
             half = images[::2] * 2 - 1
             with torch.no_grad():
-                decoded = self._decoder[0](half).sample / 2 + 0.5  # type: ignore[operator]
+                decoded = self._decoder[0](half).sample / 2 + 0.5
             images = images.clone()
             images[::2] = decoded.to(images.dtype)
         if torch.rand(()) < 0.5:

@@ -140,7 +140,7 @@ def load_clip(folder: Path = WEIGHTS / "clip") -> "CLIPModel":
     from transformers import CLIPModel
 
     model = CLIPModel.from_pretrained(folder, dtype=torch.float32)
-    return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
+    return model.eval().requires_grad_(False)
 
 
 def save(network: nn.Module, folder: Path) -> None:

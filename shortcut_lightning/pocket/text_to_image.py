@@ -28,7 +28,7 @@ class CaptionTraining(pl.LightningModule):
         encoded = self.tokenizer(
             captions, padding="max_length", truncation=True, return_tensors="pt"
         )
-        return encoded.input_ids.to(self.device)  # type: ignore[no-any-return]
+        return encoded.input_ids.to(self.device)
 
     def varied(self, indices: Tensor) -> list[str]:
         """A varied caption of each training picture, another one at every step."""

@@ -109,7 +109,6 @@ def identity(seed: int) -> Identity:
     """The person with this number; the same number is the same person on every machine."""
     rng = generator(seed, 0x1D)
     woman = bool(rng.random() < 0.5)
-    shift = lambda width: tuple(int(v) for v in rng.integers(-width, width + 1, 3))  # noqa: E731
     irises = (
         (40, 90, 200),
         (40, 150, 70),
@@ -151,8 +150,8 @@ def identity(seed: int) -> Identity:
         volume=float(rng.uniform(0.02, 0.085)),
         fringe=float(rng.uniform(-0.75, -0.4)),
         parting=float(rng.uniform(-0.8, 0.8)),
-        skin_shift=shift(14),
-        hair_shift=shift(18),
+        skin_shift=_offset(rng, 14),
+        hair_shift=_offset(rng, 18),
     )
 
 
@@ -231,6 +230,11 @@ def write_subject(seed: int, folder: Path, instances: int = 4, references: int =
 
 def _pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
     return words[rng.integers(len(words))]
+
+
+def _offset(rng: np.random.Generator, most: int) -> tuple[int, int, int]:
+    red, green, blue = rng.integers(-most, most + 1, 3).tolist()
+    return red, green, blue
 
 
 def seed_of(*key: int) -> int:
