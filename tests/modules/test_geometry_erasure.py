@@ -153,3 +153,65 @@ def test_positions_against_their_formula() -> None:
 def test_impossible_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GeometryErasure(**options)
+
+
+def test_codes_are_found_said_and_learned(small_sd: Path, tmp_path: Path) -> None:
+    """The whole way: pasted codes, found, said in captions, a falling loss, saved words."""
+    pytest.importorskip("cv2")
+    from shortcut_lightning.callbacks import Export
+    from shortcut_lightning.concepts import Erasing, QRCodeDetector
+    from shortcut_lightning.concepts.generators import QRCode
+    from shortcut_lightning.data import PersonalizationDataModule
+    from shortcut_lightning.data.implicit_concepts import write_implicit_concepts
+
+    codes = QRCode(edge=(0.45, 0.5), versions=(1, 1), share=0.75)
+    write_implicit_concepts(str(tmp_path / "set"), codes, count=8, references=2, resolution=64)
+    data = PersonalizationDataModule(
+        str(tmp_path / "set/train"),
+        "a photo of sks dog",
+        use_captions=True,
+        reference_data_dir=str(tmp_path / "set/reference"),
+        resolution=64,
+        random_flip=True,
+        detector=QRCodeDetector(),
+        erasing=Erasing(caption="geometry", grid_size=4, alpha=5.0, negative="name+all"),
+        train_batch_size=4,
+        images_per_prompt=1,
+    )
+    torch.manual_seed(0)
+    module = GeometryErasure(
+        grid_size=4,
+        pretrained_model_name_or_path=str(small_sd),
+        learning_rate=3e-3,
+        token_lr=1e-2,
+        num_inference_steps=1,
+    )
+    losses = []
+
+    class Losses(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
+            losses.append(float(outputs["loss"]))
+
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, *_: Any) -> None:
+            assert batch.loss_weights.mean(dim=(1, 2, 3)).tolist() == pytest.approx([1.0] * 4)
+            for prompt, weights in zip(batch.prompts, batch.loss_weights, strict=True):
+                assert ("QR code<l" in prompt) == bool(weights.std() > 0)
+
+    trainer = pl.Trainer(
+        max_steps=30,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        limit_val_batches=0,
+        default_root_dir=tmp_path,
+        callbacks=[Losses(), Export(pipeline=False)],
+    )
+    trainer.fit(module, data)
+    assert sum(map(bool, data.boxes)) >= 4
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10]), losses
+    assert len(list((tmp_path / "export/tokens").glob("*.safetensors"))) == 16
+    tuned, base = data.test_dataloader()
+    assert tuned.negative_prompts[0].startswith("QR code<l0><l1>")
+    assert base.negative_prompts == [""]
