@@ -1,6 +1,15 @@
 """LightningModules: what learns, and how one step goes."""
 
+from shortcut_lightning.modules.concept_classifier import ConceptClassifierTraining
 from shortcut_lightning.modules.dreambooth import DreamBooth
+from shortcut_lightning.modules.esd import ErasedStableDiffusion
 from shortcut_lightning.modules.geometry_erasure import GeometryErasure
+from shortcut_lightning.modules.uce import UnifiedConceptEditing
 
-__all__ = ["DreamBooth", "GeometryErasure"]
+__all__ = [
+    "ConceptClassifierTraining",
+    "DreamBooth",
+    "ErasedStableDiffusion",
+    "GeometryErasure",
+    "UnifiedConceptEditing",
+]

@@ -1,0 +1,115 @@
+"""Unified Concept Editing (arXiv 2308.14761): cross-attention is rewritten in closed form.
+
+Every key and value projection W becomes the minimiser of
+
+    sum_edit |W' c - W c*|^2 + sum_keep |W' c - W c|^2 + damping |W' - W|^2
+
+over the text features c of the words to erase, c* of what they should mean, and words to keep
+(eq. 7). A baseline: it changes what a word means, and an implicit concept is not called by words.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shortcut_lightning.backbones import Backbone
+from shortcut_lightning.modules.dreambooth import DreamBooth
+
+
+class UnifiedConceptEditing(DreamBooth):
+    """An edited model to evaluate (`test`, `predict`); nothing is trained.
+
+    Args:
+        concepts: Words to erase.
+        target: What they should mean; empty for the empty prompt.
+        keep: Prompts whose meaning should stay.
+        edit_scale: Weight of the edits.
+        keep_scale: Weight of what is kept.
+        damping: Weight of staying near the old projections; above 0.
+        **dreambooth: What `DreamBooth` takes.
+    """
+
+    def __init__(
+        self,
+        concepts: list[str] = [],  # noqa: B006
+        target: str = "",
+        keep: list[str] = [],  # noqa: B006
+        edit_scale: float = 1.0,
+        keep_scale: float = 1.0,
+        damping: float = 0.1,
+        **dreambooth: Any,
+    ) -> None:
+        if not concepts:
+            raise ValueError("model.concepts is empty; name the words to erase.")
+        if damping <= 0:
+            raise ValueError(f"model.damping is {damping}; it must be above 0.")
+        super().__init__(**dreambooth)
+        old, new = aligned_features(self.backbone, concepts, target)
+        kept = features(self.backbone, keep)
+        for projection in text_projections(self.backbone):
+            weight = projection.weight
+            edited = edited_projection(
+                weight.detach(), old, new, kept, edit_scale, keep_scale, damping
+            )
+            with torch.no_grad():
+                weight.copy_(edited)
+
+    def configure_optimizers(self) -> Any:
+        """Raises ValueError: there is nothing to train."""
+        raise ValueError("UnifiedConceptEditing edits without training: use `test` or `predict`.")
+
+
+def edited_projection(
+    weight: Tensor,
+    old: Tensor,
+    new: Tensor,
+    kept: Tensor,
+    edit_scale: float,
+    keep_scale: float,
+    damping: float,
+) -> Tensor:
+    """W (O, D), features (N, D), (N, D), (K, D) -> the minimiser of the sum above, (O, D)."""
+    w, c, t, k = (tensor.double() for tensor in (weight, old, new, kept))
+    eye = torch.eye(w.shape[1], dtype=w.dtype, device=w.device)
+    left = damping * w + edit_scale * w @ t.T @ c + keep_scale * w @ k.T @ k
+    right = damping * eye + edit_scale * c.T @ c + keep_scale * k.T @ k
+    return torch.linalg.solve(right, left.T).T.to(weight.dtype)
+
+
+def text_projections(backbone: Backbone) -> list[nn.Linear]:
+    """Key and value projections of the cross-attention, in the denoiser's order."""
+    found = [
+        module
+        for name, module in backbone.denoiser.named_modules()
+        if name.endswith((".attn2.to_k", ".attn2.to_v")) and isinstance(module, nn.Linear)
+    ]
+    if not found:
+        raise ValueError("UnifiedConceptEditing knows diffusers' attn2; this model has none.")
+    return found
+
+
+@torch.no_grad()
+def aligned_features(
+    backbone: Backbone, concepts: Sequence[str], target: str
+) -> tuple[Tensor, Tensor]:
+    """Text features (N, D) of the words to erase and of what they become: each prompt from its last
+    word on, so that last word stands to last word and end to end, as far as both reach."""
+    old, new = [], []
+    for concept in concepts:
+        before, after = (backbone.embed([text]).hidden[0] for text in (concept, target))
+        starts = [max(backbone.count_tokens(text), 1) for text in (concept, target)]
+        length = min(len(before) - starts[0], len(after) - starts[1])
+        old.append(before[starts[0] : starts[0] + length])
+        new.append(after[starts[1] : starts[1] + length])
+    return torch.cat(old), torch.cat(new)
+
+
+@torch.no_grad()
+def features(backbone: Backbone, prompts: Sequence[str]) -> Tensor:
+    """Text features of all places of all prompts, (K, D); K is 0 without prompts."""
+    width = backbone.embed([""]).hidden.shape[-1]
+    if not prompts:
+        return torch.zeros(0, width, device=backbone.embed([""]).hidden.device)
+    return backbone.embed(prompts).hidden.flatten(0, 1)
