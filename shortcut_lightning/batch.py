@@ -5,6 +5,7 @@ range. Budgets are in /255 of [0, 1]. Boxes are (x0, y0, x1, y1) in [0, 1], orig
 NamedTuples pass through Lightning's collation and device transfer unchanged.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -37,6 +38,7 @@ class PromptBatch(NamedTuple):
     seeds: Tensor  # (B,) int64, seed of each image's own generator
     ids: Tensor  # (B,) int64 position of the image in the evaluation, for gathering over ranks
     arm: str = "tuned"  # "tuned" or "base": the model after or before personalisation
+    texts: Sequence[str] = ()  # B prompts before a method added to them; empty where none did
 
 
 class ConceptBox(NamedTuple):

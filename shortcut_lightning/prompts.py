@@ -10,12 +10,68 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Decoupling:
+    """Contrastive decoupling learning (arXiv 2406.18944, section 4.3): words that take the blame.
+
+    Instance images are called noisy and class images not, so that the noise of protected images is
+    learned under the noise words; sampling then asks for an image without them. The three parts
+    are three switches, because they do different things. The defaults do nothing; the texts are
+    those of the authors' code, and `{noise}` stands for `noise` in each.
+
+    Args:
+        training: Add the suffixes to what instance and class images are trained with.
+        sampling: Add the suffix to what the tuned model is sampled with.
+        negative: Add `negative_prompt` to the tuned model's negative prompt.
+        noise: The noise words. The first should be a rare one, as the subject's is.
+        instance_suffix: Follows the caption of an instance image.
+        class_suffix: Follows the class prompt in the prior loss. The same as `instance_suffix` is
+            the placebo, which contrasts nothing.
+        class_images_too: Generate class images with that suffix as well.
+        sampling_suffix: Follows a prompt in sampling.
+        negative_prompt: What is named as not wanted.
+        base_too: Suffix and negative prompt for the untouched model as well, as the authors' code
+            has it for all its comparisons.
+    """
+
+    training: bool = False
+    sampling: bool = False
+    negative: bool = False
+    noise: str = "bhj noisy pattern"
+    instance_suffix: str = ", {noise}"
+    class_suffix: str = ", without {noise}"
+    class_images_too: bool = False
+    sampling_suffix: str = ", without {noise}"
+    negative_prompt: str = "noisy, lowres, artifact, pattern"
+    base_too: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.training or self.sampling) and not self.noise.strip():
+            raise ValueError(
+                "data.decoupling.noise is empty; give words for the noise, such as 'bhj noisy "
+                "pattern', or set data.decoupling.training and sampling to false."
+            )
+        if self.negative and not self.negative_prompt.strip():
+            raise ValueError(
+                "data.decoupling.negative is true, but data.decoupling.negative_prompt is empty."
+            )
+
+    def suffix(self, template: str, wanted: bool) -> str:
+        """A template with the noise words in it; "" where it is not wanted."""
+        return template.replace("{noise}", self.noise) if wanted else ""
+
+    def concerns(self, arm: str) -> bool:
+        """Whether what is done in sampling is done to this arm."""
+        return arm != "base" or self.base_too
+
+
+@dataclass(frozen=True)
 class Prompts:
     """The strings of one run. `class_prompt` may stay empty without prior preservation."""
 
     instance_prompt: str
     class_prompt: str = ""
     negative_prompt: str = ""
+    decoupling: Decoupling = Decoupling()
 
     def caption(self, text: str = "") -> str:
         """What is said about an instance image before any method adds to it: its own caption
@@ -24,7 +80,9 @@ class Prompts:
 
     def instance(self, caption: str, concepts: str = "") -> str:
         """The prompt an instance image is trained with; `concepts` is a `concept_tail`."""
-        return ", ".join(part for part in (caption, concepts) if part)
+        words = ", ".join(part for part in (caption, concepts) if part)
+        rule = self.decoupling
+        return _with_suffix(words, rule.suffix(rule.instance_suffix, rule.training))
 
     def fitted(self, caption: str, concepts: str, fits: Callable[[str], bool]) -> str:
         """`instance`, with as many words taken off the caption's end as it takes to fit. A text
@@ -36,20 +94,34 @@ class Prompts:
 
     def prior(self) -> str:
         """The prompt a class image is trained with, in the prior loss."""
-        return self.class_prompt
+        rule = self.decoupling
+        return self.class_prompt + rule.suffix(rule.class_suffix, rule.training)
 
     def class_image(self) -> str:
         """The prompt class images are generated with."""
-        return self.class_prompt
+        return self.prior() if self.decoupling.class_images_too else self.class_prompt
 
-    def sampling(self, prompt: str) -> str:
+    def held_out(self, caption: str) -> str:
+        """What is said about a clean image of the subject in the validation loss: what the tuned
+        model is asked with, since the image has no noise."""
+        return self.sampling(caption)
+
+    def sampling(self, prompt: str, arm: str = "tuned") -> str:
         """The prompt an image of the tuned or the base model is sampled with."""
-        return prompt
+        rule = self.decoupling
+        return prompt + rule.suffix(rule.sampling_suffix, rule.sampling and rule.concerns(arm))
 
-    def negative(self, concepts: str = "") -> str:
+    def negative(self, concepts: str = "", arm: str = "tuned") -> str:
         """The negative prompt of sampling; `concepts` is a `concept_tail`, put first because text
         encoders cut the end."""
-        return ", ".join(part for part in (concepts, self.negative_prompt) if part)
+        rule = self.decoupling
+        noise = rule.negative_prompt if rule.negative and rule.concerns(arm) else ""
+        return ", ".join(part for part in (concepts, noise, self.negative_prompt) if part)
+
+
+def purification(template: str, caption: str) -> str:
+    """The prompt a purifier's diffusion model is given; `{caption}` stands for the caption."""
+    return template.replace("{caption}", caption)
 
 
 def location_token(number: int) -> str:
@@ -60,3 +132,7 @@ def location_token(number: int) -> str:
 def concept_tail(bins: Mapping[str, Sequence[int]]) -> str:
     """Concept names, each directly followed by its bins' words: `QR code<l6><l7> text<l1>`."""
     return " ".join(name + "".join(map(location_token, found)) for name, found in bins.items())
+
+
+def _with_suffix(words: str, suffix: str) -> str:
+    return words + suffix if words else suffix.lstrip(", ")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +18,11 @@ class Sample(NamedTuple):
 
     arm: str
     id: int
-    prompt: str
+    prompt: str  # before a method added to it
     negative_prompt: str
     seed: int
     pixels: Tensor  # (3, H, W) uint8 on the CPU
+    asked: str  # the prompt as the model was given it
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,12 @@ class Samples:
 
     arm: str  # "tuned" or "base"
     images: Tensor  # (N, 3, H, W) float32 in [0, 1] on the CPU, rounded to 8 bits as when saved
-    prompts: list[str]
+    prompts: list[str]  # before a method added to them: the same in all arms
     negative_prompts: list[str]
     seeds: list[int]
     ids: list[int]
     device: torch.device  # where encoders may work
+    asked: list[str] = field(default_factory=list)  # as given to the model; empty for `prompts`
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -54,10 +56,11 @@ def from_batch(batch: PromptBatch, images: Tensor) -> list[Sample]:
     pixels = (images.detach().float().clamp(0, 1) * 255).round().byte().cpu()
     rows = zip(
         batch.ids.tolist(),
-        batch.prompts,
+        batch.texts or batch.prompts,
         batch.negative_prompts,
         batch.seeds.tolist(),
         pixels,
+        batch.prompts,
         strict=True,
     )
     return [Sample(batch.arm, *row) for row in rows]
@@ -83,6 +86,7 @@ def merge(collected: Iterable[Sample], device: torch.device) -> dict[str, Sample
             seeds=[sample.seed for sample in ordered],
             ids=[sample.id for sample in ordered],
             device=device,
+            asked=[sample.asked for sample in ordered],
         )
     return merged
 
@@ -112,7 +116,8 @@ def save(samples: Samples, folder: Path) -> None:
         old.unlink()
     for number, image in zip(samples.ids, samples.images, strict=True):
         to_pil(image).save(folder / file_name(number))
-    rows = zip(samples.ids, samples.prompts, samples.negative_prompts, samples.seeds, strict=True)
+    asked = samples.asked or samples.prompts
+    rows = zip(samples.ids, asked, samples.negative_prompts, samples.seeds, strict=True)
     write_metadata(folder, rows)
 
 

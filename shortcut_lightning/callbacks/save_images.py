@@ -50,7 +50,7 @@ class SaveImages(Callback):
         for sample in sampled.from_batch(batch, outputs):
             path = self.folder / sampled.file_name(sample.id)
             to_pil(sample.pixels.float() / 255).save(path)
-            self._made.append((sample.id, sample.prompt, sample.negative_prompt, sample.seed))
+            self._made.append((sample.id, sample.asked, sample.negative_prompt, sample.seed))
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         shards = [self._made]

@@ -29,7 +29,7 @@ from shortcut_lightning.data.class_images import (
 )
 from shortcut_lightning.data.images import center_crop, load_images
 from shortcut_lightning.data.stream import StreamLoader, StreamSampler
-from shortcut_lightning.prompts import Prompts
+from shortcut_lightning.prompts import Decoupling, Prompts
 from shortcut_lightning.purifiers.base import Purifier
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ class PersonalizationDataModule(LightningDataModule):
         purifiers: Clean the perturbed images, one after the other.
         detector: Looks for concepts in what is trained on.
         erasing: What captions, loss weights and the negative prompt do about them.
+        decoupling: Words in training and sampling prompts that take the blame for noise.
         eval_prompts: Sampled in `test`; empty for the instance prompt.
         images_per_prompt: Images of each prompt in `test` and `predict`.
         eval_batch_size: Images sampled at a time, in validation, `test` and `predict`.
@@ -74,6 +75,7 @@ class PersonalizationDataModule(LightningDataModule):
 
     Attributes:
         given: Instance images as loaded, resized and (with `center_crop`) cropped.
+        perturbed: The same as the attack leaves them.
         trained_on: The same after the stages.
         references: Held-out images of the subject, or the given ones; always square.
         class_images: Class images; empty without prior preservation.
@@ -105,6 +107,7 @@ class PersonalizationDataModule(LightningDataModule):
         purifiers: Sequence[Purifier] = (),
         detector: Detector = NoDetector(),  # noqa: B008
         erasing: Erasing = Erasing(),  # noqa: B008
+        decoupling: Decoupling = Decoupling(),  # noqa: B008
         eval_prompts: Sequence[str] = (),
         images_per_prompt: int = 8,
         eval_batch_size: int = 8,
@@ -115,7 +118,7 @@ class PersonalizationDataModule(LightningDataModule):
         predict_prompts_file: str = "",
     ) -> None:
         super().__init__()
-        self.prompts = Prompts(instance_prompt, class_prompt, negative_prompt)
+        self.prompts = Prompts(instance_prompt, class_prompt, negative_prompt, decoupling)
         self.instance_data_dir = instance_data_dir
         self.use_captions = use_captions
         self.class_data_dir = class_data_dir
@@ -135,6 +138,7 @@ class PersonalizationDataModule(LightningDataModule):
         self.purifiers = purifiers
         self.detector = detector
         self.erasing = erasing
+        self.decoupling = decoupling
         self.eval_prompts = list(eval_prompts) or [instance_prompt]
         self.images_per_prompt = images_per_prompt
         self.eval_batch_size = eval_batch_size
@@ -144,6 +148,7 @@ class PersonalizationDataModule(LightningDataModule):
         self.predict_prompts_file = predict_prompts_file
         self._check()
         self.given: list[Example] = []
+        self.perturbed: list[Example] = []
         self.trained_on: list[Example] = []
         self.references: list[Example] = []
         self.class_images: list[Example] = []
@@ -163,10 +168,12 @@ class PersonalizationDataModule(LightningDataModule):
             with self._timed("load"):
                 self._load(cache)
             with self._timed("perturb"):
-                perturbed = stages.perturb(self.given, self.attack, self.backbone, cache, device)
+                self.perturbed = stages.perturb(
+                    self.given, self.attack, self.backbone, cache, device
+                )
             with self._timed("purify"):
                 self.trained_on = stages.purify(
-                    perturbed, self.purifiers, self.backbone, cache, device
+                    self.perturbed, self.purifiers, self.backbone, cache, device, self.given
                 )
             with self._timed("detect"):
                 self.boxes = stages.detect(self.trained_on, self.detector, cache, device)
@@ -220,7 +227,10 @@ class PersonalizationDataModule(LightningDataModule):
 
     def val_dataloader(self) -> evaluation.Batches[TrainBatch]:
         """The references as `TrainBatch`es with fixed draws."""
-        examples = [self._worded(example) for example in self.references]
+        examples = [
+            example._replace(prompt=self.prompts.held_out(example.prompt))
+            for example in self.references
+        ]
         return evaluation.Batches(
             [
                 training.validation_batch([examples[i] for i in ids], ids[0])
@@ -391,6 +401,11 @@ class PersonalizationDataModule(LightningDataModule):
             raise ValueError(
                 f"data.resolution is {self.resolution}; give the side in pixels, or 0 for the "
                 "model's own."
+            )
+        if self.prompts.decoupling.training and not self.with_prior_preservation:
+            log.warning(
+                "data.decoupling.training without data.with_prior_preservation: nothing is said "
+                "to be without the noise, so there is no contrast."
             )
         if self.with_prior_preservation and not self.prompts.class_prompt:
             raise ValueError(

@@ -67,14 +67,15 @@ def prompt_batches(
     """`per_prompt` images of each text, arm after arm. Image i has id i and seed `first_seed` + i
     in every arm, so that arms can be compared image by image. `negatives` names the arms with a
     negative prompt of their own."""
-    wanted = [prompts.sampling(text) for text in texts for _ in range(per_prompt)]
+    wanted = [text for text in texts for _ in range(per_prompt)]
     return [
         PromptBatch(
-            prompts=[wanted[i] for i in ids],
-            negative_prompts=[negatives.get(arm, prompts.negative())] * len(ids),
+            prompts=[prompts.sampling(wanted[i], arm) for i in ids],
+            negative_prompts=[negatives.get(arm, prompts.negative(arm=arm))] * len(ids),
             seeds=torch.tensor([first_seed + i for i in ids]),
             ids=torch.tensor(ids),
             arm=arm,
+            texts=[wanted[i] for i in ids],
         )
         for arm in arms
         for ids in split(len(wanted), batch_size, rank, world_size)

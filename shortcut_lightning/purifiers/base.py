@@ -6,7 +6,7 @@ before returned; an empty list leaves the images alone.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -16,7 +16,16 @@ from shortcut_lightning.freezing import frozen
 
 
 class Purifier(ABC):
-    """Cleans images. Constructor arguments are kept as attributes of the same names."""
+    """Cleans images. Constructor arguments are kept as attributes of the same names.
+
+    A subclass declares two things that an attack on it must know. Against one that is `random`, a
+    gradient or a success from a single draw says little. `differentiable` means that `run`, called
+    with gradients on, passes useful ones to the images; anything else hides its gradient, and
+    resisting attacks that need one proves nothing (arXiv 1802.00420).
+    """
+
+    random: ClassVar[bool] = False
+    differentiable: ClassVar[bool] = False
 
     @final
     def __call__(

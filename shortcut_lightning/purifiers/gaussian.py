@@ -17,6 +17,8 @@ class Gaussian(Purifier):
     published scripts.
     """
 
+    differentiable = True
+
     def __init__(self, sigma: float = 5.0) -> None:
         if sigma <= 0:
             raise ValueError(f"Gaussian's sigma is {sigma} pixels; it must be above 0.")

@@ -11,6 +11,8 @@ from shortcut_lightning.purifiers.base import Purifier
 class Resize(Purifier):
     """Shrinks to `scale` of each side and enlarges back, both bicubic, the first antialiased."""
 
+    differentiable = True
+
     def __init__(self, scale: float = 0.5) -> None:
         if not 0 < scale < 1:
             raise ValueError(f"Resize's scale is {scale}; it must be above 0 and below 1.")

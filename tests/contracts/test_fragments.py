@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser
 from shortcut_lightning.attacks import Attack
 from shortcut_lightning.concepts import Detector
 from shortcut_lightning.data import PersonalizationDataModule
+from shortcut_lightning.prompts import Decoupling
 from shortcut_lightning.purifiers import Purifier
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -49,3 +50,10 @@ def test_detectors(file: Path, tmp_path: Path) -> None:
     boxes.write_text('{"file_name": "a.png", "boxes": []}\n')
     more = [f"--data.detector.path={boxes}"] if file.stem == "precomputed" else []
     assert isinstance(build("detector", file, *more), Detector)
+
+
+@pytest.mark.parametrize("file", fragments("decoupling"), ids=lambda file: file.stem)
+def test_decoupling(file: Path) -> None:
+    rule = build("decoupling", file)
+    assert isinstance(rule, Decoupling)
+    assert rule != Decoupling()

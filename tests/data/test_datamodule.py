@@ -234,7 +234,7 @@ def test_evaluation_is_prompts_times_count_times_arms(photos: Path, tmp_path: Pa
     trainer.test(module, data, verbose=False)
     assert [batch.arm for batch in module.asked] == ["tuned", "base"]
     assert module.asked[0] == PromptBatch(
-        [PROMPT] * 3, ["blurry"] * 3, *module.asked[0][2:4], "tuned"
+        [PROMPT] * 3, ["blurry"] * 3, *module.asked[0][2:4], "tuned", [PROMPT] * 3
     )
     assert module.asked[0].seeds.tolist() == module.asked[0].ids.tolist() == [0, 1, 2]
     data, module, trainer = fit(

@@ -1,0 +1,194 @@
+"""What purifiers with a diffusion model share: a space to work in, and the walk through its noise.
+
+The space is either the latents of the run's own backbone, which every run has, or the pixels of an
+unconditional diffusion model of diffusers (a folder or hub id of a DDPM pipeline), as published
+pixel purifiers use.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from shortcut_lightning import prompts as words
+from shortcut_lightning.backbones.base import Backbone, Conditioning
+
+
+class Space(ABC):
+    """Images as a diffusion model has them, scaled to about unit variance."""
+
+    alphas: Tensor  # (T,) cumulative products of the noise schedule
+    limit: float = float("inf")  # largest absolute value of clean data
+
+    @abstractmethod
+    def enter(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] -> clean data of the model."""
+
+    @abstractmethod
+    def leave(self, data: Tensor) -> Tensor:
+        """Clean data -> (N, 3, H, W), about [0, 1]."""
+
+    @abstractmethod
+    def noise(self, noisy: Tensor, timestep: int) -> Tensor:
+        """The model's estimate of the noise in `noisy`."""
+
+
+class LatentSpace(Space):
+    """Latents of the run's backbone. Without a prompt or with `guidance_scale` 1 the denoiser is
+    asked once per step, else twice."""
+
+    def __init__(
+        self, backbone: Backbone, prompts: Sequence[str], guidance_scale: float = 1.0
+    ) -> None:
+        self.backbone = backbone
+        self.alphas = backbone.alphas_cumprod()
+        self.conditioning = backbone.embed(list(prompts))
+        self.guidance_scale = guidance_scale
+        self.guided = guidance_scale != 1 and any(prompts)
+        if self.guided:
+            nothing = backbone.embed([""] * len(prompts))
+            self.conditioning = Conditioning.stack([nothing, self.conditioning])
+
+    def enter(self, images: Tensor) -> Tensor:
+        return self.backbone.encode(images).mean
+
+    def leave(self, data: Tensor) -> Tensor:
+        return self.backbone.decode(data)
+
+    def noise(self, noisy: Tensor, timestep: int) -> Tensor:
+        given = torch.cat([noisy, noisy]) if self.guided else noisy
+        steps = torch.full((len(given),), timestep, device=noisy.device)
+        output = self.backbone.predict(given, steps, self.conditioning)
+        if self.guided:
+            without, with_prompt = output.chunk(2)
+            output = without + self.guidance_scale * (with_prompt - without)
+        if self.backbone.prediction_type == "epsilon":
+            return output
+        alpha = self.alphas[timestep].to(noisy)
+        return alpha.sqrt() * output + (1 - alpha).sqrt() * noisy
+
+
+class PixelSpace(Space):
+    """Pixels in [-1, 1] of an unconditional noise-predicting model of diffusers."""
+
+    limit = 1.0
+
+    def __init__(self, source: str, device: torch.device) -> None:
+        self.network, self.alphas = _pixel_model(source)
+        self.network.to(device)
+
+    def enter(self, images: Tensor) -> Tensor:
+        return images * 2 - 1
+
+    def leave(self, data: Tensor) -> Tensor:
+        return (data + 1) / 2
+
+    def noise(self, noisy: Tensor, timestep: int) -> Tensor:
+        # Some models have three more channels, for the variance.
+        return self.network(noisy, timestep).sample[:, : noisy.shape[1]]
+
+
+def space_of(
+    pixel_model: str,
+    images: Tensor,
+    backbone: Backbone,
+    captions: Sequence[str],
+    prompt: str = "",
+    guidance_scale: float = 1.0,
+) -> Space:
+    """The space a purifier was asked for; `prompt` may hold `{caption}`."""
+    if pixel_model:
+        return PixelSpace(pixel_model, images.device)
+    asked = [words.purification(prompt, caption) for caption in captions]
+    return LatentSpace(backbone, asked, guidance_scale)
+
+
+def timestep_of(strength: float, space: Space) -> int:
+    """The last timestep of the given share of the schedule, at least the first."""
+    return max(0, round(strength * len(space.alphas)) - 1)
+
+
+def regenerated(
+    space: Space,
+    data: Tensor,
+    timestep: int,
+    generator: torch.Generator,
+    steps: int = 0,
+    eta: float = 1.0,
+    title: str = "",
+) -> Tensor:
+    """Noises clean data to a timestep, then walks back to clean data.
+
+    Args:
+        timestep: Where the walk begins.
+        steps: Denoiser evaluations, spread evenly; 0 for one at every timestep.
+        eta: 1 is DDPM's ancestral step (arXiv 2006.11239, eq. 6 and 7), 0 DDIM's without noise
+            (arXiv 2010.02502, eq. 12).
+        title: Of a progress bar; empty for none.
+    """
+
+    def gaussian() -> Tensor:
+        return torch.randn(data.shape, generator=generator).to(data)
+
+    alphas = space.alphas.to(data)
+    walk = timesteps(timestep, steps)
+    x = alphas[timestep].sqrt() * data + (1 - alphas[timestep]).sqrt() * gaussian()
+    pairs = list(pairwise([*walk, -1]))
+    for now, then in tqdm(pairs, desc=title, unit="step", disable=not title, mininterval=0.5):
+        alpha, later = alphas[now], alphas[then] if then >= 0 else torch.ones_like(alphas[0])
+        noise = space.noise(x, now)
+        clean = ((x - (1 - alpha).sqrt() * noise) / alpha.sqrt()).clamp(-space.limit, space.limit)
+        if space.limit < float("inf"):
+            noise = (x - alpha.sqrt() * clean) / (1 - alpha).sqrt()
+        variance = eta**2 * (1 - later) / (1 - alpha) * (1 - alpha / later)
+        x = later.sqrt() * clean + (1 - later - variance).clamp(min=0).sqrt() * noise
+        if then >= 0 and eta > 0:
+            x = x + variance.sqrt() * gaussian()
+    return x
+
+
+def timesteps(first: int, steps: int) -> list[int]:
+    """Descending timesteps from `first` to 0, all of them or about `steps`, evenly spread."""
+    if steps == 0 or steps > first:
+        return list(range(first, -1, -1))
+    if steps == 1:
+        return [first]
+    return [round(first * (1 - i / (steps - 1))) for i in range(steps)]
+
+
+def check(name: str, strength: float, steps: int) -> None:
+    """Raises ValueError where a walk is impossible."""
+    if not 0 < strength <= 1:
+        raise ValueError(
+            f"{name}'s strength is {strength}; it must be above 0 and at most 1, the share of the "
+            "noise schedule that is walked."
+        )
+    if steps < 0:
+        raise ValueError(f"{name}'s steps is {steps}; give 0 for all timesteps, or more.")
+
+
+@lru_cache(maxsize=1)
+def _pixel_model(source: str) -> tuple[Any, Tensor]:
+    from diffusers import DDPMPipeline, DDPMScheduler
+
+    try:
+        pipeline = DDPMPipeline.from_pretrained(source, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"Cannot load the pixel diffusion model '{source}' "
+            f"({str(error).strip().splitlines()[0]}); give a folder or hub id of an unconditional "
+            "DDPM pipeline of diffusers, or leave pixel_model empty for the run's own model "
+            "(data.purifiers.pixel_model)."
+        ) from error
+    schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
+    if schedule.config.prediction_type != "epsilon":
+        raise ValueError(
+            f"The pixel diffusion model '{source}' predicts "
+            f"'{schedule.config.prediction_type}'; only 'epsilon' is known here."
+        )
+    return pipeline.unet.eval().requires_grad_(False), schedule.alphas_cumprod.float()

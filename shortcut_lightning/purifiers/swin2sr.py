@@ -1,0 +1,65 @@
+"""Learned super-resolution: the picture is made small, and a network paints the detail anew."""
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.purifiers.base import Purifier
+from shortcut_lightning.purifiers.resampling import resized, shrunk
+
+
+class Swin2SR(Purifier):
+    """Shrinks images and has a Swin2SR model (arXiv 2209.11345) enlarge them again.
+
+    Args:
+        pretrained_model_name_or_path: A folder or hub id of transformers' Swin2SR, for example
+            `caidas/swin2SR-classical-sr-x2-64` or `caidas/swin2SR-realworld-sr-x4-64-bsrgan-psnr`.
+        shrink: Sides are divided by this first; 0 for the model's own factor.
+        batch_size: Images worked on at a time.
+    """
+
+    differentiable = True
+
+    def __init__(
+        self, pretrained_model_name_or_path: str, shrink: float = 0.0, batch_size: int = 4
+    ) -> None:
+        if shrink < 0 or batch_size < 1:
+            raise ValueError(
+                f"Swin2SR's shrink is {shrink} and batch_size {batch_size}; give 0 or more and at "
+                "least 1."
+            )
+        self.pretrained_model_name_or_path = pretrained_model_name_or_path
+        self.shrink = shrink
+        self.batch_size = batch_size
+
+    @cached_property
+    def network(self) -> Any:
+        """The frozen model, loaded at first use."""
+        from transformers import Swin2SRForImageSuperResolution
+
+        source = self.pretrained_model_name_or_path
+        try:
+            model = Swin2SRForImageSuperResolution.from_pretrained(source)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"Swin2SR cannot load '{source}' ({str(error).splitlines()[0]}); give a local "
+                "folder or a hub id that can be reached "
+                "(data.purifiers.pretrained_model_name_or_path)."
+            ) from error
+        return model.eval().requires_grad_(False)
+
+    def run(
+        self, images: Tensor, backbone: Backbone, prompts: list[str], generator: torch.Generator
+    ) -> Tensor:
+        """See `Purifier`."""
+        network = self.network.to(images.device)
+        small = shrunk(images, self.shrink or network.config.upscale)
+        # The model pads its input to whole windows; what lies beyond the picture is cut off.
+        height, width = (side * network.config.upscale for side in small.shape[-2:])
+        large = torch.cat([network(part).reconstruction for part in small.split(self.batch_size)])[
+            ..., :height, :width
+        ]
+        return resized(large.clamp(0, 1), (images.shape[-2], images.shape[-1]))
