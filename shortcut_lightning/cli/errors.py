@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-_PACKAGE = __name__.split(".")[0]
+_PACKAGE = Path(__file__).parents[1]
 
 
 class UserError(Exception):
@@ -53,9 +53,9 @@ def as_user_error(error: BaseException, config: dict[str, object]) -> str:
         config: key -> value of the run, to name the key that holds a missing path.
     """
     wrapped = str(error)
-    while error.__cause__ and _within("jsonargparse", error):
+    while error.__cause__ and _by_jsonargparse(error):
         error = error.__cause__  # what a constructor raised, wrapped in talk of types
-    if isinstance(error, ValueError) and _within("jsonargparse", error):
+    if isinstance(error, ValueError) and _by_jsonargparse(error):
         # The cause belongs to another alternative of the type; the text has the one that was meant.
         match = re.search(r"given class_path '[\w.]*?(\w+)':\n\s*(.+)", wrapped)
         return f"{match[1]}: {match[2]}" if match else ""
@@ -67,15 +67,14 @@ def as_user_error(error: BaseException, config: dict[str, object]) -> str:
     if isinstance(error, OSError) and not running:
         return _missing_file(error, config)
     if isinstance(error, ValueError | ImportError) and _on_purpose(frames):
-        ours = _within(_PACKAGE, error)
+        ours = Path(frames[-1].filename).is_relative_to(_PACKAGE)
         return _short(error) if ours or not running else ""
     return ""
 
 
-def _within(package: str, error: BaseException) -> bool:
-    """True if `error` was raised by code of this package."""
+def _by_jsonargparse(error: BaseException) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and package in Path(frames[-1].filename).parts
+    return bool(frames) and "jsonargparse" in Path(frames[-1].filename).parts
 
 
 def _on_purpose(frames: traceback.StackSummary) -> bool:
