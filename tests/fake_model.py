@@ -1,4 +1,4 @@
-"""A model small enough to think about: 8 x 8 average pooling as encoder, one number as denoiser."""
+"""A model small enough to think about: 8 x 8 average pooling as encoder, two numbers behind."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +13,31 @@ from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
 from shortcut_lightning.batch import PromptBatch, TrainBatch
 
 
+class Gain(nn.Module):
+    """Multiplies by one number that can learn."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([value]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x
+
+
+class FakeDenoiser(nn.Module):
+    """Two numbers, under the names a UNet has for what some attacks look for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        block = nn.Module()
+        block.resnets = nn.ModuleList([Gain(0.5)])
+        self.up_blocks = nn.ModuleList([block])
+        self.attn2 = nn.ModuleDict({"to_v": Gain(1e-3)})
+
+    def forward(self, noisy: Tensor, hidden: Tensor) -> Tensor:
+        return self.up_blocks[-1].resnets[0](noisy) + self.attn2["to_v"](hidden)[..., None]
+
+
 class FakeBackbone(Backbone):
     """Linear in the image, cheap, and with a dropout so that a wrong mode shows."""
 
@@ -24,9 +49,21 @@ class FakeBackbone(Backbone):
     def __init__(self) -> None:
         super().__init__()
         self.mix = nn.Parameter(torch.linspace(-1, 1, 12).reshape(4, 3))
-        self.scale = nn.Parameter(torch.tensor([0.5]))
+        self.unet = FakeDenoiser()
         self.dropout = nn.Dropout(0.5)
         self.sampled: list[tuple[str, int]] = []
+
+    @property
+    def scale(self) -> nn.Parameter:
+        return self.unet.up_blocks[-1].resnets[0].weight
+
+    @property
+    def denoiser(self) -> nn.Module:
+        return self.unet
+
+    @property
+    def text_encoders(self) -> nn.ModuleList:
+        return nn.ModuleList()
 
     def encode(self, images: Tensor) -> Posterior:
         pooled = functional.avg_pool2d(images * 2 - 1, 8)
@@ -43,7 +80,7 @@ class FakeBackbone(Backbone):
         return torch.linspace(0.99, 0.01, self.num_train_timesteps)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        return self.scale * noisy + 1e-3 * conditioning.hidden[..., None]
+        return self.unet(noisy, conditioning.hidden)
 
     def sample(
         self,

@@ -4,6 +4,7 @@ Sizes and budgets are in /255. Because only the sign is used, images of a batch 
 another through a loss that is a mean over them.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -23,6 +24,56 @@ def random_start(clean: Tensor, epsilon: float, generator: torch.Generator) -> T
     return project(clean + (2 * noise - 1) * epsilon / 255, clean, epsilon)
 
 
+def gradient(images: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """The gradient of `loss` at the images and its value, both detached."""
+    images = images.detach().requires_grad_()
+    value = loss(images)
+    (slope,) = torch.autograd.grad(value, images)
+    return slope, value.detach()
+
+
+def sign_step(
+    images: Tensor, clean: Tensor, slope: Tensor, *, epsilon: float, size: float, ascending: bool
+) -> Tensor:
+    """One step of `size` /255 up or down a gradient, back into the ball around `clean`."""
+    moved = images.detach() + (1 if ascending else -1) * size / 255 * slope.sign()
+    return project(moved, clean, epsilon)
+
+
+class Watch:
+    """A progress bar that shows the loss, remembers it, and says when gradients were zero.
+
+    Attributes:
+        losses: The loss at every step.
+    """
+
+    def __init__(self, title: str, total: int) -> None:
+        self.title = title
+        self.bar = tqdm(total=total, desc=title, unit="step", mininterval=0.5)
+        self.losses: list[float] = []
+        self.flat = 0
+
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+        if self.flat:
+            warnings.warn(
+                f"{self.title}: the gradient was zero in {self.flat} of {len(self.losses)} steps. "
+                "Something between the pixels and the loss hides it; do not call what survives "
+                "this attack robust.",
+                stacklevel=2,
+            )
+
+    def see(self, value: Tensor, slope: Tensor) -> None:
+        """Counts one step."""
+        self.losses.append(value.item())
+        self.flat += not slope.any().item()
+        self.bar.set_postfix(loss=f"{self.losses[-1]:.4g}", refresh=False)
+        self.bar.update()
+
+
 def sign_pgd(
     clean: Tensor,
     loss: Callable[[Tensor], Tensor],
@@ -32,18 +83,25 @@ def sign_pgd(
     ascending: bool,
     start: Tensor | None = None,
     title: str = "PGD",
+    watch: Watch | None = None,
 ) -> Tensor:
     """One step for each of `step_sizes`, up or down `loss`, which takes the images, (N, 3, H, W) in
-    [0, 1], to a scalar. Starts at `start`, else at `clean`."""
-    direction = 1 if ascending else -1
+    [0, 1], to a scalar. Starts at `start`, else at `clean`. `watch` is one that is already open,
+    for attacks that call this many times."""
+    if watch is None:
+        with Watch(title, len(step_sizes)) as opened:
+            return sign_pgd(
+                clean,
+                loss,
+                epsilon=epsilon,
+                step_sizes=step_sizes,
+                ascending=ascending,
+                start=start,
+                watch=opened,
+            )
     images = clean if start is None else start
-    with tqdm(step_sizes, desc=title, unit="step", mininterval=0.5) as bar:
-        for size in bar:
-            images = images.detach().requires_grad_()
-            value = loss(images)
-            (gradient,) = torch.autograd.grad(value, images)
-            with torch.no_grad():
-                moved = images + direction * size / 255 * gradient.sign()
-                images = project(moved, clean, epsilon)
-            bar.set_postfix(loss=f"{value.item():.4g}", refresh=False)
+    for size in step_sizes:
+        slope, value = gradient(images, loss)
+        images = sign_step(images, clean, slope, epsilon=epsilon, size=size, ascending=ascending)
+        watch.see(value, slope)
     return images.detach()

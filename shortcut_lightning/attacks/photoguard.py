@@ -1,12 +1,9 @@
 """PhotoGuard's encoder attack (arXiv 2302.06588): make the encoder see something else."""
 
-from pathlib import Path
-
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from shortcut_lightning.attacks import pictures
 from shortcut_lightning.attacks.base import Attack
 from shortcut_lightning.attacks.pgd import random_start, sign_pgd
 from shortcut_lightning.backbones.base import Backbone
@@ -36,8 +33,7 @@ class PhotoGuardEncoder(Attack):
         self.step_size = step_size
         self.steps = steps
         self.target = target
-        if target and not Path(target).expanduser().is_file():
-            raise ValueError(f"No image at '{target}' (data.attack.target).")
+        pictures.check(target)
 
     def run(
         self, images: Tensor, backbone: Backbone, prompts: list[str], generator: torch.Generator
@@ -46,7 +42,7 @@ class PhotoGuardEncoder(Attack):
         goal = torch.zeros((), device=images.device)
         if self.target:
             with torch.no_grad():
-                goal = backbone.encode(self._target_like(images)).mean
+                goal = backbone.encode(pictures.read(self.target, images)).mean
 
         def distance(changed: Tensor) -> Tensor:
             difference = backbone.encode(changed).mean - goal
@@ -62,10 +58,3 @@ class PhotoGuardEncoder(Attack):
             start=random_start(images, self.epsilon, generator),
             title="PhotoGuard",
         )
-
-    def _target_like(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        with Image.open(Path(self.target).expanduser()) as opened:
-            picture = opened.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
-        return pixels.to(images) / 255

@@ -1,0 +1,138 @@
+"""Attacks that know the defence: expectation over transformation, through what purifies.
+
+EOT (arXiv 1707.07397) averages over random defences; where a purifier hides its gradient, the
+backward pass takes it for the identity (BPDA, arXiv 1802.00420). Without both, surviving an attack
+says little (arXiv 2002.08347).
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from shortcut_lightning.attacks import pictures
+from shortcut_lightning.attacks.convergence import convergence
+from shortcut_lightning.attacks.denoising import eps_loss
+from shortcut_lightning.attacks.gradient import GradientAttack
+from shortcut_lightning.attacks.pgd import Watch, gradient, random_start, sign_step
+from shortcut_lightning.backbones.base import Backbone, Conditioning
+from shortcut_lightning.prompts import Decoupling, Prompts
+from shortcut_lightning.purifiers.base import Purifier
+
+
+class Adaptive(GradientAttack):
+    """At each step the images are seen as they are or, by chance, purified; the gradient of the
+    loss on what is seen moves them.
+
+    Args:
+        epsilon: Budget in /255.
+        step_size: Size of a step in /255.
+        steps: Number of steps. Warns when the loss still moves at the end.
+        purifiers: The chain expected of the other side.
+        identity: Chance of seeing the images unpurified. A little of it keeps the attack working
+            against those who do not purify.
+        samples: Draws averaged in a step; more than one against random purifiers.
+        loss: `denoising` is stepped up; `latents` is the distance to a pattern's, stepped down.
+        decoupling: Contrastive decoupling expected of the other side: its training prompts are then
+            those of the loss.
+        target: Image file of the pattern; empty for a built-in one.
+        surrogate: The model attacked: `pocket`, a diffusers folder or a hub id; empty for the one
+            that is going to be trained. Purifiers that use a model use this one.
+        bf16: Compute in bfloat16.
+        gradient_checkpointing: Recompute activations to save memory.
+    """
+
+    def __init__(
+        self,
+        epsilon: float = 11.0,
+        step_size: float = 1.0,
+        steps: int = 100,
+        purifiers: Sequence[Purifier] = (),
+        identity: float = 0.5,
+        samples: int = 1,
+        loss: Literal["denoising", "latents"] = "denoising",
+        decoupling: Decoupling = Decoupling(),  # noqa: B008
+        target: str = "",
+        surrogate: str = "",
+        bf16: bool = False,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__(epsilon, step_size, steps, surrogate, bf16, gradient_checkpointing)
+        pictures.check(target)
+        if not 0 <= identity <= 1:
+            raise ValueError(f"data.attack.identity is {identity}; it must be from 0 to 1.")
+        if samples < 1:
+            raise ValueError(f"data.attack.samples is {samples}; it must be at least 1.")
+        self.purifiers = purifiers
+        self.identity = identity
+        self.samples = samples
+        self.loss = loss
+        self.decoupling = decoupling
+        self.target = target
+
+    def perturb(
+        self, images: Tensor, model: Backbone, prompts: list[str], generator: torch.Generator
+    ) -> Tensor:
+        """See `GradientAttack`."""
+        said = Prompts("", decoupling=self.decoupling)
+        with torch.no_grad():
+            conditioning = model.embed([said.instance(prompt) for prompt in prompts])
+            goal = model.encode(pictures.target(self.target, images)).mean
+
+        def loss(changed: Tensor) -> Tensor:
+            seen = changed
+            if torch.rand((), generator=generator).item() >= self.identity:
+                seen = purified(changed, self.purifiers, model, prompts, generator)
+            return self._loss(seen, model, conditioning, goal, generator)
+
+        changed = random_start(images, self.epsilon, generator)
+        with Watch("Adaptive", self.steps) as watch:
+            for _ in range(self.steps):
+                draws = [gradient(changed, loss) for _ in range(self.samples)]
+                slope = torch.stack([draw[0] for draw in draws]).mean(dim=0)
+                watch.see(torch.stack([draw[1] for draw in draws]).mean(), slope)
+                changed = sign_step(
+                    changed,
+                    images,
+                    slope,
+                    epsilon=self.epsilon,
+                    size=self.step_size,
+                    ascending=self.loss == "denoising",
+                )
+        for doubt in convergence(watch.losses):
+            warnings.warn(f"Adaptive: {doubt}", stacklevel=2)
+        return changed
+
+    def _loss(
+        self,
+        seen: Tensor,
+        model: Backbone,
+        conditioning: Conditioning,
+        goal: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
+        if self.loss == "denoising":
+            return eps_loss(model, seen, conditioning, generator)
+        posterior = model.encode(seen)
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(seen.device)
+        return (posterior.sample(noise) - goal).square().sum(dim=(1, 2, 3)).mean()
+
+
+def purified(
+    images: Tensor,
+    purifiers: Sequence[Purifier],
+    model: Backbone,
+    prompts: list[str],
+    generator: torch.Generator,
+) -> Tensor:
+    """The images behind a chain, with a gradient to the images before it: of the purifier itself
+    where it has a useful one, else as if it were the identity."""
+    for purifier in purifiers:
+        if purifier.differentiable:
+            images = purifier.run(images, model, prompts, generator).clamp(0, 1)
+        else:
+            cleaned = purifier(images.detach(), model, prompts, generator=generator)
+            images = images + (cleaned - images).detach()
+    return images

@@ -1,0 +1,58 @@
+"""AdvDM (arXiv 2302.04578): climb the pretrained model's own loss; nothing is trained."""
+
+import torch
+from torch import Tensor
+
+from shortcut_lightning.attacks.denoising import eps_loss
+from shortcut_lightning.attacks.gradient import GradientAttack
+from shortcut_lightning.attacks.pgd import random_start, sign_pgd
+from shortcut_lightning.backbones.base import Backbone
+
+
+class AdvDM(GradientAttack):
+    """Steps up the denoising error of each image, or down it (AdvDM(-), arXiv 2310.04687), with new
+    noise and a new timestep at each.
+
+    Args:
+        epsilon: Budget in /255.
+        step_size: Size of a step in /255.
+        steps: Number of steps.
+        ascending: Up the loss; false steps down.
+        start_randomly: Begin at a random point of the ball instead of at the image.
+        surrogate: The model attacked: `pocket`, a diffusers folder or a hub id; empty for the one
+            that is going to be trained.
+        bf16: Compute in bfloat16.
+        gradient_checkpointing: Recompute activations to save memory.
+    """
+
+    def __init__(
+        self,
+        epsilon: float = 11.0,
+        step_size: float = 1.0,
+        steps: int = 100,
+        ascending: bool = True,
+        start_randomly: bool = True,
+        surrogate: str = "",
+        bf16: bool = False,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__(epsilon, step_size, steps, surrogate, bf16, gradient_checkpointing)
+        self.ascending = ascending
+        self.start_randomly = start_randomly
+
+    def perturb(
+        self, images: Tensor, model: Backbone, prompts: list[str], generator: torch.Generator
+    ) -> Tensor:
+        """See `GradientAttack`."""
+        with torch.no_grad():
+            conditioning = model.embed(prompts)
+        start = random_start(images, self.epsilon, generator) if self.start_randomly else images
+        return sign_pgd(
+            images,
+            lambda changed: eps_loss(model, changed, conditioning, generator),
+            epsilon=self.epsilon,
+            step_sizes=[self.step_size] * self.steps,
+            ascending=self.ascending,
+            start=start,
+            title="AdvDM",
+        )

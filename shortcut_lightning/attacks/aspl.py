@@ -1,0 +1,115 @@
+"""ASPL of Anti-DreamBooth (arXiv 2303.15433): surrogate and perturbation learn by turns."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from shortcut_lightning.attacks import pictures
+from shortcut_lightning.attacks.denoising import eps_loss
+from shortcut_lightning.attacks.pgd import Watch, sign_pgd
+from shortcut_lightning.attacks.surrogate import Surrogate, SurrogateTraining
+from shortcut_lightning.attacks.trained import (
+    TrainedSurrogateAttack,
+    target_latents,
+    targeted_loss,
+)
+from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
+
+Loss = Callable[[Backbone, Tensor, Conditioning], Tensor]
+
+
+class ASPL(TrainedSurrogateAttack):
+    """Repeats `rounds` times: a copy of the surrogate trains `surrogate_steps` on clean images, the
+    images take `steps` up its loss, the surrogate trains as long on what they have become.
+
+    Args:
+        epsilon: Budget in /255.
+        step_size: Size of a step in /255; published as 0.005 of images in [-1, 1].
+        rounds: Number of rounds.
+        surrogate_steps: DreamBooth steps in either half of a round.
+        steps: Steps of the images in a round.
+        target: Image file to lead towards at the same time (T-ASPL); empty for none.
+        surrogate: The model attacked: `pocket`, a diffusers folder or a hub id; empty for the one
+            that is going to be trained.
+        training: How it is fine-tuned.
+        bf16: Compute in bfloat16.
+        gradient_checkpointing: Recompute activations to save memory.
+    """
+
+    def __init__(
+        self,
+        epsilon: float = 11.0,
+        step_size: float = 0.6375,
+        rounds: int = 50,
+        surrogate_steps: int = 3,
+        steps: int = 6,
+        target: str = "",
+        surrogate: str = "",
+        training: SurrogateTraining = SurrogateTraining(),  # noqa: B008
+        bf16: bool = False,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__(
+            epsilon, step_size, steps, surrogate, training, bf16, gradient_checkpointing
+        )
+        pictures.check(target)
+        self.rounds = rounds
+        self.surrogate_steps = surrogate_steps
+        self.target = target
+
+    def perturb(
+        self, images: Tensor, model: Backbone, prompts: list[str], generator: torch.Generator
+    ) -> Tensor:
+        """See `GradientAttack`."""
+        goal = target_latents(self.target, model, images) if self.target else None
+
+        def loss(victim: Backbone, changed: Tensor, conditioning: Conditioning) -> Tensor:
+            if goal is None:
+                return eps_loss(victim, changed, conditioning, generator)
+            return targeted_loss(victim, changed, conditioning, generator, goal)
+
+        surrogate = Surrogate(model, self.training, prompts, images, generator)
+        return self.alternate(images, [surrogate], [loss], title="ASPL")
+
+    def alternate(
+        self, images: Tensor, surrogates: list[Surrogate], losses: list[Loss], title: str
+    ) -> Tensor:
+        """The rounds, each of several surrogates starting at the same images; they end at the mean
+        of where the surrogates led them (EASPL)."""
+        private = self.training.clean_images(images)
+        clean = [surrogate.encode(private) for surrogate in surrogates]
+        changed, total = images, self.rounds * self.steps * len(surrogates)
+        with Watch(title, total) as watch:
+            for _ in range(self.rounds):
+                ends = [
+                    self._round(changed, images, surrogate, known, loss, watch)
+                    for surrogate, known, loss in zip(surrogates, clean, losses, strict=True)
+                ]
+                changed = torch.stack(ends).mean(dim=0) if len(ends) > 1 else ends[0]
+        return changed
+
+    def _round(
+        self,
+        changed: Tensor,
+        images: Tensor,
+        surrogate: Surrogate,
+        clean: Posterior,
+        loss: Loss,
+        watch: Watch,
+    ) -> Tensor:
+        before = surrogate.weights()
+        surrogate.train(clean, self.surrogate_steps)
+        conditioning = surrogate.embed(surrogate.prompts)
+        changed = sign_pgd(
+            images,
+            lambda now: loss(surrogate.model, now, conditioning),
+            epsilon=self.epsilon,
+            step_sizes=[self.step_size] * self.steps,
+            ascending=True,
+            start=changed,
+            watch=watch,
+        )
+        surrogate.load(before)
+        surrogate.train(surrogate.encode(changed), self.surrogate_steps)
+        return changed

@@ -1,0 +1,84 @@
+"""CAAT (arXiv 2404.15081): one backward pass moves the images up and the attention layers down."""
+
+import torch
+from torch import Tensor
+
+from shortcut_lightning.attacks.denoising import eps_loss
+from shortcut_lightning.attacks.gradient import GradientAttack
+from shortcut_lightning.attacks.pgd import Watch, sign_step
+from shortcut_lightning.attacks.surrogate import copy_sharing
+from shortcut_lightning.backbones.base import Backbone
+
+KEYS_AND_VALUES = ("attn2.to_k.", "attn2.to_v.")  # what Custom Diffusion trains
+
+
+class CAAT(GradientAttack):
+    """At each step the images climb the denoising error and, by the same backward pass, the key and
+    value projections of a copy's cross-attention descend it, as in Custom Diffusion.
+
+    Args:
+        epsilon: Budget in /255.
+        step_size: Size of a step in /255; published as 0.005 of images in [-1, 1].
+        steps: Number of steps.
+        learning_rate: AdamW's, of the projections.
+        random_flip: Mirror all images in half of the steps.
+        surrogate: The model attacked: `pocket`, a diffusers folder or a hub id; empty for the one
+            that is going to be trained.
+        bf16: Compute in bfloat16.
+        gradient_checkpointing: Recompute activations to save memory.
+    """
+
+    def __init__(
+        self,
+        epsilon: float = 11.0,
+        step_size: float = 0.6375,
+        steps: int = 250,
+        learning_rate: float = 1e-5,
+        random_flip: bool = True,
+        surrogate: str = "",
+        bf16: bool = False,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__(epsilon, step_size, steps, surrogate, bf16, gradient_checkpointing)
+        self.learning_rate = learning_rate
+        self.random_flip = random_flip
+
+    def perturb(
+        self, images: Tensor, model: Backbone, prompts: list[str], generator: torch.Generator
+    ) -> Tensor:
+        """See `GradientAttack`."""
+        with torch.no_grad():
+            conditioning = model.embed(prompts)
+        names = [
+            name
+            for name, _ in model.denoiser.named_parameters()
+            if any(each in name for each in KEYS_AND_VALUES) and "lora_" not in name
+        ]
+        if not names:
+            raise ValueError("CAAT needs a denoiser with cross-attention; this model has none.")
+        victim = copy_sharing(model, [model.denoiser.get_parameter(name) for name in names])
+        learners = [victim.denoiser.get_parameter(name) for name in names]
+        for parameter in learners:
+            parameter.requires_grad_(True)
+        optimizer = torch.optim.AdamW(learners, lr=self.learning_rate)
+        changed = images
+        with Watch("CAAT", self.steps) as watch:
+            for _ in range(self.steps):
+                changed = changed.detach().requires_grad_()
+                flip = self.random_flip and torch.rand((), generator=generator) < 0.5
+                seen = changed.flip(-1) if flip else changed
+                loss = eps_loss(victim, seen, conditioning, generator)
+                slope, *gradients = torch.autograd.grad(loss, [changed, *learners])
+                for parameter, each in zip(learners, gradients, strict=True):
+                    parameter.grad = each
+                optimizer.step()
+                watch.see(loss, slope)
+                changed = sign_step(
+                    changed,
+                    images,
+                    slope,
+                    epsilon=self.epsilon,
+                    size=self.step_size,
+                    ascending=True,
+                )
+        return changed

@@ -1,0 +1,70 @@
+"""EASPL of Anti-DreamBooth (arXiv 2303.15433): ASPL against several models at once."""
+
+import torch
+from torch import Tensor
+
+from shortcut_lightning.attacks.aspl import ASPL, Loss
+from shortcut_lightning.attacks.denoising import eps_loss
+from shortcut_lightning.attacks.gradient import checkpointed, load_frozen
+from shortcut_lightning.attacks.surrogate import Surrogate, SurrogateTraining
+from shortcut_lightning.backbones.base import Backbone, Conditioning
+
+
+class EASPL(ASPL):
+    """In each round every model runs a round of ASPL from the same images; their mean is the next
+    start. A mean of points of the ball is in the ball.
+
+    Args:
+        epsilon: Budget in /255.
+        step_size: Size of a step in /255; published as 0.005 of images in [-1, 1].
+        rounds: Number of rounds.
+        surrogate_steps: DreamBooth steps in either half of a round.
+        steps: Steps of the images in a round.
+        surrogates: The models attacked, each `pocket`, a diffusers folder, a hub id, or empty for
+            the one that is going to be trained. All are held at once.
+        training: How they are fine-tuned.
+        bf16: Compute in bfloat16.
+        gradient_checkpointing: Recompute activations to save memory.
+    """
+
+    def __init__(
+        self,
+        epsilon: float = 11.0,
+        step_size: float = 0.6375,
+        rounds: int = 50,
+        surrogate_steps: int = 3,
+        steps: int = 6,
+        surrogates: list[str] = [""],  # noqa: B006
+        training: SurrogateTraining = SurrogateTraining(),  # noqa: B008
+        bf16: bool = False,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__(
+            epsilon,
+            step_size,
+            rounds,
+            surrogate_steps,
+            steps,
+            training=training,
+            bf16=bf16,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+        if not surrogates:
+            raise ValueError("data.attack.surrogates is empty; name at least one model.")
+        self.surrogates = surrogates
+
+    def perturb(
+        self, images: Tensor, model: Backbone, prompts: list[str], generator: torch.Generator
+    ) -> Tensor:
+        """See `GradientAttack`."""
+
+        def loss(victim: Backbone, changed: Tensor, conditioning: Conditioning) -> Tensor:
+            return eps_loss(victim, changed, conditioning, generator)
+
+        victims = []
+        for name in self.surrogates:
+            lent = load_frozen(name, images.device) if name else model
+            with checkpointed(lent, self.gradient_checkpointing):  # a copy keeps the setting
+                victims.append(Surrogate(lent, self.training, prompts, images, generator))
+        losses: list[Loss] = [loss] * len(victims)
+        return self.alternate(images, victims, losses, title="EASPL")

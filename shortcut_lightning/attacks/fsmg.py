@@ -1,0 +1,78 @@
+"""FSMG of Anti-DreamBooth (arXiv 2303.15433): climb the loss of a model trained on clean images."""
+
+import torch
+from torch import Tensor
+
+from shortcut_lightning.attacks import pictures
+from shortcut_lightning.attacks.denoising import eps_loss
+from shortcut_lightning.attacks.pgd import sign_pgd
+from shortcut_lightning.attacks.surrogate import Surrogate, SurrogateTraining
+from shortcut_lightning.attacks.trained import (
+    TrainedSurrogateAttack,
+    target_latents,
+    targeted_loss,
+)
+from shortcut_lightning.backbones.base import Backbone
+
+
+class FSMG(TrainedSurrogateAttack):
+    """Fine-tunes a surrogate by DreamBooth on clean images, then steps up its denoising error.
+
+    Args:
+        epsilon: Budget in /255.
+        step_size: Size of a step in /255; published as 0.005 of images in [-1, 1].
+        steps: Number of steps.
+        surrogate_steps: DreamBooth steps before them.
+        surrogate_batch_size: Clean images in each, with as many class images.
+        target: Image file to lead towards at the same time (T-FSMG); empty for none.
+        surrogate: The model attacked: `pocket`, a diffusers folder or a hub id; empty for the one
+            that is going to be trained.
+        training: How it is fine-tuned.
+        bf16: Compute in bfloat16.
+        gradient_checkpointing: Recompute activations to save memory.
+    """
+
+    def __init__(
+        self,
+        epsilon: float = 11.0,
+        step_size: float = 0.6375,
+        steps: int = 100,
+        surrogate_steps: int = 1000,
+        surrogate_batch_size: int = 2,
+        target: str = "",
+        surrogate: str = "",
+        training: SurrogateTraining = SurrogateTraining(),  # noqa: B008
+        bf16: bool = False,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__(
+            epsilon, step_size, steps, surrogate, training, bf16, gradient_checkpointing
+        )
+        pictures.check(target)
+        self.surrogate_steps = surrogate_steps
+        self.surrogate_batch_size = surrogate_batch_size
+        self.target = target
+
+    def perturb(
+        self, images: Tensor, model: Backbone, prompts: list[str], generator: torch.Generator
+    ) -> Tensor:
+        """See `GradientAttack`."""
+        victim = Surrogate(model, self.training, prompts, images, generator)
+        clean = victim.encode(self.training.clean_images(images))
+        victim.train(clean, self.surrogate_steps, self.surrogate_batch_size)
+        conditioning = victim.embed(prompts)
+        goal = target_latents(self.target, model, images) if self.target else None
+
+        def loss(changed: Tensor) -> Tensor:
+            if goal is None:
+                return eps_loss(victim.model, changed, conditioning, generator)
+            return targeted_loss(victim.model, changed, conditioning, generator, goal)
+
+        return sign_pgd(
+            images,
+            loss,
+            epsilon=self.epsilon,
+            step_sizes=[self.step_size] * self.steps,
+            ascending=True,
+            title="FSMG",
+        )

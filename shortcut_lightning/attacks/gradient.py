@@ -1,0 +1,104 @@
+"""What attacks that follow a model's gradient have in common: which model, at which cost."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from shortcut_lightning import backbones
+from shortcut_lightning.attacks.base import Attack
+from shortcut_lightning.backbones.base import Backbone
+
+
+class GradientAttack(Attack):
+    """An attack on a model it can look into. Subclasses write `perturb`.
+
+    Args:
+        epsilon: Budget in /255.
+        step_size: Size of a step in /255.
+        steps: Number of steps.
+        surrogate: The model attacked: `pocket`, a diffusers folder or a hub id; empty for the one
+            that is going to be trained.
+        bf16: Compute in bfloat16 where that is safe; the weights stay as they are.
+        gradient_checkpointing: Recompute activations to save memory.
+    """
+
+    def __init__(
+        self,
+        epsilon: float,
+        step_size: float,
+        steps: int,
+        surrogate: str,
+        bf16: bool,
+        gradient_checkpointing: bool,
+    ) -> None:
+        super().__init__(epsilon)
+        if step_size <= 0:
+            raise ValueError(
+                f"data.attack.step_size is {step_size}; it is in /255 and must be above 0."
+            )
+        if steps < 1:
+            raise ValueError(f"data.attack.steps is {steps}; it must be at least 1.")
+        self.step_size = step_size
+        self.steps = steps
+        self.surrogate = surrogate
+        self.bf16 = bf16
+        self.gradient_checkpointing = gradient_checkpointing
+
+    @final
+    def run(
+        self, images: Tensor, backbone: Backbone, prompts: list[str], generator: torch.Generator
+    ) -> Tensor:
+        """Lends `perturb` the model that is attacked."""
+        model = load_frozen(self.surrogate, images.device) if self.surrogate else backbone
+        with (
+            checkpointed(model, self.gradient_checkpointing),
+            bfloat16(images, self.computes_in_bf16),
+        ):
+            return self.perturb(images, model, prompts, generator)
+
+    @property
+    def computes_in_bf16(self) -> bool:
+        """Whether the model is run in bfloat16."""
+        return self.bf16
+
+    @abstractmethod
+    def perturb(
+        self, images: Tensor, model: Backbone, prompts: list[str], generator: torch.Generator
+    ) -> Tensor:
+        """The method, as `Attack.run`; `model` is frozen, and shared: copy what is to learn."""
+
+
+def load_frozen(name: str, device: torch.device) -> Backbone:
+    """A model by name, in eval mode, without gradients. Raises ValueError as `backbones.load`."""
+    return backbones.load(name).to(device).requires_grad_(False).eval()
+
+
+@contextmanager
+def bfloat16(images: Tensor, enabled: bool) -> Iterator[None]:
+    """Autocast on the images' device. Without its cache of casted weights, which would go stale
+    where a surrogate learns inside."""
+    kind = images.device.type
+    with torch.autocast(kind, torch.bfloat16, enabled=enabled, cache_enabled=False):
+        yield
+
+
+@contextmanager
+def checkpointed(model: Backbone, enabled: bool) -> Iterator[None]:
+    """Gradient checkpointing inside, and as it was afterwards."""
+    if not enabled:
+        yield
+        return
+    flag = "gradient_checkpointing"
+    before: list[tuple[nn.Module, bool]] = [
+        (part, getattr(part, flag)) for part in model.modules() if hasattr(part, flag)
+    ]
+    model.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        for part, value in before:
+            setattr(part, flag, value)

@@ -1,0 +1,259 @@
+"""The model a protector fine-tunes, guessing what the other side will do with the images.
+
+DreamBooth with prior preservation (arXiv 2208.12242, eq. 2) on a copy of the model; the lent one is
+never touched. Weights that do not learn are shared with it, so a LoRA surrogate costs its adapters.
+"""
+
+import copy
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from shortcut_lightning.attacks.denoising import denoise_latents
+from shortcut_lightning.attacks.pictures import read_folder
+from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
+from shortcut_lightning.losses import DreamBoothLoss
+
+Weights = list[Tensor]
+
+
+@dataclass(frozen=True)
+class SurrogateTraining:
+    """How a surrogate is trained.
+
+    Args:
+        method: `full` trains the weights themselves, `lora` adapters on the attention layers.
+        rank: Rank of the adapters; their alpha is the same.
+        train_text_encoder: Whether the text encoder learns too.
+        learning_rate: Of AdamW; published as 5e-7, at which `full` learns slowly.
+        adam_weight_decay: Its decoupled weight decay.
+        max_grad_norm: Gradients are clipped to this norm. (Published code means to, and does not.)
+        prior_loss_weight: Weight of the class images' loss.
+        class_prompt: What class images show.
+        num_class_images: How many the model makes of them; 0 trains without prior preservation.
+        clean_data_dir: Images of the subject that stay private, on which a surrogate learns what is
+            clean; empty for the protected images as they are before.
+        dtype: `bf16_ref` keeps the learning weights in bfloat16 as the published ASPL does, where
+            the learning rate is below half a unit of most weights, so that they hardly move.
+        order: `ref` begins each call with the first image, as the published ASPL does; then images
+            past the number of steps in a call are never trained on.
+    """
+
+    method: Literal["full", "lora"] = "full"
+    rank: int = 4
+    train_text_encoder: bool = True
+    learning_rate: float = 5e-7
+    adam_weight_decay: float = 1e-2
+    max_grad_norm: float = 1.0
+    prior_loss_weight: float = 1.0
+    class_prompt: str = "a photo of person"
+    num_class_images: int = 16
+    clean_data_dir: str = ""
+    dtype: Literal["fp32", "bf16_ref"] = "fp32"
+    order: Literal["shuffled", "ref"] = "shuffled"
+
+    def __post_init__(self) -> None:
+        if self.dtype == "bf16_ref" and self.method == "lora":
+            raise ValueError(
+                "data.attack.training.dtype 'bf16_ref' reproduces a defect of full fine-tuning; "
+                "with method 'lora' leave it at 'fp32'."
+            )
+
+    def clean_images(self, images: Tensor) -> Tensor:
+        """What a surrogate may know: (M, 3, H, W) for `images`, (N, 3, H, W)."""
+        return read_folder(self.clean_data_dir, images) if self.clean_data_dir else images
+
+
+class Surrogate:
+    """A copy of a model that learns in between and is frozen otherwise.
+
+    Attributes:
+        model: The copy, in eval mode.
+        learners: Its weights that learn.
+    """
+
+    def __init__(
+        self,
+        model: Backbone,
+        training: SurrogateTraining,
+        prompts: list[str],
+        like: Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        """`prompts` are the captions of the N images, `like` a tensor of their shape and device.
+
+        Draws seeds of class images and of adapters from the generator.
+        """
+        self.training = training
+        self.prompts = prompts
+        self.generator = generator
+        self.priors = self._class_images(model, like)
+        self.model = self._copy(model)
+        self.learners = self._learners()
+        if training.dtype == "bf16_ref":
+            for parameter in self.learners:
+                parameter.data = parameter.data.bfloat16()
+        self.loss = DreamBoothLoss(model.prediction_type, training.prior_loss_weight)
+        self._still: dict[str, Conditioning] = {}
+        self._class_order = self._shuffled(len(self.priors.mean)) if self.priors else None
+        self._orders: dict[int, Iterator[int]] = {}
+
+    def encode(self, images: Tensor) -> Posterior:
+        """The posterior of images to learn from; the encoder does not learn, so once is enough."""
+        with torch.no_grad():
+            return self.model.encode(images)
+
+    def embed(self, prompts: list[str]) -> Conditioning:
+        """Conditioning as the surrogate has it now, without gradients."""
+        with torch.no_grad():
+            return self.model.embed(prompts)
+
+    def weights(self, device: torch.device | str = "") -> Weights:
+        """A copy of what has been learned, for `load`."""
+        return [each.detach().to(device or each.device, copy=True) for each in self.learners]
+
+    def load(self, weights: Weights) -> None:
+        """Goes back to what `weights` returned."""
+        with torch.no_grad():
+            for parameter, value in zip(self.learners, weights, strict=True):
+                parameter.copy_(value)
+
+    def train(
+        self, instances: Posterior, steps: int, batch_size: int = 1, keep: Collection[int] = ()
+    ) -> list[Weights]:
+        """`steps` DreamBooth steps with a new AdamW on M instance images, (M, C, h, w).
+
+        Each step sees `batch_size` of them and as many class images. Returns the weights after the
+        steps numbered in `keep`, counted from 0, on the CPU.
+        """
+        recipe = self.training
+        rows = self._rows(len(instances.mean), steps * batch_size)
+        optimizer = torch.optim.AdamW(
+            self.learners, lr=recipe.learning_rate, weight_decay=recipe.adam_weight_decay
+        )
+        kept = []
+        for parameter in self.learners:
+            parameter.requires_grad_(True)
+        for step in range(steps):
+            chosen = rows[step * batch_size : (step + 1) * batch_size]
+            self._backward(instances, chosen)
+            nn.utils.clip_grad_norm_(self.learners, recipe.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            if step in keep:
+                kept.append(self.weights("cpu"))
+        for parameter in self.learners:
+            parameter.requires_grad_(False)
+        return kept
+
+    def _backward(self, instances: Posterior, chosen: list[tuple[int, int]]) -> None:
+        """One loss: the chosen (instance, class) pairs, instances first."""
+        of_instances = [instance for instance, _ in chosen]
+        mean, std = instances.mean[of_instances], instances.std[of_instances]
+        # A folder of clean images may hold more of them than there are captions.
+        prompts = [self.prompts[i % len(self.prompts)] for i in of_instances]
+        if self.priors:
+            of_class = [number for _, number in chosen]
+            mean = torch.cat([mean, self.priors.mean[of_class]])
+            std = torch.cat([std, self.priors.std[of_class]])
+            prompts += [self.training.class_prompt] * len(of_class)
+        noise = torch.randn(mean.shape, generator=self.generator).to(mean.device)
+        latents = Posterior(mean, std).sample(noise)
+        conditioning = self._conditioning(prompts)
+        made = denoise_latents(self.model, latents, conditioning, self.generator)
+        is_prior = torch.arange(len(mean), device=mean.device) >= len(chosen)
+        snr = self.model.snr(made.timesteps)
+        self.loss(made.prediction, made.target, snr, is_prior)["loss"].backward()
+
+    def _conditioning(self, prompts: list[str]) -> Conditioning:
+        """With gradients where the text encoder learns, else embedded once."""
+        if self.training.train_text_encoder:
+            return self.model.embed(prompts)
+        for prompt in prompts:
+            if prompt not in self._still:
+                self._still[prompt] = self.embed([prompt])
+        return Conditioning.stack([self._still[prompt] for prompt in prompts])
+
+    def _rows(self, instances: int, count: int) -> list[tuple[int, int]]:
+        """(instance, class image) for `count` draws."""
+        classes = len(self.priors.mean) if self.priors else 1
+        if self.training.order == "ref":
+            return [(number % instances, number % classes) for number in range(count)]
+        order = self._orders.setdefault(instances, self._shuffled(instances))
+        priors = self._class_order
+        return [(next(order), next(priors) if priors else 0) for _ in range(count)]
+
+    def _shuffled(self, count: int) -> Iterator[int]:
+        """Pass after pass over `count` things, each in a new order."""
+        while True:
+            yield from torch.randperm(count, generator=self.generator).tolist()
+
+    def _class_images(self, model: Backbone, like: Tensor) -> Posterior | None:
+        """Posterior of class images the model makes, four at a time, at the size of `like`."""
+        count, parts = self.training.num_class_images, []
+        seeds = torch.randint(2**31, (count,), generator=self.generator).tolist()
+        with torch.no_grad():
+            for first in range(0, count, 4):
+                some = seeds[first : first + 4]
+                made = model.sample([self.training.class_prompt] * len(some), seeds=some)
+                if made.shape[-2:] != like.shape[-2:]:
+                    made = functional.interpolate(
+                        made, like.shape[-2:], mode="bilinear", antialias=True
+                    )
+                parts.append(model.encode(made.to(like)))
+        if not parts:
+            return None
+        return Posterior(
+            torch.cat([part.mean for part in parts]), torch.cat([part.std for part in parts])
+        )
+
+    def _networks(self, model: Backbone) -> list[nn.Module]:
+        text = list(model.text_encoders) if self.training.train_text_encoder else []
+        return [model.denoiser, *text]
+
+    def _copy(self, model: Backbone) -> Backbone:
+        """A copy with its own networks to learn in; whatever else stands in it is shared."""
+        lora = self.training.method == "lora"
+        own = (
+            [p for name, p in model.named_parameters() if "lora_" in name]  # a lent one's adapters
+            if lora
+            else [p for network in self._networks(model) for p in network.parameters()]
+        )
+        copied = copy_sharing(model, own)
+        if lora:
+            rank, text = self.training.rank, self.training.train_text_encoder
+            with torch.random.fork_rng(devices=[]):  # adapters draw from torch's global state
+                torch.manual_seed(int(torch.randint(2**31, (), generator=self.generator)))
+                copied.add_lora(
+                    unet=not adapted(copied.denoiser),
+                    text_encoder=text and not any(map(adapted, copied.text_encoders)),
+                    rank=rank,
+                    alpha=rank,
+                    dropout=0.0,
+                    dora=False,
+                )
+        return copied.requires_grad_(False).eval()
+
+    def _learners(self) -> list[nn.Parameter]:
+        lora = self.training.method == "lora"
+        return [
+            parameter
+            for network in self._networks(self.model)
+            for name, parameter in network.named_parameters()
+            if ("lora_" in name) == lora
+        ]
+
+
+def copy_sharing(model: Backbone, own: Sequence[nn.Parameter]) -> Backbone:
+    """A deep copy with its own copies of these weights; it shares all others with the model."""
+    ids = {id(parameter) for parameter in own}
+    return copy.deepcopy(model, {id(p): p for p in model.parameters() if id(p) not in ids})
+
+
+def adapted(network: nn.Module) -> bool:
+    """Whether a network carries a LoRA adapter."""
+    return any("lora_" in name for name, _ in network.named_parameters())

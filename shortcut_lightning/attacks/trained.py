@@ -1,0 +1,72 @@
+"""Attacks against a model that is fine-tuned on the way, and what their losses may add."""
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from shortcut_lightning.attacks import pictures
+from shortcut_lightning.attacks.denoising import Denoising, denoise, origin_and_noise
+from shortcut_lightning.attacks.gradient import GradientAttack
+from shortcut_lightning.attacks.surrogate import SurrogateTraining
+from shortcut_lightning.backbones.base import Backbone, Conditioning
+
+
+class TrainedSurrogateAttack(GradientAttack):
+    """A `GradientAttack` that trains the model it attacks, by `training`."""
+
+    def __init__(
+        self,
+        epsilon: float,
+        step_size: float,
+        steps: int,
+        surrogate: str,
+        training: SurrogateTraining,
+        bf16: bool,
+        gradient_checkpointing: bool,
+    ) -> None:
+        super().__init__(epsilon, step_size, steps, surrogate, bf16, gradient_checkpointing)
+        self.training = training
+
+    @final
+    @property
+    def computes_in_bf16(self) -> bool:
+        """Also where the weights are."""
+        return self.bf16 or self.training.dtype == "bf16_ref"
+
+
+def targeted_loss(
+    model: Backbone,
+    images: Tensor,
+    conditioning: Conditioning,
+    generator: torch.Generator,
+    goal: Tensor,
+) -> Tensor:
+    """What T-FSMG and T-ASPL climb: the denoising error minus how far the next step of sampling is
+    from the target's latents `goal`, (1, C, h, w), with the same noise at t - 1.
+
+    Timesteps are at least 1, as t = 0 has nothing before it (published code takes the schedule's
+    other end there), and the step is the posterior's mean, without its fresh noise.
+    """
+    timesteps = torch.randint(1, model.num_train_timesteps, (len(images),), generator=generator)
+    made = denoise(model, images, conditioning, generator, timesteps)
+    wanted = model.add_noise(goal.expand_as(made.latents), made.noise, made.timesteps - 1)
+    return made.losses.mean() - (step_back(model, made) - wanted).square().mean()
+
+
+def step_back(model: Backbone, made: Denoising) -> Tensor:
+    """Mean of p(z_{t-1} | z_t); DDPM (arXiv 2006.11239), eq. 7, with the prediction's z_0."""
+    alphas = model.alphas_cumprod().to(made.noisy.device)
+    now = alphas[made.timesteps].view(-1, 1, 1, 1)
+    before = alphas[made.timesteps - 1].view(-1, 1, 1, 1)
+    alpha = now / before
+    origin, _ = origin_and_noise(model, made.noisy, made.prediction, made.timesteps)
+    of_origin = before.sqrt() * (1 - alpha) / (1 - now)
+    of_noisy = alpha.sqrt() * (1 - before) / (1 - now)
+    return of_origin * origin + of_noisy * made.noisy
+
+
+def target_latents(path: str, model: Backbone, images: Tensor) -> Tensor:
+    """Latents of a target image, (1, C, h, w)."""
+    with torch.no_grad():
+        return model.encode(pictures.read(path, images)).mean
