@@ -22,6 +22,8 @@ def main(args: list[str] | None = None) -> None:
     Raises:
         SystemExit: with code 2 after a user's mistake, which is named on stderr in a line or two.
     """
+    # Read when torch starts its threads: those that wait then sleep, where other work goes on too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     argv = list(sys.argv[1:] if args is None else args)
     try:
         answer = first_look(argv)

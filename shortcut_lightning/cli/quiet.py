@@ -14,6 +14,9 @@ _WARNINGS = (
     r"The '\w+' does not have many workers",
     # Lightning counts steps across epochs, so short epochs are logged all the same
     r"The number of training batches .* is smaller than the logging interval",
+    # what does not learn stays in eval mode, and a run without held-out pictures is no mistake
+    r"Found \d+ module\(s\) in eval mode at the start of training",
+    r"You defined a `validation_step` but have no `val_dataloader`",
     # Lightning's own use of jsonargparse and of tensorboard, for its developers
     r"(?s)\s*(By default only one Jsonargparse|.{,60} was deprecated in v4\.)",
     r"Starting from v1\.9\.0, `tensorboardX` has been removed",
