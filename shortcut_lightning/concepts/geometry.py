@@ -172,10 +172,14 @@ def area(box: XYXY) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def overlap(first: XYXY, second: XYXY) -> float:
-    """Intersection over union, in [0, 1]."""
+def intersection(first: XYXY, second: XYXY) -> float:
+    """Share of the image that both cover."""
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    return width * height / (area(first) + area(second) - width * height)
+    return max(width, 0.0) * max(height, 0.0)
+
+
+def overlap(first: XYXY, second: XYXY) -> float:
+    """Intersection over union, in [0, 1]."""
+    both = intersection(first, second)
+    return both / (area(first) + area(second) - both) if both else 0.0

@@ -13,17 +13,20 @@ from torch import Tensor
 from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.concepts.base import Detector
 from shortcut_lightning.concepts.extra import needed, opencv
-from shortcut_lightning.concepts.geometry import area, overlap
+from shortcut_lightning.concepts.geometry import XYXY, area, intersection, overlap
 from shortcut_lightning.concepts.pixels import around, enlarged, to_rgb
 
-READ, REPORTED, FOUND = 1.0, 0.75, 0.5  # scores: decoded, decoder's error report, pattern only
-_SAME = 0.3  # intersection over union from which two finders mean the same code
+READ, AGREED, REPORTED, FOUND = 1.0, 0.9, 0.7, 0.5
+_SAME = 0.5  # intersection over union from which two finders agree on a code
+_TOUCHING = 0.05  # of the smaller box; codes do not overlap, so one of the two is an illusion
 _MIN_SHARE = 1e-3  # of the image; a smaller "code" is an artefact
 
 
 class QRCodeDetector(Detector):
-    """QR codes in images of any size; score 1 where the code was read, 0.75 where the decoder gave
-    up on it, 0.5 where only its pattern was found.
+    """QR codes in images of any size. Score 1 where the code was read, 0.9 where both finders agree
+    on its place, 0.7 where the decoder gave up on it, 0.5 where only its pattern was found. Of
+    boxes that overlap the best is kept: the decoder also reports squares it made up from the
+    corners of a code and of something beside it.
 
     Measured on codes over clutter: found from 40 pixels with a quiet border of one module; a code
     without any border on clutter is mostly missed (`tests/concepts/test_hit_rates.py`).
@@ -54,13 +57,13 @@ class QRCodeDetector(Detector):
     def _detect(self, pixels: NDArray[np.uint8]) -> list[ConceptBox]:
         found = self._by_zxing(pixels)
         if not self.decoded_only:
-            found += self._by_opencv(pixels)
+            found = _agreed(found, self._by_opencv(pixels))
         kept: list[ConceptBox] = []
         for box in sorted(found, key=lambda box: -box.score):
             assert box.xyxy is not None
             if box.score < self.threshold or area(box.xyxy) < _MIN_SHARE:
                 continue
-            if all(overlap(box.xyxy, other.xyxy) < _SAME for other in kept if other.xyxy):
+            if not any(_touch(box.xyxy, other.xyxy) for other in kept if other.xyxy):
                 kept.append(box)
         return kept
 
@@ -89,3 +92,19 @@ class QRCodeDetector(Detector):
         quads = np.asarray(corners, float).reshape(-1, 4, 2)
         boxes = [around(self.label, FOUND, quad, height, width) for quad in quads]
         return [box for box in boxes if box]
+
+
+def _agreed(first: list[ConceptBox], second: list[ConceptBox]) -> list[ConceptBox]:
+    """All boxes, those that have a partner in the other list with a score that says so."""
+
+    def scored(box: ConceptBox, others: list[ConceptBox]) -> ConceptBox:
+        partner = any(
+            overlap(box.xyxy, other.xyxy) >= _SAME for other in others if box.xyxy and other.xyxy
+        )
+        return box._replace(score=max(box.score, AGREED)) if partner else box
+
+    return [scored(box, second) for box in first] + [scored(box, first) for box in second]
+
+
+def _touch(first: XYXY, second: XYXY) -> bool:
+    return intersection(first, second) >= _TOUCHING * min(area(first), area(second))

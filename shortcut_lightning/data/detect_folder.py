@@ -1,4 +1,7 @@
-"""What the verb `detect` does: show what is found before anybody pays for training."""
+"""What the verb `detect` does: show what is found before anybody pays for training.
+
+python -m shortcut_lightning.data.detect_folder configs/detectors/qr.yaml photos out
+"""
 
 import json
 from collections import Counter, defaultdict
@@ -6,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from jsonargparse import auto_cli
 
 from shortcut_lightning.batch import ConceptBox, Example
 from shortcut_lightning.concepts.base import Detector
@@ -82,3 +86,7 @@ def _load(folder: str, key: str, side: int, crop: bool) -> list[Example]:
     return loading.load_examples(
         Path(folder).expanduser(), key, Prompts(""), captions=False, side=side, crop=crop
     )
+
+
+if __name__ == "__main__":
+    auto_cli(detect_folder)

@@ -9,6 +9,8 @@ concept. From one seed, without a network:
     boxes.jsonl  where the concept is in train/, as `PrecomputedBoxes` reads it
     prompts.txt  captions of the held-out pictures, for sampling
     recipe.json  what made it
+
+    python -m shortcut_lightning.data.implicit_concepts sets/qr configs/concepts/qr.yaml
 """
 
 import json
@@ -16,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from jsonargparse import auto_cli
 
 from shortcut_lightning.batch import ConceptBox, Example
 from shortcut_lightning.concepts.generators import ConceptGenerator
@@ -150,3 +153,7 @@ def _world(source: str, count: int, side: int) -> Iterator[Example]:
         drawn = world.draw(int(number), index, quality="clean")
         image = resize_shorter_side(to_tensor(np.asarray(drawn.image)), side)
         yield Example(image, drawn.caption, f"{index:05d}.png")
+
+
+if __name__ == "__main__":
+    auto_cli(write_implicit_concepts)

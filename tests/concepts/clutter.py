@@ -1,5 +1,7 @@
 """Backgrounds for detectors: shapes and grain, like nothing in particular."""
 
+from functools import cache
+
 import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -7,6 +9,7 @@ from torch import Tensor
 from shortcut_lightning.concepts.pixels import to_tensor
 
 
+@cache
 def clutter(index: int, size: int = 256) -> Tensor:
     """(3, size, size) in [0, 1]: forty rectangles, ellipses and lines, and a little noise."""
     rng = np.random.default_rng([size, index])
@@ -22,6 +25,7 @@ def clutter(index: int, size: int = 256) -> Tensor:
     return to_tensor(pixels.clip(0, 255).round().astype(np.uint8))
 
 
+@cache
 def grain(index: int, size: int = 256) -> Tensor:
     """(3, size, size) in [0, 1]: smooth colour noise without any letters."""
     rng = np.random.default_rng([size, index, 1])
