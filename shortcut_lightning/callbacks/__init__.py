@@ -9,7 +9,11 @@ if TYPE_CHECKING:
     from shortcut_lightning.callbacks.ema import EMA
     from shortcut_lightning.callbacks.evaluation import Evaluation, EvaluationCallback
     from shortcut_lightning.callbacks.export import Export
+    from shortcut_lightning.callbacks.extraction import ConceptExtraction
+    from shortcut_lightning.callbacks.fidelity import StageFidelity
     from shortcut_lightning.callbacks.measures import ClipAlignment, FrechetDistance, IdentityMatch
+    from shortcut_lightning.callbacks.misalignment import Misalignment
+    from shortcut_lightning.callbacks.quality import HighFrequency, PaperScores, Quality
     from shortcut_lightning.callbacks.report import ReportWriter
     from shortcut_lightning.callbacks.sample_grid import SampleGrid
     from shortcut_lightning.callbacks.save_images import SaveImages
@@ -19,20 +23,32 @@ if TYPE_CHECKING:
 __all__ = [
     "EMA",
     "ClipAlignment",
+    "ConceptExtraction",
     "ConceptRatio",
     "Evaluation",
     "EvaluationCallback",
     "Export",
     "FrechetDistance",
+    "HighFrequency",
     "IdentityMatch",
+    "Misalignment",
+    "PaperScores",
+    "Quality",
     "ReportWriter",
     "SampleGrid",
     "SaveImages",
+    "StageFidelity",
     "Throughput",
     "TokenProbe",
 ]
 
 _FILES = {
+    "Quality": "quality",
+    "PaperScores": "quality",
+    "HighFrequency": "quality",
+    "Misalignment": "misalignment",
+    "StageFidelity": "fidelity",
+    "ConceptExtraction": "extraction",
     "EMA": "ema",
     "Export": "export",
     "ClipAlignment": "measures",

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -38,6 +38,63 @@ _NOT_OPTIONS = {
 
 class ShortcutTrainer(Trainer):
     """Lightning's Trainer. A method here whose name is in `VERBS` is a verb."""
+
+    def protect(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule,
+        output: str,
+        format: Literal["png", "jpeg"] = "png",
+        quality: int = 95,
+        metadata: Literal["strip", "keep"] = "strip",
+        overwrite: bool = False,
+    ) -> None:
+        """Writes protected copies of the photographs in `data.instance_data_dir`.
+
+        Args:
+            output: Folder for the copies; measured/ in it has a contact sheet and the numbers.
+            format: `png` keeps every value; `jpeg` is what photographs are published as.
+            quality: Of JPEG, 1 to 95.
+            metadata: Whether camera, place and time are kept; a colour profile always is.
+            overwrite: Allow names that exist in the output folder.
+        """
+        self._copy("protect", model, datamodule, (output, format, quality, metadata, overwrite))
+
+    def purify(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule,
+        output: str,
+        format: Literal["png", "jpeg"] = "png",
+        quality: int = 95,
+        metadata: Literal["strip", "keep"] = "strip",
+        overwrite: bool = False,
+    ) -> None:
+        """Writes purified copies of the photographs in `data.instance_data_dir`.
+
+        Args:
+            output: Folder for the copies; measured/ in it has a contact sheet and the numbers.
+            format: `png` keeps every value; `jpeg` is what photographs are published as.
+            quality: Of JPEG, 1 to 95.
+            metadata: Whether camera, place and time are kept; a colour profile always is.
+            overwrite: Allow names that exist in the output folder.
+        """
+        self._copy("purify", model, datamodule, (output, format, quality, metadata, overwrite))
+
+    def _copy(self, verb: str, model: Any, data: Any, settings: tuple[Any, ...]) -> None:
+        from shortcut_lightning.data import PersonalizationDataModule, copies
+
+        if not isinstance(data, PersonalizationDataModule) or not hasattr(model, "backbone"):
+            raise ValueError(
+                f"`{verb}` needs data: PersonalizationDataModule and a model with a backbone, such "
+                "as DreamBooth; a recipe like configs/quickstart.yaml has both."
+            )
+        if not self.is_global_zero:
+            return
+        work = copies.protect_folder if verb == "protect" else copies.purify_folder
+        wanted = copies.Copies(*settings)
+        measured = work(data, model.backbone, self.strategy.root_device, wanted)
+        sys.stdout.write(f"{measured.table()}\nwritten to {wanted.output}\n")
 
 
 class ShortcutCLI(LightningCLI):
@@ -182,6 +239,13 @@ class ShortcutCLI(LightningCLI):
             and is_overridden("test_dataloader", source)
         ):
             self.trainer.test(self.model, datamodule=self.datamodule)
+
+    def after_protect(self) -> None:
+        """Copies are no run: the run folder that was claimed goes."""
+        if self.run_folder and is_first_process():
+            discard_if_empty(self.run_folder)
+
+    after_purify = after_protect
 
     def _arguments_of(self, verb: str) -> set[str]:
         return set(inspect.signature(getattr(self.trainer_class, verb)).parameters)

@@ -9,6 +9,8 @@ VERBS = {
     "validate": "Compute the validation loss of a model or checkpoint.",
     "test": "Run the evaluation of `fit` on a model or checkpoint.",
     "predict": "Generate images for prompts.",
+    "protect": "Perturb photographs before they are published; one is enough.",
+    "purify": "Clean photographs that may be protected.",
 }
 
 PROGRAM = "shortcut-lightning"

@@ -46,13 +46,13 @@ def purify(
     backbone: Backbone,
     cache: Cache,
     device: torch.device,
-    given: list[Example],
+    given: Sequence[Example] = (),
 ) -> list[Example]:
     """The examples as the chain of purifiers leaves them; `given` is what they were before any
-    perturbation, which the `Oracle` knows."""
+    perturbation, for the `Oracle`."""
     for number, purifier in enumerate(purifiers):
-        if isinstance(purifier, Oracle):
-            examples = given
+        if isinstance(purifier, Oracle) and given:
+            examples = list(given)
             continue
         examples = _changed(f"purify-{number}", examples, purifier, backbone, cache, device)
     return examples

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.purifiers.base import Purifier
@@ -57,9 +58,11 @@ class Swin2SR(Purifier):
         """See `Purifier`."""
         network = self.network.to(images.device)
         small = shrunk(images, self.shrink or network.config.upscale)
-        # The model pads its input to whole windows; what lies beyond the picture is cut off.
-        height, width = (side * network.config.upscale for side in small.shape[-2:])
-        large = torch.cat([network(part).reconstruction for part in small.split(self.batch_size)])[
-            ..., :height, :width
-        ]
+        factor, window = network.config.upscale, network.config.window_size
+        height, width = small.shape[-2:]
+        # The model takes whole windows; what is added at the edges is cut off afterwards.
+        margins = (0, -width % window, 0, -height % window)
+        padded = functional.pad(small, margins, mode="replicate")
+        large = torch.cat([network(part).reconstruction for part in padded.split(self.batch_size)])
+        large = large[..., : factor * height, : factor * width]
         return resized(large.clamp(0, 1), (images.shape[-2], images.shape[-1]))

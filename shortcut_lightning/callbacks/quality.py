@@ -1,0 +1,147 @@
+"""How good pictures are: by the pocket's classifier, by texture, and as papers score it."""
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from shortcut_lightning.callbacks.evaluation import EvaluationCallback, SubjectData
+from shortcut_lightning.callbacks.measures import OTHER_WORLD, EncoderCallback
+from shortcut_lightning.callbacks.samples import Samples
+from shortcut_lightning.metrics import paper_scores
+from shortcut_lightning.metrics.encoders import (
+    ImageEncoder,
+    ImageTextEncoder,
+    PocketClip,
+    PocketIdentity,
+    image_features,
+    text_features,
+)
+from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
+from shortcut_lightning.metrics.high_frequency import high_frequency_share
+from shortcut_lightning.metrics.two_prompts import share_of_second
+from shortcut_lightning.pocket import networks
+from shortcut_lightning.pocket.labels import ATTRIBUTES
+
+
+class HighFrequency(EvaluationCallback):
+    """`high_frequency`: share of the generated images' energy in fine texture, and on the tuned
+    arm `high_frequency_references`, the same of the references.
+
+    Args:
+        cutoff: Where fine begins, as a share of the highest frequency.
+    """
+
+    def __init__(self, cutoff: float = 0.5) -> None:
+        if not 0 < cutoff < 1:
+            raise ValueError(f"HighFrequency.cutoff is {cutoff}; give a share between 0 and 1.")
+        self.cutoff = cutoff
+
+    def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
+        numbers = {
+            "high_frequency": mean_estimate(high_frequency_share(samples.images, self.cutoff))
+        }
+        references = getattr(datamodule, "references", [])
+        if references and samples.arm == "tuned":
+            images = torch.stack([example.image for example in references])
+            shares = high_frequency_share(images, self.cutoff)
+            numbers["high_frequency_references"] = mean_estimate(shares)
+        return numbers
+
+
+class Quality(EvaluationCallback):
+    """`quality_pocket` and `noisy_pocket`: the probability, by the pocket's classifier, that a
+    generated image is clean, or noisy; the rest is blurry."""
+
+    extractor = "pocket-attributes"
+
+    @cached_property
+    def network(self) -> Any:
+        """The classifier."""
+        return networks.load_attribute_classifier()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage in ("fit", "test") and trainer.is_global_zero:
+            _ = self.network
+        self._warnings: list[str] = []
+
+    def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
+        source = str(getattr(datamodule, "instance_data_dir", "pocket:"))
+        self._warnings = [] if source.startswith("pocket:") else [OTHER_WORLD]
+        shares = pocket_quality(self.network, samples)
+        return {
+            "quality_pocket": mean_estimate(shares[:, 0]),
+            "noisy_pocket": mean_estimate(shares[:, 1]),
+        }
+
+    def warnings(self) -> list[str]:
+        return self._warnings
+
+
+class PaperScores(EncoderCallback):
+    """The scores of arXiv 2406.18944 with networks that are at hand: `ims_cos_<encoder>`, plain
+    identity; `ims_ref_<encoder>`, by the published threshold rule; `clip_iqac`; and, with the
+    pocket's classifier in LIQE's place, `q_pocket` and `avg_pocket`, the mean of plain identity and
+    Q. The published IMS mixes two face encoders, 0.7 and 0.3, which do not come with this package.
+
+    Args:
+        encoder: An identity encoder.
+        clip: A CLIP, for "good" against "bad".
+        good: The sentence for good pictures.
+        bad: The sentence for bad ones; the pocket's CLIP knows "noisy" rather than "bad".
+        threshold: Cosine distance below which the published rule calls two pictures one person.
+    """
+
+    def __init__(
+        self,
+        encoder: ImageEncoder = PocketIdentity(),  # noqa: B008
+        clip: ImageTextEncoder = PocketClip(),  # noqa: B008
+        good: str = "a high quality photo of a face",
+        bad: str = "a low quality noisy photo of a face",
+        threshold: float = paper_scores.THRESHOLD,
+    ) -> None:
+        super().__init__(encoder)
+        self.clip = clip
+        self.good = good
+        self.bad = bad
+        self.threshold = threshold
+
+    @cached_property
+    def classifier(self) -> Any:
+        """The pocket's attribute classifier."""
+        return networks.load_attribute_classifier()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage in ("fit", "test") and trainer.is_global_zero:
+            _ = self.clip.network, self.classifier
+
+    def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
+        texts = text_features(self.clip, [self.good, self.bad], samples.device)
+        seen = image_features(self.clip, samples.images, samples.device)
+        iqac = 1 - 2 * share_of_second(seen, texts)
+        perceptual = 2 * pocket_quality(self.classifier, samples)[:, 0] - 1
+        q = paper_scores.quality(perceptual, iqac)
+        numbers = {"clip_iqac": mean_estimate(iqac), "q_pocket": mean_estimate(q)}
+        references = self.reference_features(samples, datamodule)
+        if not len(references):
+            return numbers
+        images = self.features(samples)
+        plain = paper_scores.plain_identity(images, references)
+        rule = paper_scores.thresholded_identity(images, references, self.threshold)
+        return numbers | {
+            f"ims_cos_{self.extractor}": mean_estimate(plain),
+            f"ims_ref_{self.extractor}": mean_estimate(rule),
+            "avg_pocket": mean_estimate((plain + q) / 2),
+        }
+
+
+@torch.no_grad()
+def pocket_quality(classifier: Any, samples: Samples) -> torch.Tensor:
+    """(N, 3) probabilities of clean, noisy and blurry, in the order of `ATTRIBUTES["quality"]`."""
+    assert ATTRIBUTES["quality"] == ("clean", "noisy", "blurry")
+    chunks = samples.images.split(32)
+    network = classifier.to(samples.device)
+    logits = [network(chunk.to(samples.device))["quality"].cpu() for chunk in chunks]
+    return torch.cat(logits).softmax(dim=-1)

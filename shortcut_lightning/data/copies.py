@@ -1,0 +1,242 @@
+"""What the verbs `protect` and `purify` do: a folder of photographs in, changed copies out.
+
+A model works at its own resolution, photographs are larger. So each is shrunk until its shorter
+side is `data.resolution` (or the model's own), keeping its shape, and changed there. A protected
+copy is the photograph in full resolution plus the enlarged change, cut to the budget; a purified
+copy is the purified picture enlarged, because the photograph's own fine detail is what is not
+wanted. Everything is measured on the files as written.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from shortcut_lightning.attacks.base import NoAttack
+from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.batch import Example
+from shortcut_lightning.data import folders, loading, stages
+from shortcut_lightning.data.cache import Cache, OneProcess
+from shortcut_lightning.data.datamodule import PersonalizationDataModule
+from shortcut_lightning.data.images import load_image, load_images
+from shortcut_lightning.metrics.fidelity import Fidelity, fidelity
+from shortcut_lightning.report.pictures import Row, sheet, to_pil
+
+# In a folder of their own: no one should train on the contact sheet by mistake.
+SHEET, MEASURED = "measured/contact_sheet.png", "measured/measured.json"
+_ORIENTATION = 0x0112  # EXIF tag; copies are written upright
+_SUFFIX = {"png": ".png", "jpeg": ".jpg"}
+
+
+@dataclass(frozen=True)
+class Copies:
+    """How copies are written.
+
+    Args:
+        output: Folder that receives them, under the photographs' names.
+        format: `png` keeps every value, `jpeg` is what photographs are published as.
+        quality: Of JPEG, 1 to 95; colour is kept at full resolution.
+        metadata: Whether camera, place and time (EXIF) are kept or stripped. A colour profile is
+            always kept, because the colours need it.
+        overwrite: Allow names that exist in `output`.
+    """
+
+    output: str
+    format: Literal["png", "jpeg"] = "png"
+    quality: int = 95
+    metadata: Literal["strip", "keep"] = "strip"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.output:
+            raise ValueError("--output is empty; give a folder for the copies.")
+        if not 1 <= self.quality <= 95:
+            raise ValueError(f"--quality is {self.quality}; it must be from 1 to 95.")
+
+    def targets(self, photographs: Sequence[Path]) -> list[Path]:
+        """Where each copy goes. Raises ValueError before two would share a name, or one would
+        replace a file."""
+        folder, suffix = Path(self.output).expanduser(), _SUFFIX[self.format]
+        wanted = [folder / (path.stem + suffix) for path in photographs]
+        twice = sorted({path.name for path in wanted if wanted.count(path) > 1})
+        if twice:
+            raise ValueError(
+                f"Two photographs would both be written as {twice[0]} (--format {self.format}); "
+                "rename one of them."
+            )
+        if any(
+            path.resolve() == photograph.resolve() for path in wanted for photograph in photographs
+        ):
+            raise ValueError(
+                f"--output {self.output} is the folder of the photographs; give another."
+            )
+        there = [
+            path.name for path in (*wanted, folder / MEASURED, folder / SHEET) if path.exists()
+        ]
+        if there and not self.overwrite:
+            raise ValueError(
+                f"{folder} already holds {there[0]}{' and more' if len(there) > 1 else ''}; give "
+                "another --output, or --overwrite true."
+            )
+        return wanted
+
+    def write(self, image: Tensor, original: Path, target: Path) -> None:
+        """Writes (3, H, W) in [0, 1] with what is kept of the original's metadata."""
+        settings: dict[str, Any] = {}
+        with Image.open(original) as opened:
+            if opened.mode == "RGB" and "icc_profile" in opened.info:
+                settings["icc_profile"] = opened.info["icc_profile"]
+            if self.metadata == "keep":
+                exif = opened.getexif()
+                if _ORIENTATION in exif:
+                    exif[_ORIENTATION] = 1
+                settings["exif"] = exif
+        if self.format == "jpeg":
+            settings |= {"quality": self.quality, "subsampling": 0}
+        target.parent.mkdir(parents=True, exist_ok=True)
+        to_pil(image).save(target, self.format.upper(), **settings)
+
+
+class Measured(dict[str, Fidelity]):
+    """File name -> how far the written copy is from the photograph."""
+
+    budget: float = math.inf  # in /255
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Plain types for JSON; an infinite ratio is null."""
+        return [
+            {"file_name": name}
+            | {key: value if math.isfinite(value) else None for key, value in f._asdict().items()}
+            for name, f in self.items()
+        ]
+
+    def table(self) -> str:
+        """The same for people, and a warning where the written bytes left the budget."""
+        width = max(map(len, self), default=0)
+        lines = [f"{'':{width}}  L-inf /255   PSNR dB    SSIM"]
+        lines += [
+            f"{name:{width}}  {f.linf_255:10.1f}  {f.psnr:8.2f}  {f.ssim:6.4f}"
+            for name, f in self.items()
+        ]
+        worst = max((f.linf_255 for f in self.values()), default=0.0)
+        if worst > self.budget + 0.01:
+            lines.append(
+                f"Saving as JPEG changed values by up to {worst:.0f}/255, beyond the budget of "
+                f"{self.budget:g}; --format png keeps it."
+            )
+        return "\n".join(lines)
+
+
+def protect_folder(
+    data: PersonalizationDataModule, backbone: Backbone, device: torch.device, copies: Copies
+) -> Measured:
+    """Perturbs the photographs of `data.instance_data_dir` by `data.attack` and writes copies, and
+    beside them `measured/` with a contact sheet and the numbers. One photograph is enough."""
+    if isinstance(data.attack, NoAttack):
+        raise ValueError(
+            "data.attack is not set, so there is nothing to protect with; for example "
+            "--data.attack configs/attacks/photoguard_encoder.yaml."
+        )
+    work = _Work(data, backbone, copies)
+    changed = stages.perturb(work.small, data.attack, backbone, work.cache, device)
+    differences = [
+        after.image - before.image for after, before in zip(changed, work.small, strict=True)
+    ]
+    budget = math.floor(data.attack.epsilon + 1e-6) / 255
+
+    def copy(photograph: Tensor, number: int) -> Tensor:
+        change = _enlarged(differences[number], photograph).clamp(-budget, budget)
+        return (photograph + change).clamp(0, 1)
+
+    measured = work.write(copy)
+    measured.budget = data.attack.epsilon
+    return measured
+
+
+def purify_folder(
+    data: PersonalizationDataModule, backbone: Backbone, device: torch.device, copies: Copies
+) -> Measured:
+    """Cleans the photographs of `data.instance_data_dir` by `data.purifiers`; else as above. The
+    measures compare with what was given, which is the protected picture."""
+    if not data.purifiers:
+        raise ValueError(
+            "data.purifiers is empty, so there is nothing to purify with; for example "
+            "--data.purifiers configs/purifiers/jpeg.yaml."
+        )
+    work = _Work(data, backbone, copies)
+    cleaned = stages.purify(work.small, data.purifiers, backbone, work.cache, device)
+    return work.write(
+        lambda photograph, number: _enlarged(cleaned[number].image, photograph).clamp(0, 1)
+    )
+
+
+class _Work:
+    """The photographs of a folder at the model's resolution, and where their copies go."""
+
+    def __init__(self, data: PersonalizationDataModule, backbone: Backbone, copies: Copies) -> None:
+        self.cache = Cache(data.cache_dir)
+        folder, _ = loading.subject_folders(
+            data.instance_data_dir, "", data.cache_dir, OneProcess()
+        )
+        found = folders.read_folder(folder, "instance_data_dir", data.use_captions)
+        self.paths = [entry.path for entry in found]
+        self.copies, self.targets = copies, copies.targets(self.paths)
+        side = data.resolution or backbone.resolution
+        images = load_images(self.paths, lambda image: _shrunk(image, side, backbone.downsampling))
+        captions = [data.prompts.caption(entry.text) for entry in found]
+        self.small = [
+            Example(image, caption, path.name)
+            for image, caption, path in zip(images, captions, self.paths, strict=True)
+        ]
+
+    def write(self, copy: Any) -> Measured:
+        """`copy` makes the copy of photograph number i in full size. They are read one by one."""
+        measured, rows = Measured(), []
+        for number, (path, target) in enumerate(zip(self.paths, self.targets, strict=True)):
+            photograph = load_image(path)
+            self.copies.write(copy(photograph, number), path, target)
+            written = load_image(target)
+            measured[target.name] = fidelity(written, photograph)
+            difference = ((written - photograph) * 8 + 0.5).clamp(0, 1)
+            pictures = [_thumbnail(each) for each in (photograph, written, difference)]
+            rows.append(Row(target.name, [[picture] for picture in pictures]))
+        folder = self.targets[0].parent
+        (folder / SHEET).parent.mkdir(exist_ok=True)
+        sheet(rows, ["given", "copy", "difference x 8"], side=192).save(folder / SHEET)
+        text = json.dumps(measured.rows(), indent=2)
+        (folder / MEASURED).write_text(text + "\n", encoding="utf-8")
+        return measured
+
+
+def _shrunk(image: Tensor, side: int, multiple: int) -> Tensor:
+    """Shorter side at `side` pixels at most, both sides multiples of `multiple`, 8-bit rounded."""
+    height, width = image.shape[-2:]
+    scale = min(1.0, side / min(height, width))
+    size = [
+        max(multiple, round(length * scale / multiple) * multiple) for length in (height, width)
+    ]
+    if size == [height, width]:
+        return image
+    smaller = functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+    return (smaller.clamp(0, 1) * 255).round() / 255
+
+
+def _enlarged(image: Tensor, like: Tensor) -> Tensor:
+    if image.shape == like.shape:
+        return image
+    return functional.interpolate(image[None], like.shape[-2:], mode="bicubic", antialias=True)[0]
+
+
+def _thumbnail(image: Tensor, side: int = 384) -> Tensor:
+    """The middle square, at most `side` pixels."""
+    shorter = min(image.shape[-2:])
+    top, left = ((length - shorter) // 2 for length in image.shape[-2:])
+    square = image[..., top : top + shorter, left : left + shorter]
+    return _shrunk(square, side, 1)

@@ -1,0 +1,142 @@
+"""Protected and purified copies of photographs: python -m pytest tests/data/test_copies.py"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fake_model import FakeBackbone
+from PIL import Image
+from torch import Tensor
+
+from shortcut_lightning.attacks import PhotoGuardEncoder, RandomNoise
+from shortcut_lightning.data import PersonalizationDataModule
+from shortcut_lightning.data.copies import Copies, Measured, protect_folder, purify_folder
+from shortcut_lightning.data.images import load_image
+from shortcut_lightning.metrics.fidelity import fidelity
+from shortcut_lightning.purifiers import Gaussian, Oracle
+
+CPU = torch.device("cpu")
+PLACE = 0x010E  # EXIF: description
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    return folder
+
+
+def photograph(path: Path, size: tuple[int, int] = (48, 32), **settings: Any) -> Tensor:
+    generator = torch.Generator().manual_seed(len(path.name))
+    pixels = torch.randint(20, 236, (size[1], size[0], 3), generator=generator).byte()
+    Image.fromarray(pixels.numpy()).resize(size).save(path, **settings)
+    return load_image(path)
+
+
+def data(folder: Path, **settings: Any) -> PersonalizationDataModule:
+    return PersonalizationDataModule(str(folder), "a photo of sks person", **settings)
+
+
+def protect(photos: Path, output: Path, attack: Any = None, **settings: Any) -> Measured:
+    module = data(photos, attack=attack or RandomNoise(8, sign=True))
+    return protect_folder(module, FakeBackbone(), CPU, Copies(str(output), **settings))
+
+
+def test_one_photograph_of_any_size_in_one_copy_out(photos: Path, tmp_path: Path) -> None:
+    clean = photograph(photos / "me.jpg", (101, 67), quality=95)
+    measured = protect(photos, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "me.png",
+        "measured",
+    ]
+    assert (tmp_path / "out" / "measured" / "contact_sheet.png").is_file()
+    copy = load_image(tmp_path / "out" / "me.png")
+    assert copy.shape == clean.shape == (3, 67, 101)
+    assert 4 <= measured["me.png"].linf_255 <= 8 + 1e-3
+    (row,) = json.loads((tmp_path / "out" / "measured" / "measured.json").read_text())
+    assert row["file_name"] == "me.png"
+    assert row["linf_255"] == pytest.approx(float((copy - clean).abs().max()) * 255)
+    mse = float((copy - clean).double().square().mean())
+    assert row["psnr"] == pytest.approx(float(-10 * torch.tensor(mse).log10()), abs=1e-3)
+
+
+@pytest.mark.parametrize("epsilon", [1, 7.65, 16])
+@pytest.mark.parametrize("size", [(16, 16), (64, 40)])
+@pytest.mark.parametrize("kind", [RandomNoise, PhotoGuardEncoder])
+def test_the_budget_holds_in_the_written_file(
+    photos: Path, tmp_path: Path, kind: Any, epsilon: float, size: tuple[int, int]
+) -> None:
+    attack = kind(epsilon)
+    if kind is PhotoGuardEncoder:
+        attack.steps = 3
+    photograph(photos / "a.png", size)
+    measured = protect(photos, tmp_path / "out", attack)
+    assert measured["a.png"].linf_255 <= epsilon + 1e-3
+    assert "beyond the budget" not in measured.table()
+
+
+def test_jpeg_leaves_the_budget_and_says_so(photos: Path, tmp_path: Path) -> None:
+    photograph(photos / "a.png")
+    measured = protect(photos, tmp_path / "out", RandomNoise(2), format="jpeg", quality=50)
+    assert Image.open(tmp_path / "out" / "a.jpg").format == "JPEG"
+    assert measured["a.jpg"].linf_255 > 2
+    assert "beyond the budget of 2; --format png keeps it" in measured.table()
+
+
+@pytest.mark.parametrize("metadata", ["strip", "keep"])
+def test_metadata_is_kept_or_stripped_and_the_profile_stays(
+    photos: Path, tmp_path: Path, metadata: str
+) -> None:
+    exif = Image.Exif()
+    exif[PLACE], exif[0x0112] = "at home", 6  # rotated by a quarter
+    photograph(photos / "a.jpg", exif=exif, icc_profile=b"profile", quality=95)
+    protect(photos, tmp_path / "out", metadata=metadata)
+    with Image.open(tmp_path / "out" / "a.png") as copy:
+        assert copy.size == (32, 48)  # upright
+        assert copy.info["icc_profile"] == b"profile"
+        found = copy.getexif()
+        assert found.get(PLACE) == ("at home" if metadata == "keep" else None)
+        assert found.get(0x0112, 1) == 1
+
+
+def test_purified_copies_have_the_photographs_size(photos: Path, tmp_path: Path) -> None:
+    given = photograph(photos / "a.png", (50, 40))
+    module = data(photos, purifiers=[Gaussian(1.0)])
+    measured = purify_folder(module, FakeBackbone(), CPU, Copies(str(tmp_path / "out")))
+    out = load_image(tmp_path / "out" / "a.png")
+    assert out.shape == given.shape
+    assert out.std() < 0.8 * given.std()
+    assert measured["a.png"] == fidelity(out, given)
+
+
+def test_equal_pictures_have_no_finite_ratio(photos: Path, tmp_path: Path) -> None:
+    photograph(photos / "a.png", (16, 16))
+    protect(photos, tmp_path / "out", RandomNoise(0.5))
+    (row,) = json.loads((tmp_path / "out" / "measured" / "measured.json").read_text())
+    assert (row["linf_255"], row["psnr"], row["ssim"]) == (0, None, pytest.approx(1))
+
+
+def test_mistakes_are_named(photos: Path, tmp_path: Path) -> None:
+    photograph(photos / "a.png")
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match=r"data\.attack is not set"):
+        protect_folder(data(photos), FakeBackbone(), CPU, Copies(str(out)))
+    with pytest.raises(ValueError, match=r"data\.purifiers is empty"):
+        purify_folder(data(photos), FakeBackbone(), CPU, Copies(str(out)))
+    with pytest.raises(ValueError, match="Oracle knows clean images only"):
+        purify_folder(data(photos, purifiers=[Oracle()]), FakeBackbone(), CPU, Copies(str(out)))
+    protect(photos, out)
+    with pytest.raises(ValueError, match=r"already holds a\.png and more; give another --output"):
+        protect(photos, out)
+    protect(photos, out, overwrite=True)
+    with pytest.raises(ValueError, match="is the folder of the photographs"):
+        protect(photos, photos, overwrite=True)
+    photograph(photos / "a.jpg", quality=95)
+    with pytest.raises(ValueError, match=r"both be written as a\.png"):
+        protect(photos, tmp_path / "other")
+    with pytest.raises(ValueError, match="--quality is 0"):
+        Copies("out", quality=0)
+    with pytest.raises(ValueError, match="--output is empty"):
+        Copies("")
