@@ -1,13 +1,13 @@
 """SimAC (arXiv 2312.07865): ASPL at timesteps that matter, with features torn from clean ones."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from shortcut_lightning.attacks.aspl import ASPL
-from shortcut_lightning.attacks.denoising import Denoising, denoise, eps_loss
+from shortcut_lightning.attacks.denoising import denoise_latents, eps_loss
 from shortcut_lightning.attacks.pgd import gradient, sign_step
 from shortcut_lightning.attacks.surrogate import Surrogate, SurrogateTraining
 from shortcut_lightning.backbones.base import Backbone, Conditioning
@@ -81,14 +81,21 @@ class SimAC(ASPL):
 
         kept = self.timesteps(images, slope, model.num_train_timesteps, generator)
 
+        with torch.no_grad():
+            clean = model.encode(images)  # the encoder does not learn
+
         def loss(victim: Backbone, changed: Tensor, conditioning: Conditioning) -> Tensor:
             timesteps = torch.stack([pick(each, 1, generator)[0] for each in kept])
             if self.feature_weight == 0:
                 return eps_loss(victim, changed, conditioning, generator, timesteps)
+            draw = torch.randn(clean.mean.shape, generator=generator).to(images.device)
+            latents = victim.encode(changed).sample(draw)
             with last_features(victim) as features:
-                made = denoise(victim, changed, conditioning, generator, timesteps)
-            apart = self._feature_distance(victim, images, conditioning, made, features)
-            return made.losses.mean() + self.feature_weight * apart
+                made = denoise_latents(victim, latents, conditioning, generator, timesteps)
+            with torch.no_grad(), last_features(victim) as wanted:
+                noisy = victim.add_noise(clean.sample(draw), made.noise, made.timesteps)
+                victim.predict(noisy, made.timesteps, conditioning)
+            return made.losses.mean() + self.feature_weight * apart(features, wanted)
 
         surrogate = Surrogate(model, self.training, prompts, images, generator)
         return self.alternate(images, [surrogate], [loss], title="SimAC")
@@ -128,23 +135,15 @@ class SimAC(ASPL):
             )
         return kept
 
-    def _feature_distance(
-        self,
-        victim: Backbone,
-        clean: Tensor,
-        conditioning: Conditioning,
-        made: Denoising,
-        features: list[Tensor],
-    ) -> Tensor:
-        """Mean squared distance to the clean images' features with the same noise and timestep."""
-        with torch.no_grad(), last_features(victim) as of_clean:
-            noisy = victim.add_noise(victim.encode(clean).mean, made.noise, made.timesteps)
-            victim.predict(noisy, made.timesteps, conditioning)
-        distances = [
+
+def apart(features: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """Mean over layers of the mean squared distance."""
+    return torch.stack(
+        [
             (here.float() - there.float()).square().mean()
-            for here, there in zip(features, of_clean, strict=True)
+            for here, there in zip(features, wanted, strict=True)
         ]
-        return torch.stack(distances).mean()
+    ).mean()
 
 
 def pick(values: Tensor, count: int, generator: torch.Generator) -> Tensor:

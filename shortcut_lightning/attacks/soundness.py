@@ -36,6 +36,8 @@ def soundness(attack: Attack, purifiers: Sequence[Purifier]) -> list[str]:
     expected, met = (_names(chain) for chain in (attack.purifiers, purifiers))
     if expected != met:
         doubts.append(f"It was made for the purifiers ({expected or 'none'}) and meets ({met}).")
+    elif [vars(each) for each in attack.purifiers] != [vars(each) for each in purifiers]:
+        doubts.append(f"It was made for {met} with other settings than those it meets.")
     if random and attack.samples == 1 and attack.steps < 100:
         doubts.append(
             f"{random} is random and met with one draw in each of {attack.steps} steps; raise "

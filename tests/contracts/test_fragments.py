@@ -31,7 +31,9 @@ def test_there_are_fragments() -> None:
     assert all(fragments(folder) for folder in ("attacks", "purifiers", "detectors"))
 
 
-@pytest.mark.parametrize("file", fragments("attacks"), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", fragments("attacks") + fragments("attacks/pocket"), ids=lambda file: file.stem
+)
 def test_attacks(file: Path) -> None:
     assert isinstance(build("attack", file), Attack)
 

@@ -1,0 +1,203 @@
+"""Attacks that know the defence, and when to doubt them: python -m pytest tests/attacks"""
+
+from collections.abc import Callable
+
+import naive
+import pytest
+import torch
+from fake_model import FakeBackbone
+from naive import PROMPTS, agree, from_model, ours, photos, to_model
+from torch import Tensor
+
+from shortcut_lightning.attacks import Adaptive, AdvDM, NoAttack, RandomNoise, soundness
+from shortcut_lightning.attacks.adaptive import purified
+from shortcut_lightning.attacks.convergence import convergence
+from shortcut_lightning.attacks.pgd import Watch, sign_pgd
+from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.prompts import Decoupling
+from shortcut_lightning.purifiers import Gaussian, Jpeg, Purifier
+
+
+class Dice(Purifier):
+    """Random and without a gradient."""
+
+    random = True
+
+    def run(self, images: Tensor, backbone: object, prompts: object, generator: torch.Generator):
+        return (images * 4).round() / 4 + 0.1 * torch.rand((), generator=generator)
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+@pytest.mark.parametrize("decoupling", [Decoupling(), Decoupling(training=True, noise="xx noise")])
+def test_adaptive(noise_model: Backbone, decoupling: Decoupling) -> None:
+    """EOT over {identity, purifier}, gradients of two draws averaged, BPDA through JPEG."""
+    model, g, x0 = noise_model, generator(), photos()
+    said = [p + ", xx noise" for p in PROMPTS] if decoupling.training else PROMPTS
+    x = (x0 + (2 * torch.rand(x0.shape, generator=g) - 1) * 5 / 255).clamp(0, 1)
+    for _ in range(2):
+        slopes = []
+        for _ in range(2):
+            leaf = x.detach().requires_grad_()
+            seen = leaf
+            if torch.rand((), generator=g).item() >= 0.5:
+                compressed = Jpeg(50)(leaf.detach(), model, PROMPTS, generator=g)
+                # Forward the compressed, backward as if nothing had happened.
+                seen = leaf + compressed - leaf.detach()
+            cost = naive.loss(model, to_model(seen), said, g)
+            slopes.append(torch.autograd.grad(cost, leaf)[0])
+        moved = x + 2 / 255 * (sum(slopes) / 2).sign()
+        x = (x0 + (moved - x0).clamp(-5 / 255, 5 / 255)).clamp(0, 1)
+    attack = Adaptive(
+        5, step_size=2, steps=2, purifiers=[Jpeg(50)], samples=2, decoupling=decoupling
+    )
+    with pytest.warns(UserWarning, match="2 steps are too few"):
+        got = ours(attack, model, photos())
+    assert agree(got, x, share=0.97)
+
+
+def test_without_purification_it_is_advdm(noise_model: Backbone) -> None:
+    """But for the coin, which is drawn between the start and the steps."""
+    g, x0 = generator(), to_model(photos())
+    noise = torch.rand(x0.shape, generator=g)
+    x = (x0 + (2 * noise - 1) * 10 / 255).clamp(-1, 1)
+
+    def objective(x: Tensor) -> Tensor:
+        torch.rand((), generator=g)
+        return naive.loss(noise_model, x, PROMPTS, g)
+
+    expected = naive.pgd(x0, x, 2, 4 / 255, 10 / 255, objective)
+    with pytest.warns(UserWarning, match="too few"):
+        got = ours(Adaptive(5, step_size=2, steps=2), noise_model, photos())
+    assert agree(got, from_model(expected))
+
+
+def gradient_of(chain: list[Purifier]) -> tuple[Tensor, Tensor]:
+    images = photos().requires_grad_()
+    seen = purified(images, chain, FakeBackbone(), PROMPTS, generator())
+    weights = torch.arange(seen.numel()).reshape(seen.shape).float()
+    return seen.detach(), torch.autograd.grad((seen * weights).sum(), images)[0]
+
+
+def test_differentiable_purifiers_are_differentiated() -> None:
+    seen, slope = gradient_of([Gaussian(1.0)])
+    images = photos().requires_grad_()
+    blurred = Gaussian(1.0).run(images, FakeBackbone(), PROMPTS, generator())
+    weights = torch.arange(seen.numel()).reshape(seen.shape).float()
+    torch.testing.assert_close(seen, blurred.detach().clamp(0, 1))
+    torch.testing.assert_close(slope, torch.autograd.grad((blurred * weights).sum(), images)[0])
+
+
+@pytest.mark.parametrize("purifier", [Jpeg(30), Dice()])
+def test_others_are_the_identity_backwards(purifier: Purifier) -> None:
+    seen, slope = gradient_of([purifier])
+    expected = purifier(photos(), FakeBackbone(), PROMPTS, generator=generator())
+    torch.testing.assert_close(seen, expected)
+    torch.testing.assert_close(slope, torch.arange(seen.numel()).reshape(seen.shape).float())
+
+
+def test_a_chain_is_both() -> None:
+    _, alone = gradient_of([Gaussian(1.0)])
+    _, behind = gradient_of([Gaussian(1.0), Jpeg(95)])
+    torch.testing.assert_close(alone, behind)
+
+
+def distance_after(attack: Adaptive | AdvDM, chain: list[Purifier]) -> float:
+    """How far purified latents of the fake moved."""
+    model = FakeBackbone().eval()
+    images = photos(side=16)
+    made = attack(images, model, PROMPTS, generator=generator())
+    ends = [
+        model.encode(purified(each, chain, model, PROMPTS, generator())).mean
+        for each in (made, images)
+    ]
+    return (ends[0] - ends[1]).norm().item()
+
+
+class Half(Purifier):
+    """Keeps every second column and fills the others from their left neighbour."""
+
+    differentiable = True
+
+    def run(self, images: Tensor, backbone: object, prompts: object, generator: object) -> Tensor:
+        return images[..., ::2].repeat_interleave(2, dim=-1)
+
+
+@pytest.mark.filterwarnings("ignore:Adaptive")
+def test_knowing_the_purifier_helps() -> None:
+    adaptive = Adaptive(8, steps=10, purifiers=[Half()], identity=0.0, loss="latents")
+    unaware = Adaptive(8, steps=10, purifiers=[], loss="latents")
+    assert distance_after(adaptive, [Half()]) >= distance_after(unaware, [Half()])
+
+
+def said(attack: object, chain: list[Purifier]) -> str:
+    return " ".join(soundness(attack, chain))  # type: ignore[arg-type]
+
+
+def test_unaware_attacks_are_doubted_against_random_and_masking_purifiers() -> None:
+    assert said(AdvDM(), [Gaussian()]) == ""
+    assert "Jpeg passes no useful gradient and AdvDM" in said(AdvDM(), [Gaussian(), Jpeg()])
+    both = said(AdvDM(), [Dice()])
+    assert "Dice is random and AdvDM does not average" in both
+    assert "Dice passes no useful gradient" in both
+
+
+def test_controls_and_undefended_images_are_not_doubted() -> None:
+    assert soundness(NoAttack(), [Dice()]) == []
+    assert soundness(RandomNoise(), [Dice()]) == []
+    assert soundness(AdvDM(), []) == []
+
+
+def test_adaptive_attacks_are_doubted_where_they_look_away() -> None:
+    assert soundness(Adaptive(purifiers=[Jpeg()]), [Jpeg()]) == []
+    assert "made for the purifiers (none) and meets (Jpeg)" in said(Adaptive(), [Jpeg()])
+    other = said(Adaptive(purifiers=[Jpeg(30)]), [Jpeg(75)])
+    assert "other settings" in other
+    assert "one draw in each of 6 steps" in said(Adaptive(steps=6, purifiers=[Dice()]), [Dice()])
+    assert soundness(Adaptive(steps=6, samples=8, purifiers=[Dice()]), [Dice()]) == []
+    assert "never sees" in said(Adaptive(identity=1.0, purifiers=[Jpeg()]), [Jpeg()])
+
+
+@pytest.mark.parametrize(
+    ("losses", "doubt"),
+    [
+        ([1.0] * 40, ""),
+        ([1.0 + 0.1 * (-1) ** i for i in range(40)], ""),
+        ([float(i) for i in range(40)], "still moved in the last quarter of 40 steps"),
+        ([1.0] * 6, "6 steps are too few"),
+    ],
+)
+def test_convergence(losses: list[float], doubt: str) -> None:
+    found = " ".join(convergence(losses))
+    assert doubt in found
+    assert bool(found) is bool(doubt)
+
+
+def flat(x: Tensor) -> Tensor:
+    return (x.round() * 0).sum()
+
+
+def sloped(x: Tensor) -> Tensor:
+    return x.sum()
+
+
+@pytest.mark.parametrize(("loss", "warned"), [(flat, True), (sloped, False)])
+def test_zero_gradients_are_reported(
+    loss: Callable[[Tensor], Tensor], warned: bool, recwarn: pytest.WarningsRecorder
+) -> None:
+    sign_pgd(photos(), loss, epsilon=4, step_sizes=[1.0] * 3, ascending=True, title="Blind")
+    messages = [str(each.message) for each in recwarn]
+    assert warned is any("Blind: the gradient was zero in 3 of 3 steps" in m for m in messages)
+
+
+def test_the_bar_shows_and_keeps_the_loss(capsys: pytest.CaptureFixture[str]) -> None:
+    with Watch("Seen", 2) as watch:
+        watch.see(torch.tensor(0.25), torch.ones(1))
+        watch.see(torch.tensor(0.5), torch.ones(1))
+        watch.bar.refresh()
+    assert watch.losses == [0.25, 0.5]
+    shown = capsys.readouterr().err
+    assert "Seen" in shown
+    assert "loss=0.5" in shown
