@@ -47,11 +47,12 @@ def contact_sheet(
     """The first `most` images with their boxes and names, and what each colour means."""
     colour = colours(box.label for image in boxes for box in image)
     shown = list(zip(examples[:most], boxes, strict=False))
-    rows = -(-len(shown) // _COLUMNS)
+    columns = min(max(len(shown), 3), _COLUMNS)
+    rows = -(-len(shown) // columns)
     step = side + _MARGIN
     head = _LINE * (len(colour) + 1) + _MARGIN
     canvas = Image.new(
-        "RGB", (_COLUMNS * step + _MARGIN, head + rows * (step + _LINE) + _MARGIN), "white"
+        "RGB", (columns * step + _MARGIN, head + rows * (step + _LINE) + _MARGIN), "white"
     )
     pen = ImageDraw.Draw(canvas)
     with_box = sum(map(bool, boxes))
@@ -59,7 +60,7 @@ def contact_sheet(
     for line, (label, shade) in enumerate(colour.items(), start=1):
         pen.text((_MARGIN, 2 + line * _LINE), label, fill=shade)
     for number, (example, found) in enumerate(shown):
-        row, column = divmod(number, _COLUMNS)
+        row, column = divmod(number, columns)
         left, top = _MARGIN + column * step, head + row * (step + _LINE)
         pen.text((left, top), f"{example.name[-22:]}: {len(found)}", fill="#555555")
         canvas.paste(outlined(example.image, found, colour, side), (left, top + _LINE))
