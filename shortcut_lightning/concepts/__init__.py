@@ -2,9 +2,11 @@
 
 from shortcut_lightning.concepts.annotations import CocoBoxes, CsvBoxes
 from shortcut_lightning.concepts.base import Detector, NoDetector, PrecomputedBoxes
+from shortcut_lightning.concepts.disturbed import DisturbedDetector
 from shortcut_lightning.concepts.erasing import Captioner, Erasing
 from shortcut_lightning.concepts.foreign import Detectors, FunctionDetector, UltralyticsDetector
 from shortcut_lightning.concepts.geometry import Grid
+from shortcut_lightning.concepts.grid_classifier import GridClassifier
 from shortcut_lightning.concepts.qr import QRCodeDetector
 from shortcut_lightning.concepts.text import TextDetector
 from shortcut_lightning.concepts.transformers_models import (
@@ -20,9 +22,11 @@ __all__ = [
     "CsvBoxes",
     "Detector",
     "Detectors",
+    "DisturbedDetector",
     "Erasing",
     "FunctionDetector",
     "Grid",
+    "GridClassifier",
     "NoDetector",
     "ObjectDetector",
     "PrecomputedBoxes",
