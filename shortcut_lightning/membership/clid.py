@@ -67,6 +67,10 @@ class CLiD(Score):
         losses = probe.losses(steps, variants, self.draws).mean((2, 3))
         return torch.cat([losses[:, :1], losses[:, 1:] - losses[:, :1]], 1)
 
+    def fit(self, members: np.ndarray, holdouts: np.ndarray, seed: int = 0) -> Rule:
+        """The mean discrepancy alone, which needs no tuning."""
+        return lambda features: two_features(features, "difference")[:, 1]
+
 
 @dataclass(frozen=True)
 class ThresholdRule:

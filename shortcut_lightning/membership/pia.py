@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from shortcut_lightning.membership.base import Rule, Score
+from shortcut_lightning.membership.mask import kept
 from shortcut_lightning.membership.probe import Probe
 from shortcut_lightning.membership.statistics import auc
 
@@ -38,12 +39,18 @@ class PIA(_BestTimestep):
         p: The exponent.
         normalize: PIAN: e0 divided by its mean absolute value, times sqrt(2 / pi), which is what
             standard normal noise has. (CDI's code has sqrt(pi / 2) instead.)
+        keep: Share of latent dimensions that count; below 1 see `mask.kept`.
     """
 
     def __init__(
-        self, timesteps: Sequence[int] = (200,), p: float = 4.0, normalize: bool = False
+        self,
+        timesteps: Sequence[int] = (200,),
+        p: float = 4.0,
+        normalize: bool = False,
+        keep: float = 1.0,
     ) -> None:
         self.timesteps = timesteps
+        self.keep = keep
         self.p = p
         self.normalize = normalize
 
@@ -56,11 +63,11 @@ class PIA(_BestTimestep):
         if self.normalize:
             size = first.abs().flatten(1).mean(1).view(-1, 1, 1, 1)
             first = first / size * (2 / torch.pi) ** 0.5
-        distances = []
+        counted, distances = kept(probe, self.keep), []
         for step in self.timesteps:
             noisy = probe.add_noise(probe.latents, first, step)
             second = probe.epsilon(noisy, step, probe.caption)
-            distances.append((first - second).abs().pow(self.p).flatten(1).sum(1))
+            distances.append(((first - second).abs().pow(self.p) * counted).flatten(1).sum(1))
         return -torch.stack(distances, 1)
 
 
@@ -70,10 +77,14 @@ class SimA(_BestTimestep):
     Args:
         timesteps: Where the prediction is made; the paper's grid is 0, 10, ..., 190.
         use_caption: Off gives the unconditional mode, with the empty caption.
+        keep: Share of latent dimensions that count; below 1 see `mask.kept`.
     """
 
-    def __init__(self, timesteps: Sequence[int] = (100,), use_caption: bool = True) -> None:
+    def __init__(
+        self, timesteps: Sequence[int] = (100,), use_caption: bool = True, keep: float = 1.0
+    ) -> None:
         self.timesteps = timesteps
+        self.keep = keep
         self.use_caption = use_caption
 
     @property
@@ -82,8 +93,9 @@ class SimA(_BestTimestep):
 
     def measure(self, probe: Probe) -> Tensor:
         text = probe.caption if self.use_caption else probe.null
+        counted = kept(probe, self.keep)
         norms = [
-            probe.epsilon(probe.latents, step, text).pow(4).flatten(1).sum(1)
+            (probe.epsilon(probe.latents, step, text).pow(4) * counted).flatten(1).sum(1)
             for step in self.timesteps
         ]
         return -torch.stack(norms, 1)

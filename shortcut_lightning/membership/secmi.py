@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from shortcut_lightning.membership.base import Rule, Score
+from shortcut_lightning.membership.mask import kept
 from shortcut_lightning.membership.probe import Probe
 
 
@@ -25,9 +26,10 @@ class SecMI(Score):
     Args:
         t_sec: Last timestep of the chain.
         interval: Timesteps of one step of the chain.
+        keep: Share of latent dimensions that count; below 1 see `mask.kept`.
     """
 
-    def __init__(self, t_sec: int = 100, interval: int = 10) -> None:
+    def __init__(self, t_sec: int = 100, interval: int = 10, keep: float = 1.0) -> None:
         if interval < 1 or t_sec % interval or t_sec < 2 * interval:
             raise ValueError(
                 f"SecMI.t_sec is {t_sec} and SecMI.interval {interval}; t_sec must be a multiple "
@@ -35,13 +37,15 @@ class SecMI(Score):
             )
         self.t_sec = t_sec
         self.interval = interval
+        self.keep = keep
 
     @property
     def queries(self) -> int:
         return self.t_sec // self.interval + 1
 
     def measure(self, probe: Probe) -> Tensor:
-        return -self.residual(probe).square().flatten(1).sum(1, keepdim=True)
+        squared = self.residual(probe).square() * kept(probe, self.keep)
+        return -squared.flatten(1).sum(1, keepdim=True)
 
     def residual(self, probe: Probe) -> Tensor:
         """(B, C, h, w) x_s - psi."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from shortcut_lightning import draws
 from shortcut_lightning.data.images import save_image
 from shortcut_lightning.membership.duplicates import find_copies, first_of_each, signature
-from shortcut_lightning.membership.pictures import Picture, read_pictures
+from shortcut_lightning.membership.pictures import Picture
 
 PARTS = ("members", "nonmembers", "shadow_members", "shadow_nonmembers")
 
@@ -84,25 +84,6 @@ def split(
     ends = np.cumsum([n_members, n_nonmembers, n_members, n_nonmembers])
     parts = [[pictures[i] for i in part] for part in np.split(order, ends)]
     return Split(parts[0], parts[1], parts[2], parts[3], copies)
-
-
-def split_folder(
-    folder: str,
-    output: str,
-    n_members: int,
-    n_nonmembers: int,
-    seed: int = 0,
-    shadow: Literal["same", "disjoint"] = "disjoint",
-    resolution: int = 512,
-) -> Split:
-    """Splits a folder of captioned images and writes the parts below `output`.
-
-    Raises ValueError for a bad folder or too few images.
-    """
-    pictures, _ = read_pictures(Path(folder), "folder", resolution)
-    parts = split(pictures, n_members, n_nonmembers, seed=seed, shadow=shadow)
-    parts.write(Path(output))
-    return parts
 
 
 def require_disjoint(

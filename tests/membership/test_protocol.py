@@ -11,10 +11,12 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from shortcut_lightning.membership.blind import blind_baselines, cross_validated
+from shortcut_lightning.membership.collection import drawn as drawn_pictures
+from shortcut_lightning.membership.collection import make_collection
 from shortcut_lightning.membership.dataset_inference import dataset_test, logistic
 from shortcut_lightning.membership.duplicates import find_copies, first_of_each, signature
 from shortcut_lightning.membership.pictures import Picture, picture, read_pictures
-from shortcut_lightning.membership.splits import PARTS, require_disjoint, split, split_folder
+from shortcut_lightning.membership.splits import PARTS, require_disjoint, split
 from shortcut_lightning.pocket import world
 
 
@@ -98,8 +100,15 @@ def test_a_split_is_written_as_folders_that_fit_reads(album: list[Picture], tmp_
         key=[f"{p.key:016x}" for p in again].index,
     )
     assert {p.caption for p in again} <= {p.caption for p in album}
-    parts = split_folder(str(source / "members"), str(tmp_path / "b"), 1, 1, shadow="same")
+    parts = make_collection(str(tmp_path / "b"), str(source / "members"), 1, 1, shadow="same")
     assert len(list((tmp_path / "b" / "members").glob("*.png"))) == len(parts.members) == 1
+
+
+def test_a_drawn_collection_has_a_caption_for_every_image() -> None:
+    pictures = drawn_pictures(30, seed=2)
+    assert len({each.key for each in pictures}) == 30
+    assert all("person" in each.caption for each in pictures)
+    assert drawn_pictures(1, seed=3)[0].key != pictures[0].key
 
 
 def test_an_image_in_both_sets_is_an_error(album: list[Picture]) -> None:

@@ -1,0 +1,176 @@
+"""How much a model gives away about its training images, while it learns them."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from shortcut_lightning.backbones import Backbone
+from shortcut_lightning.batch import Example
+from shortcut_lightning.callbacks.evaluation import EvaluationCallback
+from shortcut_lightning.callbacks.samples import Samples
+from shortcut_lightning.callbacks.trainers import fast_dev_run, run_folder
+from shortcut_lightning.draws import run_seed
+from shortcut_lightning.membership.clid import CLiD, two_features
+from shortcut_lightning.membership.engine import Engine
+from shortcut_lightning.membership.evaluator import Features
+from shortcut_lightning.membership.pictures import Picture, picture, read_pictures
+from shortcut_lightning.membership.reducers import NullOnly
+from shortcut_lightning.membership.statistics import auc, null_error, tpr_member
+from shortcut_lightning.report import plots
+from shortcut_lightning.report.curves import Curve
+from shortcut_lightning.report.page import Section
+
+
+class Membership(EvaluationCallback):
+    """Logs, over the steps of `fit`, how well members are told from hold-outs.
+
+    There is no shadow model here, so nothing is tuned: `audit/auc` is that of CLiD's mean
+    discrepancy alone, `audit/auc_loss` that of the loss alone. Both are differences to the model
+    before its first step, which cannot know the members; `audit/auc_before` is the discrepancy's
+    AUC on it and should be near one half. Writes `membership.csv`; the verb `audit` says more.
+
+    Args:
+        members: Folder of captioned images; empty for those that are trained on.
+        nonmembers: Folder of captioned images; empty for the data module's references.
+        every_n_steps: Optimiser steps between measurements.
+        score: Which queries are made.
+        batch_size: Rows of one call of the denoiser.
+    """
+
+    def __init__(
+        self,
+        members: str = "",
+        nonmembers: str = "",
+        every_n_steps: int = 50,
+        score: CLiD = CLiD(NullOnly()),  # noqa: B008
+        batch_size: int = 64,
+    ) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"Membership.every_n_steps is {every_n_steps}; give 1 or more.")
+        self.members = members
+        self.nonmembers = nonmembers
+        self.every_n_steps = every_n_steps
+        self.score = score
+        self.batch_size = batch_size
+        self._sets: list[list[Picture]] = []
+        self._before: Features | None = None
+        self._rows: list[dict[str, float]] = []
+        self._measured_at = -1
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if fast_dev_run(trainer):
+            return
+        backbone = pl_module.backbone
+        assert isinstance(backbone, Backbone)
+        self._sets = self._read(trainer, backbone.resolution)
+        if self._before is None and trainer.global_step == 0 and trainer.is_global_zero:
+            self._before = self._features(pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._measured_at = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if fast_dev_run(trainer) or step % self.every_n_steps or step == self._measured_at:
+            return
+        self._measured_at = step
+        numbers = self._numbers(pl_module) if trainer.is_global_zero else {}
+        numbers = trainer.strategy.broadcast(numbers)
+        self._rows.append({"step": step, **numbers})
+        pl_module.log_dict({f"audit/{name}": value for name, value in numbers.items()})
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        folder = run_folder(trainer)
+        if not self._rows or not trainer.is_global_zero:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "membership.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(self._rows[-1]))
+            writer.writeheader()
+            writer.writerows(self._rows)
+
+    def show(self, samples: Mapping[str, Samples], trainer: Trainer, folder: Path) -> list[Section]:
+        """The curve, in the report of the run that was just trained."""
+        if not self._rows:
+            return []
+        curves = [
+            Curve(title, [(row["step"], row[name]) for row in self._rows])
+            for title, name in (("conditional discrepancy", "auc"), ("loss", "auc_loss"))
+        ]
+        inside, outside = (len(each) for each in self._sets)
+        lead = (
+            f"AUC of {inside} members against {outside} hold-outs, against the model before "
+            f"training; chance alone stays within 0.5 ± {2 * null_error(inside, outside):.2f}."
+        )
+        return [Section("Membership", plots.lines(curves, "optimiser steps"), lead)]
+
+    def state_dict(self) -> dict[str, Any]:
+        before = None if self._before is None else [rows.tolist() for rows in self._before]
+        return {"before": before, "rows": self._rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict["before"] is not None:
+            self._before = Features(*(np.array(rows) for rows in state_dict["before"]))
+        self._rows = state_dict["rows"]
+
+    def _read(self, trainer: Trainer, resolution: int) -> list[list[Picture]]:
+        data: Any = getattr(trainer, "datamodule", None)
+        sets = []
+        for folder, key, attribute in (
+            (self.members, "members", "trained_on"),
+            (self.nonmembers, "nonmembers", "references"),
+        ):
+            if folder:
+                sets.append(read_pictures(Path(folder), key, resolution)[0])
+                continue
+            examples: list[Example] = getattr(data, attribute, [])
+            sets.append([picture(e.name, e.prompt, e.image.cpu(), resolution) for e in examples])
+        keys = {each.key for each in sets[0]}
+        # Without a folder of references the data module gives the training images themselves.
+        sets[1] = [each for each in sets[1] if each.key not in keys]
+        if min(map(len, sets)) < 2:
+            raise ValueError(
+                f"Membership has {len(sets[0])} members and {len(sets[1])} hold-outs that are not "
+                "among them; at least two of each are needed. Give Membership.nonmembers or "
+                "data.reference_data_dir."
+            )
+        return sets
+
+    def _features(self, pl_module: LightningModule) -> Features:
+        """(N, 2) of both sets: minus the loss, and the mean discrepancy."""
+        engine = Engine(
+            {"model": pl_module.backbone},  # type: ignore[dict-item]
+            seed=run_seed(),
+            batch_size=self.batch_size,
+            progress=False,
+        )
+        everything = [each for pictures in self._sets for each in pictures]
+        engine.measure(everything, {"CLiD": self.score}, ["model"])
+        rows = engine.rows("CLiD", "model")
+        return Features(
+            *(
+                two_features(np.stack([rows[each.row] for each in pictures]), "difference")
+                for pictures in self._sets
+            )
+        )
+
+    @torch.no_grad()
+    def _numbers(self, pl_module: LightningModule) -> dict[str, float]:
+        now = self._features(pl_module)
+        change = now.minus(self._before) if self._before else now
+        loss, gap = (Features(*(rows[:, i] for rows in change)) for i in (0, 1))
+        numbers = {
+            "auc": auc(*gap),
+            "auc_loss": auc(*loss),
+            "tpr_member_at_10fpr": tpr_member(*gap, 0.1),
+        }
+        if self._before:
+            numbers["auc_before"] = auc(*(rows[:, 1] for rows in self._before))
+        return numbers
