@@ -112,7 +112,11 @@ class PocketIdentity(ImageEncoder):
 
 
 class PocketAttributes(ImageEncoder):
-    """Features of the pocket's attribute classifier, the counterpart of Inception's pool layer."""
+    """Features of the pocket's attribute classifier, the counterpart of Inception's pool layer.
+
+    Scaled to a mean square of one each: the kernel distance's cubic kernel expects that order of
+    magnitude, and raw features would put its values in the thousands.
+    """
 
     name = "pocket"
     only_pocket = True
@@ -123,4 +127,5 @@ class PocketAttributes(ImageEncoder):
         return networks.load_attribute_classifier()
 
     def images(self, images: Tensor) -> Tensor:
-        return self.network.to(images.device).features(images)
+        features: Tensor = self.network.to(images.device).features(images)
+        return features / features.square().mean(dim=1, keepdim=True).sqrt()
