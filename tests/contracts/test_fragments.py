@@ -7,7 +7,8 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from shortcut_lightning.attacks import Attack
-from shortcut_lightning.concepts import Detector
+from shortcut_lightning.concepts import Detector, Erasing
+from shortcut_lightning.concepts.generators import ConceptGenerator
 from shortcut_lightning.data import PersonalizationDataModule
 from shortcut_lightning.prompts import Decoupling
 from shortcut_lightning.purifiers import Purifier
@@ -46,12 +47,38 @@ def test_purifiers(file: Path) -> None:
     assert all(isinstance(purifier, Purifier) for purifier in chain)
 
 
+# What such a file must be told, as its first lines say.
+THEIRS = {
+    "precomputed": ("path", '{"file_name": "a.png", "boxes": []}'),
+    "coco": ("path", '{"images": [], "annotations": [], "categories": []}'),
+    "csv": ("path", "file_name,label,x0,y0,x1,y1"),
+    "function": ("function", "json:loads"),
+}
+
+
 @pytest.mark.parametrize("file", fragments("detectors"), ids=lambda file: file.stem)
 def test_detectors(file: Path, tmp_path: Path) -> None:
-    boxes = tmp_path / "boxes.jsonl"
-    boxes.write_text('{"file_name": "a.png", "boxes": []}\n')
-    more = [f"--data.detector.path={boxes}"] if file.stem == "precomputed" else []
+    key, value = THEIRS.get(file.stem, ("", ""))
+    if key == "path":
+        (tmp_path / "boxes").write_text(value + "\n")
+        value = str(tmp_path / "boxes")
+    more = [f"--data.detector.{key}={value}"] if key else []
     assert isinstance(build("detector", file, *more), Detector)
+
+
+@pytest.mark.parametrize("file", fragments("erasing"), ids=lambda file: file.stem)
+def test_erasing(file: Path) -> None:
+    rule = build("erasing", file)
+    assert isinstance(rule, Erasing)
+    assert rule != Erasing()
+
+
+@pytest.mark.parametrize("name", ["qr", "watermark", "text"])
+def test_concepts(name: str) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--concept", type=ConceptGenerator, sub_configs=True)
+    parsed = parser.parse_args([f"--concept={CONFIGS / 'concepts' / name}.yaml"])
+    assert isinstance(parser.instantiate(parsed).concept, ConceptGenerator)
 
 
 @pytest.mark.parametrize("file", fragments("decoupling"), ids=lambda file: file.stem)
