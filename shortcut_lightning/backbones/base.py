@@ -104,7 +104,11 @@ class Backbone(nn.Module, ABC):
     def add_lora(
         self, *, unet: bool, text_encoder: bool, rank: int, alpha: int, dropout: float, dora: bool
     ) -> None:
-        """Puts adapters on the attention projections; only their weights require gradients."""
+        """Puts adapters on the attention projections; only their weights require gradients.
+
+        `dora` decomposes the denoiser's by weight. Those of the text encoder stay plain: stock
+        loaders (diffusers 0.42 with transformers 5.23) drop a text encoder's magnitudes.
+        """
 
     @abstractmethod
     def load_lora(self, path: str) -> None:

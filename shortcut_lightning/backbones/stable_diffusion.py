@@ -188,9 +188,9 @@ class StableDiffusion(Backbone):
         self, *, unet: bool, text_encoder: bool, rank: int, alpha: int, dropout: float, dora: bool
     ) -> None:
         """Adapters on the attention projections; only their weights are trainable afterwards."""
-        config = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout, "use_dora": dora}
+        config = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout}
         if unet:
-            self.unet.add_adapter(LoraConfig(**config, **lora.UNET))
+            self.unet.add_adapter(LoraConfig(**config, use_dora=dora, **lora.UNET))
         if text_encoder:
             self.text_encoder.add_adapter(LoraConfig(**config, **lora.TEXT_ENCODER))
 

@@ -44,7 +44,7 @@ class DreamBooth(LightningModule):
         rank: Rank of the adapters.
         lora_alpha: Their scale is alpha / rank; 0 stands for alpha = rank.
         lora_dropout: Dropout inside the adapters.
-        use_dora: Weight-decomposed adapters (arXiv 2402.09353).
+        use_dora: Weight-decomposed adapters (arXiv 2402.09353) on the denoiser.
         new_tokens: Words to add to the vocabulary and learn.
         token_initializers: A known word for each new token; empty draws random directions.
         prior_loss_weight: Weight of the class images' loss.

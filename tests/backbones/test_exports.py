@@ -1,0 +1,116 @@
+"""What is written is what was trained: python -m pytest tests/backbones/test_exports.py."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
+from torch import Tensor
+
+from shortcut_lightning import backbones
+from shortcut_lightning.backbones.stable_diffusion import StableDiffusion
+
+PROMPT = "a photo of <dog> on the beach"
+
+
+def trained(model: Path, **adapters: bool) -> StableDiffusion:
+    """A model whose adapters and new word hold something."""
+    backbone = backbones.load(str(model)).requires_grad_(False)
+    assert isinstance(backbone, StableDiffusion)
+    if adapters:
+        backbone.add_lora(rank=2, alpha=3, dropout=0.0, **adapters)
+    backbone.add_tokens(["<dog>"], ["dog"])
+    torch.manual_seed(0)
+    for parameter in backbone.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.05 * torch.randn_like(parameter)
+    return backbone.eval()
+
+
+def picture(backbone: StableDiffusion) -> Tensor:
+    return backbone.sample([PROMPT], seeds=[1], num_inference_steps=3)
+
+
+def stock_picture(pipeline: StableDiffusionPipeline) -> Tensor:
+    return pipeline(
+        PROMPT,
+        latents=torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)),
+        num_inference_steps=3,
+        output_type="pt",
+    ).images
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_stock_diffusers_loads_lora_and_tokens_to_the_same_picture(
+    dora: bool, small_sd: Path, tmp_path: Path
+) -> None:
+    backbone = trained(small_sd, unet=True, text_encoder=True, dora=dora)
+    expected = picture(backbone)
+    backbone.save_lora(tmp_path)
+    backbone.save_tokens(tmp_path / "tokens")
+    for file in ("pytorch_lora_weights.safetensors", "kohya_lora.safetensors"):
+        stock = StableDiffusionPipeline.from_pretrained(small_sd, safety_checker=None)
+        plain = stock_picture(stock)
+        stock.load_textual_inversion(tmp_path / "tokens" / "dog.safetensors")
+        stock.load_lora_weights(tmp_path, weight_name=file)
+        assert torch.equal(stock_picture(stock), expected), file
+        assert not torch.equal(plain, expected)
+
+
+def test_kohya_keys_are_the_ones_other_programs_know(small_sd: Path, tmp_path: Path) -> None:
+    backbone = trained(small_sd, unet=True, text_encoder=True, dora=False)
+    backbone.save_lora(tmp_path)
+    tensors = load_file(tmp_path / "kohya_lora.safetensors")
+    unet = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0"
+    text = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
+    for module in (unet, text):
+        assert tensors[f"{module}.alpha"].item() == 3
+        assert tensors[f"{module}.lora_down.weight"].shape[0] == 2
+        assert tensors[f"{module}.lora_up.weight"].shape[1] == 2
+    kinds = {key.rsplit(".", 2)[-2] for key in tensors if "weight" in key}
+    assert kinds == {"lora_down", "lora_up"}
+    assert all(key.startswith(("lora_unet_", "lora_te_text_model_encoder_")) for key in tensors)
+
+
+def test_a_folder_without_adapters_gives_the_same_picture(small_sd: Path, tmp_path: Path) -> None:
+    backbone = trained(small_sd)
+    expected = picture(backbone)
+    backbone.save(tmp_path / "model")
+    stock = StableDiffusionPipeline.from_pretrained(tmp_path / "model", safety_checker=None)
+    assert torch.equal(stock_picture(stock), expected)
+    again = backbones.load(str(tmp_path / "model"))
+    assert isinstance(again, StableDiffusion)
+    assert torch.equal(picture(again), expected)
+    assert torch.equal(picture(backbone), expected)  # saving left the model as it was
+
+
+@pytest.mark.parametrize("file", ["pytorch_lora_weights.safetensors", "kohya_lora.safetensors", ""])
+def test_merged_adapters_give_the_same_picture_in_eight_bits(
+    file: str, small_sd: Path, tmp_path: Path
+) -> None:
+    """Merging rounds each weight once, so the float pictures differ in the seventh digit."""
+    backbone = trained(small_sd, unet=True, text_encoder=True, dora=False)
+    expected = (picture(backbone) * 255).round()
+    backbone.save_tokens(tmp_path)
+    backbone.save_lora(tmp_path / "lora")
+    other = backbones.load(str(small_sd))
+    assert isinstance(other, StableDiffusion)
+    other.load_tokens([str(tmp_path / "dog.safetensors")])
+    other.load_lora(str(tmp_path / "lora" / file))
+    assert torch.equal((picture(other) * 255).round(), expected)
+    backbone.save(tmp_path / "model")
+    merged = backbones.load(str(tmp_path / "model"))
+    assert isinstance(merged, StableDiffusion)
+    assert torch.equal((picture(merged) * 255).round(), expected)
+
+
+def test_a_lora_of_another_model_is_named(small_sd: Path, tmp_path: Path) -> None:
+    from models import write_small_sd
+    from safetensors.torch import save_file
+
+    path = tmp_path / "other.safetensors"
+    save_file({"something.else": torch.zeros(1)}, path)
+    backbone = backbones.load(str(write_small_sd(tmp_path / "model")))
+    with pytest.raises(ValueError, match=r"other.safetensors' does not fit this model.*model.lora"):
+        backbone.load_lora(str(path))
