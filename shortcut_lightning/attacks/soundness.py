@@ -10,12 +10,14 @@ from shortcut_lightning.attacks.adaptive import Adaptive
 from shortcut_lightning.attacks.base import Attack, NoAttack
 from shortcut_lightning.attacks.random_noise import RandomNoise
 from shortcut_lightning.purifiers.base import Purifier
+from shortcut_lightning.purifiers.oracle import Oracle
 
 
 def soundness(attack: Attack, purifiers: Sequence[Purifier]) -> list[str]:
     """Why results of this attack against this chain of purifiers would mislead; empty when nothing
     speaks against them. Each is one sentence."""
-    if isinstance(attack, NoAttack | RandomNoise) or not purifiers:
+    knows_all = any(isinstance(each, Oracle) for each in purifiers)
+    if isinstance(attack, NoAttack | RandomNoise) or not purifiers or knows_all:
         return []
     hiding = _names(each for each in purifiers if not each.differentiable)
     random = _names(each for each in purifiers if each.random)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from shortcut_lightning import draws
 from shortcut_lightning.attacks.base import Attack, NoAttack
+from shortcut_lightning.attacks.soundness import soundness
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.batch import ConceptBox, Example, PromptBatch, TrainBatch
 from shortcut_lightning.concepts.base import Detector, NoDetector
@@ -175,6 +176,8 @@ class PersonalizationDataModule(LightningDataModule):
                 self.trained_on = stages.purify(
                     self.perturbed, self.purifiers, self.backbone, cache, device, self.given
                 )
+            for doubt in soundness(self.attack, self.purifiers):
+                log.warning("This will not show what the defence is worth: %s", doubt)
             with self._timed("detect"):
                 self.boxes = stages.detect(self.trained_on, self.detector, cache, device)
             if self.erasing != Erasing():

@@ -54,14 +54,14 @@ def text(model, prompts: list[str]) -> Tensor:
 def latents(model, x: Tensor, g: torch.Generator) -> Tensor:
     posterior = model.vae.encode(x).latent_dist
     drawn = torch.randn(posterior.mean.shape, generator=g)
-    return 0.18215 * (posterior.mean + posterior.std * drawn)
+    return model.vae.config.scaling_factor * (posterior.mean + posterior.std * drawn)
 
 
 def noised(model, z: Tensor, g: torch.Generator, t: Tensor | None = None):
     """Noise, timesteps, noisy latents and target."""
     eps = torch.randn(z.shape, generator=g)
     if t is None:
-        t = torch.randint(1000, (len(z),), generator=g)
+        t = torch.randint(len(model.alphas), (len(z),), generator=g)
     abar = model.alphas[t].view(-1, 1, 1, 1)
     zt = abar**0.5 * z + (1 - abar) ** 0.5 * eps
     if model.prediction_type == "v_prediction":

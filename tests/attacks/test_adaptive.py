@@ -15,7 +15,7 @@ from shortcut_lightning.attacks.convergence import convergence
 from shortcut_lightning.attacks.pgd import Watch, sign_pgd
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.prompts import Decoupling
-from shortcut_lightning.purifiers import Gaussian, Jpeg, Purifier
+from shortcut_lightning.purifiers import Gaussian, Jpeg, Oracle, Purifier
 
 
 class Dice(Purifier):
@@ -148,6 +148,7 @@ def test_controls_and_undefended_images_are_not_doubted() -> None:
     assert soundness(NoAttack(), [Dice()]) == []
     assert soundness(RandomNoise(), [Dice()]) == []
     assert soundness(AdvDM(), []) == []
+    assert soundness(AdvDM(), [Oracle()]) == []
 
 
 def test_adaptive_attacks_are_doubted_where_they_look_away() -> None:
