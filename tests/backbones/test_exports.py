@@ -49,7 +49,8 @@ def test_stock_diffusers_loads_lora_and_tokens_to_the_same_picture(
     expected = picture(backbone)
     backbone.save_lora(tmp_path)
     backbone.save_tokens(tmp_path / "tokens")
-    for file in ("pytorch_lora_weights.safetensors", "kohya_lora.safetensors"):
+    files = ["pytorch_lora_weights.safetensors", "kohya_lora.safetensors"]
+    for file in files[:1] if dora else files:  # diffusers leaves kohya's DoRA scales out
         stock = StableDiffusionPipeline.from_pretrained(small_sd, safety_checker=None)
         plain = stock_picture(stock)
         stock.load_textual_inversion(tmp_path / "tokens" / "dog.safetensors")
@@ -71,6 +72,17 @@ def test_kohya_keys_are_the_ones_other_programs_know(small_sd: Path, tmp_path: P
     kinds = {key.rsplit(".", 2)[-2] for key in tensors if "weight" in key}
     assert kinds == {"lora_down", "lora_up"}
     assert all(key.startswith(("lora_unet_", "lora_te_text_model_encoder_")) for key in tensors)
+
+
+def test_kohya_scales_of_dora(small_sd: Path, tmp_path: Path) -> None:
+    backbone = trained(small_sd, unet=True, text_encoder=False, dora=True)
+    backbone.save_lora(tmp_path)
+    tensors = load_file(tmp_path / "kohya_lora.safetensors")
+    scales = {key: tensor for key, tensor in tensors.items() if key.endswith(".dora_scale")}
+    assert len(scales) == len(tensors) / 4
+    for key, scale in scales.items():
+        rows = len(tensors[key.replace("dora_scale", "lora_up.weight")])
+        assert scale.shape == (rows, 1)
 
 
 def test_a_folder_without_adapters_gives_the_same_picture(small_sd: Path, tmp_path: Path) -> None:
