@@ -129,8 +129,9 @@ class ShortcutCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        arguments = {verb: inspect.signature(getattr(ShortcutTrainer, verb)) for verb in VERBS}
-        return {verb: _NOT_OPTIONS & set(arguments[verb].parameters) for verb in VERBS}
+        methods = {verb: getattr(ShortcutTrainer, verb, None) for verb in VERBS}
+        arguments = {v: inspect.signature(method) for v, method in methods.items() if method}
+        return {verb: _NOT_OPTIONS & set(its.parameters) for verb, its in arguments.items()}
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(self.trainer_class, "trainer")
@@ -270,6 +271,11 @@ def run(argv: list[str]) -> None:
     Raises:
         UserError: a user's mistake.
     """
+    if argv[0] == "bench":
+        from shortcut_lightning.cli.bench import bench
+
+        bench(argv[1:], run)
+        return
     quiet()
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)  # ${data.x} from any file
     import_named(argv, class_index())

@@ -2,6 +2,7 @@
 
 To add one: write its line here, and a method of the same name on `ShortcutTrainer` in `app.py`.
 The method's typed arguments become options; `model` and `datamodule` are filled in when named.
+A verb whose configuration is of another kind has a file of its own, as `bench.py`.
 """
 
 VERBS = {
@@ -11,6 +12,7 @@ VERBS = {
     "predict": "Generate images for prompts.",
     "protect": "Perturb photographs before they are published; one is enough.",
     "purify": "Clean photographs that may be protected.",
+    "bench": "Run a matrix of attacks and defences on many subjects, and write one table.",
 }
 
 PROGRAM = "shortcut-lightning"

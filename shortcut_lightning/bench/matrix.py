@@ -1,0 +1,247 @@
+"""What is to be compared: factors with levels, whose combinations are the arms."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence about the table, and the comparison that decides it.
+
+    Args:
+        text: The sentence.
+        metric: Such as `eval/identity`.
+        arm: An arm's name, its levels joined by "/".
+        against: Another arm's.
+        higher: Whether the sentence says that the first has more.
+    """
+
+    text: str
+    metric: str
+    arm: str
+    against: str
+    higher: bool = True
+
+
+class Cell(NamedTuple):
+    """One run: an arm on one subject with one seed."""
+
+    arm: str
+    levels: tuple[str, ...]
+    subject: str
+    seed: int
+    settings: dict[str, Any]  # options of the command line, in their order
+    trained_as: str  # the arm whose training this one shares; its own name where it trains itself
+
+    def folder(self, root: Path) -> Path:
+        """Where its runs are kept."""
+        return root / slug(self.subject) / f"seed{self.seed}" / slug(self.arm)
+
+
+class Matrix:
+    """A matrix of runs.
+
+    Args:
+        base: Configuration files of every cell; paths are relative to the matrix's own file.
+        factors: Factor -> level -> options of the command line without dashes, such as
+            `{attack: {none: {}, noise: {data.attack: ../attacks/random_noise.yaml}}}`. An option
+            `config` lays a whole file over the base. Arms are named by their levels: `noise/jpeg`.
+        subjects: Folders of instance images, `pocket:3`, or `pocket:0-19` for twenty. A folder with
+            `instance` and `reference` inside has held-out images too.
+        seeds: Seeds of each cell.
+        settings: Options of every cell.
+        sampling: Name of the factor that changes nothing but sampling: its levels share one
+            training. Not together with EMA, whose average is not what a checkpoint holds.
+        skip: Patterns of arms that are left out, such as `clean/adaptive*`.
+        against: Arms that others are compared with, pairwise by subject; `*` stands for an arm's
+            own level, so `*/none` compares each with the same attack without defence.
+        metrics: Metrics of the tables; empty for all that the cells report.
+        claims: Sentences to be decided.
+        output_dir: Where cells and tables are kept.
+        keep_checkpoints: Keep the weights of finished cells; they take most of the disk.
+    """
+
+    def __init__(
+        self,
+        base: Sequence[str],
+        factors: dict[str, dict[str, dict[str, Any]]],
+        subjects: Sequence[str],
+        seeds: Sequence[int] = (0,),
+        settings: dict[str, Any] = {},  # noqa: B006
+        sampling: str = "",
+        skip: Sequence[str] = (),
+        against: Sequence[str] = (),
+        metrics: Sequence[str] = (),
+        claims: Sequence[Claim] = (),
+        output_dir: str = "runs/bench",
+        keep_checkpoints: bool = False,
+    ) -> None:
+        self.base = list(base)
+        self.factors = factors
+        self.subjects = [name for given in subjects for name in expanded(given)]
+        self.seeds = list(seeds)
+        self.settings = settings
+        self.sampling = sampling
+        self.skip = list(skip)
+        self.against = list(against)
+        self.metrics = list(metrics)
+        self.claims = list(claims)
+        self.output_dir = output_dir
+        self.keep_checkpoints = keep_checkpoints
+        self._arms = [
+            levels
+            for levels in product(*factors.values())
+            if not any(fnmatchcase("/".join(levels), pattern) for pattern in skip)
+        ]
+        self._check()
+
+    def arms(self) -> list[tuple[str, ...]]:
+        """Levels of every arm, in the order of the factors."""
+        return self._arms
+
+    def cells(self) -> list[Cell]:
+        """All cells; those that share a training stand together, the one that trains first."""
+        groups: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+        for levels in self._arms:
+            groups.setdefault(self._but_sampling(levels), []).append(levels)
+        return [
+            self._cell(levels, subject, seed, "/".join(group[0]))
+            for subject in self.subjects
+            for seed in self.seeds
+            for group in groups.values()
+            for levels in group
+        ]
+
+    def compared_with(self, levels: tuple[str, ...]) -> list[str]:
+        """Names of the arms that this one is compared with."""
+        names = []
+        for pattern in self.against:
+            parts = pattern.split("/")
+            name = "/".join(own if p == "*" else p for p, own in zip(parts, levels, strict=True))
+            known = tuple(name.split("/")) in self._arms
+            if known and name != "/".join(levels) and name not in names:
+                names.append(name)
+        return names
+
+    def command(self, cell: Cell, folder: Path, checkpoint: str = "") -> list[str]:
+        """The command line of a cell; with a checkpoint it only evaluates.
+
+        `folder` is the matrix file's: paths in it are relative to that.
+        """
+        root = Path(self.output_dir)
+        own = cell.folder(root)
+        configs = [*self.base, *(v for k, v in cell.settings.items() if k == "config")]
+        options = {"seed_everything": cell.seed, **subject_options(cell.subject, folder)}
+        options |= {key: value for key, value in cell.settings.items() if key != "config"}
+        options |= {"output_dir": str(own.parent), "name": own.name}
+        words = ["test" if checkpoint else "fit"]
+        for config in configs:
+            words += ["--config", located(config, folder)]
+        words += [f"--{key}={written(value, folder)}" for key, value in options.items()]
+        return words + ([f"--ckpt_path={checkpoint}"] if checkpoint else [])
+
+    def key(self, cell: Cell, folder: Path) -> str:
+        """A hash of all that decides a cell: its command line and the files it names."""
+        command = self.command(cell, folder)
+        digest = hashlib.sha256("\0".join(command).encode())
+        digest.update(cell.trained_as.encode())
+        for word in command:
+            file = Path(word.partition("=")[2] or word)
+            if file.suffix in (".yaml", ".yml") and file.is_file():
+                digest.update(file.read_bytes())
+        return digest.hexdigest()[:16]
+
+    def _cell(self, levels: tuple[str, ...], subject: str, seed: int, trained_as: str) -> Cell:
+        settings = dict(self.settings)
+        for factor, level in zip(self.factors, levels, strict=True):
+            settings |= self.factors[factor][level]
+        return Cell("/".join(levels), levels, subject, seed, settings, trained_as)
+
+    def _but_sampling(self, levels: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(
+            level
+            for factor, level in zip(self.factors, levels, strict=True)
+            if factor != self.sampling
+        )
+
+    def _check(self) -> None:
+        if not (self.base and self.factors and self.subjects and self.seeds):
+            raise ValueError(
+                "A matrix needs base, factors, subjects and seeds, each with at least one entry."
+            )
+        for factor, levels in self.factors.items():
+            bad = [name for name in levels if not name or "/" in name or "*" in name]
+            if bad or not levels:
+                raise ValueError(
+                    f"factors.{factor}: a factor needs levels, whose names have no '/' and no '*';"
+                    f" given: {', '.join(levels) or 'none'}."
+                )
+        if self.sampling and self.sampling not in self.factors:
+            raise ValueError(
+                f"sampling is '{self.sampling}', which is no factor; factors: "
+                f"{', '.join(self.factors)}."
+            )
+        arms = ["/".join(levels) for levels in self.arms()]
+        if not arms:
+            raise ValueError("skip leaves no arm.")
+        for pattern in self.against:
+            if pattern.count("/") != len(self.factors) - 1:
+                raise ValueError(
+                    f"against: '{pattern}' must have a level or * for each factor, joined by '/', "
+                    f"such as {arms[0]}."
+                )
+        for claim in self.claims:
+            unknown = [name for name in (claim.arm, claim.against) if name not in arms]
+            if unknown:
+                raise ValueError(
+                    f"claims: '{claim.text}' names the arm '{unknown[0]}', which is not in the "
+                    f"matrix; arms: {', '.join(arms[:12])}{', ...' if len(arms) > 12 else ''}."
+                )
+
+
+def expanded(subject: str) -> list[str]:
+    """`pocket:0-19` as twenty subjects; anything else as it is."""
+    match = re.fullmatch(r"pocket:(\d+)-(\d+)", subject)
+    if not match:
+        return [subject]
+    return [f"pocket:{number}" for number in range(int(match[1]), int(match[2]) + 1)]
+
+
+def subject_options(subject: str, folder: Path) -> dict[str, str]:
+    """Options that say where a subject's images are."""
+    if subject.startswith("pocket:"):
+        return {"data.instance_data_dir": subject}
+    root = Path(located(subject, folder))
+    if (root / "instance").is_dir() and (root / "reference").is_dir():
+        return {
+            "data.instance_data_dir": str(root / "instance"),
+            "data.reference_data_dir": str(root / "reference"),
+        }
+    return {"data.instance_data_dir": str(root)}
+
+
+def located(value: str, folder: Path) -> str:
+    """A path as written in the matrix's file, from where it is run."""
+    path = folder / Path(value).expanduser()
+    return str(path.resolve()) if path.exists() else value
+
+
+def written(value: Any, folder: Path) -> str:
+    """A value of YAML as the command line takes it; names of files are located."""
+    if isinstance(value, str):
+        return located(value, folder) if value.endswith((".yaml", ".yml")) else value
+    return json.dumps(value)
+
+
+def slug(name: str) -> str:
+    """A name as a folder's; different names of one matrix stay different in practice."""
+    return re.sub(r"[^\w.+-]+", "-", name.strip("/.")) or "x"

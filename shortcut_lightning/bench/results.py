@@ -1,0 +1,117 @@
+"""From the reports of cells to numbers by arm, with intervals over subjects."""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from shortcut_lightning.bench.matrix import Cell, Claim, Matrix
+from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
+
+Values = dict[str, float]  # subject -> mean over seeds
+
+
+class Difference(NamedTuple):
+    """An arm minus another, paired by subject."""
+
+    against: str
+    mean: float
+    low: float
+    high: float
+    n: int  # subjects that both have
+    p: float  # Wilcoxon signed-rank, two-sided; 1 where nothing differs
+
+
+@dataclass
+class Table:
+    """All that the finished cells say.
+
+    `values` is metric -> arm -> subject -> mean over seeds; `runs` is arm -> folders of its runs in
+    the order of subjects.
+    """
+
+    arms: list[str] = field(default_factory=list)
+    values: dict[str, dict[str, Values]] = field(default_factory=dict)
+    runs: dict[str, list[Path]] = field(default_factory=dict)
+    finished: int = 0
+    wanted: int = 0
+
+    def estimate(self, metric: str, arm: str) -> Estimate:
+        """Mean over subjects with its bootstrap interval; NaN where there is nothing."""
+        return mean_estimate(torch.tensor(list(self.values[metric].get(arm, {}).values())))
+
+    def difference(self, metric: str, arm: str, against: str) -> Difference:
+        """The first minus the second."""
+        return paired(
+            self.values[metric].get(arm, {}), self.values[metric].get(against, {}), against
+        )
+
+
+def collect(matrix: Matrix, reports: Sequence[tuple[Cell, Path]]) -> Table:
+    """Reads the reports of finished cells."""
+    table = Table(["/".join(levels) for levels in matrix.arms()])
+    table.finished, table.wanted = len(reports), len(matrix.cells())
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for cell, path in reports:
+        table.runs.setdefault(cell.arm, []).append(path.parent)
+        report = json.loads(path.read_text("utf-8"))
+        metrics = {name: entry["value"] for name, entry in report["metrics"].items()}
+        metrics |= {f"seconds/{name}": value for name, value in report["seconds"].items()}
+        for name, value in metrics.items():
+            wanted = name in matrix.metrics if matrix.metrics else name.startswith("eval/")
+            if wanted and value is not None:
+                by_arm = found.setdefault(name, {}).setdefault(cell.arm, {})
+                by_arm.setdefault(cell.subject, []).append(value)
+    names = [name for name in matrix.metrics if name in found] or list(found)
+    table.values = {
+        name: {
+            arm: {subject: sum(many) / len(many) for subject, many in by_subject.items()}
+            for arm, by_subject in found[name].items()
+        }
+        for name in names
+    }
+    return table
+
+
+def paired(values: Values, others: Values, against: str = "") -> Difference:
+    """Differences by subject, with a bootstrap interval over subjects and Wilcoxon's test."""
+    subjects = [subject for subject in values if subject in others]
+    differences = torch.tensor([values[s] - others[s] for s in subjects], dtype=torch.float64)
+    estimate = mean_estimate(differences)
+    return Difference(against, *estimate, wilcoxon(differences.tolist()))
+
+
+def wilcoxon(differences: Sequence[float]) -> float:
+    """Two-sided p of the signed-rank test; NaN without any difference to look at."""
+    from scipy.stats import wilcoxon as signed_rank
+
+    if not differences:
+        return math.nan
+    if not any(differences):
+        return 1.0
+    return float(signed_rank(differences).pvalue)
+
+
+def verdict(claim: Claim, difference: Difference) -> str:
+    """`holds`, `does not hold` or `undecided`, by whether the interval leaves zero. With fewer than
+    four subjects nothing is decided: the interval is too narrow to be believed."""
+    if difference.n < 4 or math.isnan(difference.mean):
+        return "undecided"
+    low, high = difference.low, difference.high
+    if not claim.higher:
+        low, high = -high, -low
+    return "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
+
+
+def decided(table: Table, claims: Iterable[Claim]) -> list[tuple[Claim, Difference, str]]:
+    """Each claim whose metric was measured, with its difference and verdict."""
+    rows = []
+    for claim in claims:
+        if claim.metric in table.values:
+            difference = table.difference(claim.metric, claim.arm, claim.against)
+            rows.append((claim, difference, verdict(claim, difference)))
+    return rows

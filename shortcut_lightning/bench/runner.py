@@ -1,0 +1,127 @@
+"""Runs the cells of a matrix, and goes on where it was stopped.
+
+A cell is finished once `cell.json` in its folder says so for the same command line and files. The
+run itself is an ordinary one: whoever calls hands in the function that runs a command line.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from itertools import groupby
+from pathlib import Path
+
+from shortcut_lightning.bench.matrix import Cell, Matrix
+
+log = logging.getLogger(__name__)
+
+STATE = "cell.json"
+
+
+class Runner:
+    """One pass over a matrix.
+
+    Args:
+        matrix: What is run.
+        folder: The folder of the matrix's file.
+        run: Runs a command line in this process, raising what goes wrong.
+        tell: Shows a line to the user.
+    """
+
+    def __init__(
+        self,
+        matrix: Matrix,
+        folder: Path,
+        run: Callable[[list[str]], None],
+        tell: Callable[[str], None],
+    ) -> None:
+        self.matrix, self.folder, self.run, self.tell = matrix, folder, run, tell
+        self.root = Path(matrix.output_dir)
+        self.failures: dict[str, str] = {}  # cell -> what went wrong
+
+    def all(self, shard: tuple[int, int] = (1, 1)) -> None:
+        """Runs what is not finished; of `n` shards the `i`-th, counted from 1. A cell that breaks
+        is noted and the others go on; a mistake in the very first one is raised."""
+        cells = self.matrix.cells()
+        groups = [
+            list(group)
+            for _, group in groupby(cells, key=lambda c: (c.subject, c.seed, c.trained_as))
+        ][shard[0] - 1 :: shard[1]]
+        total, before = sum(map(len, groups)), 0
+        for group in groups:
+            pending = [cell for cell in group if not self.finished(cell)]
+            before += len(group) - len(pending)
+            for number, cell in enumerate(self._work(group, pending), start=1):
+                done = before + number
+                self.tell(f"[{done}/{total}] {cell.arm}, {cell.subject}, seed {cell.seed}")
+                try:
+                    self._one(cell)
+                except Exception as error:
+                    if not self._any_finished():
+                        raise
+                    self.failures[f"{cell.arm}, {cell.subject}, seed {cell.seed}"] = str(error)
+                    log.exception("Cell %s failed", cell)
+                    break  # those that share its training cannot go on
+            before += len(pending)
+            if not self.matrix.keep_checkpoints:
+                self._discard_checkpoints(group)
+
+    def finished(self, cell: Cell) -> bool:
+        """Whether there is a result for exactly this command line."""
+        return self.report(cell) is not None
+
+    def report(self, cell: Cell) -> Path | None:
+        """The report of a finished cell."""
+        state = cell.folder(self.root) / STATE
+        if not state.is_file():
+            return None
+        noted = json.loads(state.read_text("utf-8"))
+        report = state.parent / noted["run"] / "report.json"
+        key = self.matrix.key(cell, self.folder)
+        return report if noted["key"] == key and report.is_file() else None
+
+    def reports(self) -> list[tuple[Cell, Path]]:
+        """All finished cells with their reports."""
+        cells = self.matrix.cells()
+        return [(cell, path) for cell in cells if (path := self.report(cell))]
+
+    def _work(self, group: list[Cell], pending: list[Cell]) -> list[Cell]:
+        """What has to run: evaluations need the training of the group's first cell."""
+        first = group[0]
+        if pending and pending[0] is not first and not self._checkpoint(first):
+            return [first, *pending]
+        return pending
+
+    def _one(self, cell: Cell) -> None:
+        trains = cell.arm == cell.trained_as
+        checkpoint = "" if trains else self._checkpoint(cell._replace(arm=cell.trained_as))
+        self.run(self.matrix.command(cell, self.folder, checkpoint))
+        folder = cell.folder(self.root)
+        newest = max(
+            folder.glob("version_*/report.json"),
+            key=lambda path: path.stat().st_mtime,
+            default=None,
+        )
+        if newest is None:
+            raise ValueError(
+                f"The cell {cell.arm} left no report.json in {folder}; the base configuration "
+                "needs the callbacks Evaluation and ReportWriter."
+            )
+        state = {"key": self.matrix.key(cell, self.folder), "run": newest.parent.name}
+        (folder / STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
+
+    def _checkpoint(self, cell: Cell) -> str:
+        folder = cell.folder(self.root)
+        state = folder / STATE
+        if not state.is_file():
+            return ""
+        file = folder / json.loads(state.read_text("utf-8"))["run"] / "checkpoints" / "last.ckpt"
+        return str(file) if file.is_file() else ""
+
+    def _discard_checkpoints(self, group: list[Cell]) -> None:
+        for cell in group:
+            for folder in cell.folder(self.root).glob("version_*/checkpoints"):
+                shutil.rmtree(folder)
+
+    def _any_finished(self) -> bool:
+        return any(self.root.rglob(STATE))

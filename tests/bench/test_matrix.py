@@ -1,0 +1,274 @@
+"""The matrix without a model: arms, command lines, going on, tables.
+
+python -m pytest tests/bench/test_matrix.py
+"""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from scipy.stats import wilcoxon as scipys
+
+from shortcut_lightning.bench import Claim, Matrix
+from shortcut_lightning.bench.matrix import expanded
+from shortcut_lightning.bench.results import Difference, collect, paired, verdict
+from shortcut_lightning.bench.runner import Runner
+from shortcut_lightning.bench.tables import markdown, write
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "bench"
+FACTORS: dict[str, Any] = {
+    "attack": {"clean": {}, "noise": {"data.attack": "noise.yaml"}},
+    "defence": {"none": {}, "jpeg": {"data.purifiers": "jpeg.yaml"}},
+    "sampling": {"plain": {}, "negative": {"data.decoupling.negative": True}},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("base", "noise", "jpeg"):
+        (tmp_path / f"{name}.yaml").write_text("{}\n")
+    return tmp_path
+
+
+def matrix(folder: Path, **changes: Any) -> Matrix:
+    settings: dict[str, Any] = {
+        "base": ["base.yaml"],
+        "factors": FACTORS,
+        "subjects": ["pocket:0-1"],
+        "sampling": "sampling",
+        "output_dir": str(folder / "out"),
+    }
+    return Matrix(**(settings | changes))
+
+
+class Runs:
+    """Stands for the program: leaves a report and a checkpoint, as a run does."""
+
+    def __init__(self) -> None:
+        self.commands: list[list[str]] = []
+        self.fail_at = ""
+
+    def __call__(self, command: list[str]) -> None:
+        options = dict(w.lstrip("-").split("=", 1) for w in command if "=" in w)
+        if self.fail_at and self.fail_at in options["name"]:
+            raise RuntimeError("power cut")
+        self.commands.append(command)
+        if command[0] == "test":
+            assert Path(options["ckpt_path"]).is_file()
+        parent = Path(options["output_dir"]) / options["name"]
+        run = parent / f"version_{len(list(parent.glob('version_*')))}"
+        (run / "samples" / "tuned").mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(run / "samples" / "tuned" / "00000.png")
+        if command[0] == "fit":
+            (run / "checkpoints").mkdir()
+            (run / "checkpoints" / "last.ckpt").touch()
+        subject = int(options["data.instance_data_dir"].removeprefix("pocket:"))
+        value = subject + (10 if "data.attack" in options else 0)
+        entry = {"value": value, "low": value, "high": value, "n": 4}
+        report = {"metrics": {"eval/x": entry, "base/x": entry}, "seconds": {"perturb": 2.0}}
+        (run / "report.json").write_text(json.dumps(report))
+
+
+def runner(of: Matrix, folder: Path, runs: Runs) -> Runner:
+    return Runner(of, folder, runs, tell=lambda line: None)
+
+
+def test_arms_are_combinations_without_what_is_skipped(folder: Path) -> None:
+    arms = ["/".join(arm) for arm in matrix(folder, skip=["clean/jpeg*", "*/none/neg*"]).arms()]
+    assert arms == [
+        "clean/none/plain",
+        "noise/none/plain",
+        "noise/jpeg/plain",
+        "noise/jpeg/negative",
+    ]
+
+
+def test_a_cell_is_an_ordinary_command_line(folder: Path) -> None:
+    of = matrix(folder, settings={"trainer.max_steps": 3, "data.eval_prompts": ["a", "b"]})
+    cell = next(c for c in of.cells() if c.arm == "noise/jpeg/negative")
+    assert of.command(cell, folder, "last.ckpt") == [
+        "test",
+        "--config",
+        str(folder / "base.yaml"),
+        "--seed_everything=0",
+        "--data.instance_data_dir=pocket:0",
+        "--trainer.max_steps=3",
+        '--data.eval_prompts=["a", "b"]',
+        f"--data.attack={folder / 'noise.yaml'}",
+        f"--data.purifiers={folder / 'jpeg.yaml'}",
+        "--data.decoupling.negative=true",
+        f"--output_dir={folder / 'out' / 'pocket-0' / 'seed0'}",
+        "--name=noise-jpeg-negative",
+        "--ckpt_path=last.ckpt",
+    ]
+    assert cell.trained_as == "noise/jpeg/plain"
+
+
+def test_folders_of_subjects_may_hold_references(folder: Path) -> None:
+    for name in ("instance", "reference"):
+        (folder / "dog" / name).mkdir(parents=True)
+    of = matrix(folder, subjects=["dog"])
+    command = of.command(of.cells()[0], folder)
+    assert f"--data.instance_data_dir={folder / 'dog' / 'instance'}" in command
+    assert f"--data.reference_data_dir={folder / 'dog' / 'reference'}" in command
+    assert expanded("pocket:3-5") == ["pocket:3", "pocket:4", "pocket:5"]
+
+
+def test_levels_of_sampling_share_one_training(folder: Path) -> None:
+    runs = Runs()
+    of = matrix(folder)
+    runner(of, folder, runs).all()
+    assert [command[0] for command in runs.commands] == ["fit", "test"] * 8
+    assert not list((folder / "out").rglob("last.ckpt"))
+
+
+def test_it_goes_on_where_it_was_stopped(folder: Path) -> None:
+    runs = Runs()
+    of = matrix(folder)
+    whole = len(of.cells())
+    stopped = runner(of, folder, runs)
+
+    def stop(command: list[str]) -> None:
+        if len(runs.commands) == 5:
+            raise KeyboardInterrupt
+        runs(command)
+
+    stopped.run = stop
+    with pytest.raises(KeyboardInterrupt):
+        stopped.all()
+    runner(of, folder, runs).all()
+    assert len(runs.commands) == whole  # the fifth cell was a training, whose evaluation follows
+    runner(of, folder, runs).all()
+    assert len(runs.commands) == whole
+    # An evaluation that is missing brings its training back, whose weights were not kept.
+    (folder / "out/pocket-0/seed0/noise-jpeg-negative/cell.json").unlink()
+    runner(of, folder, runs).all()
+    assert [command[0] for command in runs.commands[whole:]] == ["fit", "test"]
+
+
+def test_a_changed_file_runs_its_cells_again(folder: Path) -> None:
+    runs, of = Runs(), matrix(folder)
+    runner(of, folder, runs).all()
+    before = len(runs.commands)
+    (folder / "jpeg.yaml").write_text("[]\n")
+    runner(of, folder, runs).all()
+    again = runs.commands[before:]
+    assert len(again) == 8
+    assert all(any("jpeg.yaml" in word for word in command) for command in again)
+
+
+def test_a_broken_cell_is_noted_and_the_others_go_on(folder: Path) -> None:
+    runs, of = Runs(), matrix(folder)
+    runs.fail_at = "noise-none-plain"
+    with_failure = runner(of, folder, runs)
+    with_failure.all()
+    assert list(with_failure.failures) == [f"noise/none/plain, pocket:{i}, seed 0" for i in (0, 1)]
+    assert len(runs.commands) == 12
+    runs.fail_at = ""
+    runner(of, folder, runs).all()
+    assert len(runs.commands) == 16
+    runs.fail_at = "clean-none-plain"
+    with pytest.raises(RuntimeError, match="power cut"):  # a mistake that all cells share
+        runner(matrix(folder, output_dir=str(folder / "new")), folder, runs).all()
+
+
+def test_shards_are_all_and_share_nothing(folder: Path) -> None:
+    runs, of = Runs(), matrix(folder)
+    for i in (1, 2, 3):
+        runner(of, folder, runs).all((i, 3))
+    assert len(runs.commands) == len(of.cells())
+
+
+def test_tables(folder: Path) -> None:
+    of = matrix(
+        folder,
+        subjects=["pocket:0-4"],
+        metrics=["eval/x", "seconds/perturb"],
+        against=["clean/none/plain"],
+        claims=[Claim("Noise adds", "eval/x", "noise/none/plain", "clean/none/plain")],
+    )
+    run = runner(of, folder, Runs())
+    run.all()
+    table = collect(of, run.reports())
+    assert table.values["eval/x"]["noise/jpeg/plain"] == {f"pocket:{i}": 10 + i for i in range(5)}
+    assert table.estimate("eval/x", "clean/none/plain").value == 2
+    assert table.difference("eval/x", "noise/none/plain", "clean/none/plain") == Difference(
+        "clean/none/plain", 10, 10, 10, 5, 0.0625
+    )
+    text = markdown(of, table)
+    assert "| Noise adds | eval/x | +10.000 [+10.000, +10.000] | 0.062 | holds |" in text
+    assert "40 of 40 cells" in text
+    paths = write(of, table, folder / "tables")
+    with paths[0].open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * (8 + 7)
+    assert rows[0]["value"] == "2.0"
+    page = paths[2].read_text()
+    assert "data:image/png;base64" in page
+    assert "holds" in page
+
+
+def test_pairs_are_by_subject() -> None:
+    a = {"p": 1.0, "q": 2.0, "r": 5.0, "only here": 9.0}
+    b = {"q": 1.5, "p": 0.0, "r": 3.0}
+    difference = paired(a, b)
+    assert difference.n == 3
+    assert difference.mean == pytest.approx((1 + 0.5 + 2) / 3)
+    assert difference.p == pytest.approx(scipys([1, 0.5, 2]).pvalue)
+    assert paired(a, a).p == 1
+    assert torch.tensor(paired(a, {}).mean).isnan()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "n", "higher", "expected"),
+    [
+        (0.1, 0.3, 5, True, "holds"),
+        (0.1, 0.3, 5, False, "does not hold"),
+        (-0.3, -0.1, 5, False, "holds"),
+        (-0.1, 0.1, 5, True, "undecided"),
+        (0.1, 0.3, 3, True, "undecided"),
+    ],
+)
+def test_verdicts(low: float, high: float, n: int, higher: bool, expected: str) -> None:
+    claim = Claim("", "", "", "", higher)
+    assert verdict(claim, Difference("", (low + high) / 2, low, high, n, 0.5)) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"subjects": []}, "needs base, factors, subjects and seeds"),
+        ({"factors": {"attack": {"a/b": {}}}}, "factors.attack: a factor needs levels"),
+        ({"sampling": "smpling"}, "sampling is 'smpling', which is no factor"),
+        ({"skip": ["*"]}, "skip leaves no arm"),
+        ({"against": ["none"]}, "against: 'none' must have a level or"),
+        (
+            {"claims": [Claim("A", "x", "clean/no", "noise/jpeg/plain")]},
+            "names the arm 'clean/no', which is not in the matrix",
+        ),
+    ],
+)
+def test_mistakes_are_named(folder: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        matrix(folder, **changes)
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_shipped_matrices(file: Path) -> None:
+    content = yaml.safe_load(file.read_text())
+    if "factors" not in content:
+        assert file.stem == "cell"
+        return
+    claims = [Claim(**claim) for claim in content.pop("claims", [])]
+    of = Matrix(**content, claims=claims)
+    cells = [cell for cell in of.cells() if cell.subject == of.subjects[0]]
+    assert cells
+    for cell in cells:
+        for word in of.command(cell, file.parent):
+            value = word.partition("=")[2] or word
+            assert not value.endswith(".yaml") or Path(value).is_file(), value
