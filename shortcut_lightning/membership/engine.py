@@ -160,11 +160,11 @@ class Engine:
 
     def _ledger(self, name: str, score: "Score", role: str) -> Ledger:
         if (name, role) not in self._ledgers:
-            model = self.models[role]
-            facts = [VERSION, model.name, self.seed, self.bf16, self.anchor.name, settings(score)]
-            self._ledgers[name, role] = Ledger(
-                self.folder, f"{name}-{role}".replace("/", "_").replace(" ", "_"), json.dumps(facts)
-            )
+            facts: list[Any] = [VERSION, self.seed, self.bf16, settings(score)]
+            if self.folder:  # hashing every weight takes seconds on a large model
+                facts += [self.models[role].name, self.anchor.name]
+            stem = f"{name}-{role}".replace("/", "_").replace(" ", "_")
+            self._ledgers[name, role] = Ledger(self.folder, stem, json.dumps(facts))
         return self._ledgers[name, role]
 
 

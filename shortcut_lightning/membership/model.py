@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -31,23 +32,29 @@ class Model:
             )
         self.backbone = backbone
         self.bf16 = bf16
-        denoiser = {id(each) for each in _tensors(backbone.denoiser)}
-        texts = {id(each) for each in _tensors(backbone.text_encoders)}
-        everything = [(name, each) for name, each in backbone.state_dict(keep_vars=True).items()]
-        self.denoiser_hash = _hash(each for _, each in everything if id(each) in denoiser)
-        self.text_encoder = _hash(each for _, each in everything if id(each) in texts)
-        self.image_encoder = _hash(
-            each for _, each in everything if id(each) not in denoiser | texts
-        )
 
     @property
     def device(self) -> torch.device:
         return next(self.backbone.parameters()).device
 
-    @property
+    @cached_property
+    def text_encoder(self) -> str:
+        """Hash of the weights behind `embed`."""
+        return _hash(self.backbone.text_encoders.state_dict().values())
+
+    @cached_property
+    def image_encoder(self) -> str:
+        """Hash of the weights behind `encode`: all but the denoiser's and the text encoders'."""
+        others = {id(each) for each in _tensors(self.backbone.denoiser)}
+        others |= {id(each) for each in _tensors(self.backbone.text_encoders)}
+        everything = self.backbone.state_dict(keep_vars=True).values()
+        return _hash(each for each in everything if id(each) not in others)
+
+    @cached_property
     def name(self) -> str:
         """Changes with any weight."""
-        return f"{self.denoiser_hash}-{self.text_encoder}-{self.image_encoder}"
+        denoiser = _hash(self.backbone.denoiser.state_dict().values())
+        return f"{denoiser}-{self.text_encoder}-{self.image_encoder}"
 
     def encode(self, images: Tensor) -> Posterior:
         """(B, 3, H, W) in [0, 1] -> posterior; always float32, as the differences are small."""

@@ -82,12 +82,13 @@ def test_a_score_keeps_its_promises(
     if score.columns:
         assert features.shape[1] == len(score.columns)
     # An image's features do not depend on its neighbours, nor on the batch.
-    probe = probe_of(epsilon_model, images[:2], captions[:2], share=False, batch_size=30)
+    count = 2 if score.queries <= 20 else 1
+    probe = probe_of(epsilon_model, images[:count], captions[:count], share=False, batch_size=30)
     with torch.no_grad():
         beside = score.measure(probe).double()
     torch.testing.assert_close(beside[:1], features, rtol=2e-4, atol=2e-6)
     if score.access != "white-box":  # which counts backward passes too
-        assert probe.calls / 2 == score.queries
+        assert probe.calls / count == score.queries
     if score.queries <= 20:
         other = score(images[:1], captions[:1], epsilon_model, seed=1)
         assert not torch.equal(other, features)  # at least the posterior draw changes
