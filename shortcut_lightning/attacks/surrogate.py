@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from tqdm import tqdm
 
 from shortcut_lightning.attacks.denoising import denoise_latents
 from shortcut_lightning.attacks.pictures import read_folder
@@ -138,9 +139,13 @@ class Surrogate:
         kept = []
         for parameter in self.learners:
             parameter.requires_grad_(True)
-        for step in range(steps):
+        # A bar for long trainings; those of three steps lie inside another.
+        bar = tqdm(range(steps), desc="Surrogate", unit="step", disable=steps < 20)
+        for step in bar:
             chosen = rows[step * batch_size : (step + 1) * batch_size]
-            self._backward(instances, chosen)
+            loss = self._backward(instances, chosen)
+            if not bar.disable:
+                bar.set_postfix(loss=f"{loss.item():.4g}", refresh=False)
             nn.utils.clip_grad_norm_(self.learners, recipe.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
@@ -150,8 +155,8 @@ class Surrogate:
             parameter.requires_grad_(False)
         return kept
 
-    def _backward(self, instances: Posterior, chosen: list[tuple[int, int]]) -> None:
-        """One loss: the chosen (instance, class) pairs, instances first."""
+    def _backward(self, instances: Posterior, chosen: list[tuple[int, int]]) -> Tensor:
+        """One loss and its gradients: the chosen (instance, class) pairs, instances first."""
         of_instances = [instance for instance, _ in chosen]
         mean, std = instances.mean[of_instances], instances.std[of_instances]
         # A folder of clean images may hold more of them than there are captions.
@@ -167,7 +172,9 @@ class Surrogate:
         made = denoise_latents(self.model, latents, conditioning, self.generator)
         is_prior = torch.arange(len(mean), device=mean.device) >= len(chosen)
         snr = self.model.snr(made.timesteps)
-        self.loss(made.prediction, made.target, snr, is_prior)["loss"].backward()
+        loss = self.loss(made.prediction, made.target, snr, is_prior)["loss"]
+        loss.backward()
+        return loss.detach()
 
     def _conditioning(self, prompts: list[str]) -> Conditioning:
         """With gradients where the text encoder learns, else embedded once."""

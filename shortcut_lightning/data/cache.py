@@ -51,8 +51,9 @@ def cache_folder(given: str = "") -> Path:
 
 
 def describe(value: Any) -> Any:
-    """What a value is, as JSON: tensors and files by content, objects by class path and the
-    constructor arguments, which they must keep as attributes of the same names."""
+    """What a value is, as JSON: tensors and files by content, folders by their files' names, sizes
+    and times, objects by class path and the constructor arguments, which they must keep as
+    attributes of the same names."""
     match value:
         case None | bool() | int() | float():
             return value
@@ -63,6 +64,10 @@ def describe(value: Any) -> Any:
         case str() | Path():
             if len(str(value)) < 1024 and Path(value).is_file():
                 return ["file", hashlib.sha256(Path(value).read_bytes()).hexdigest()]
+            if 0 < len(str(value)) < 1024 and Path(value).is_dir():
+                found = sorted(path for path in Path(value).rglob("*") if path.is_file())
+                states = [(str(path.relative_to(value)), path.stat()) for path in found]
+                return ["folder", [[name, at.st_size, at.st_mtime_ns] for name, at in states]]
             return str(value)
         case list() | tuple():
             return [describe(item) for item in value]

@@ -6,8 +6,8 @@ The plain loops are those the tests hold ours against (tests/attacks/naive.py), 
 do: prompts are embedded in every step, gradients are computed for the UNet's and the text encoder's
 weights and thrown away, models are copied at every call that trains, images are encoded in every
 training step. Same model, images, draws and steps; rounds alternate, so that a slow minute hits
-both; on a CPU the seconds are those of this process alone. Ends with the share of equal pixels, which says that the same thing was computed, and ASPL's
-time by stage.
+both; on a CPU the seconds are those of this process alone. Ends with the share of equal pixels,
+which says that the same thing was computed, and ASPL's time by stage.
 """
 
 # ruff: noqa: E402 -- the plain loops and the memory's reading lie beside this file

@@ -11,15 +11,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fake_model import FakeBackbone
+from PIL import Image
 from torch import Tensor
 
 from shortcut_lightning import attacks, concepts, purifiers
 from shortcut_lightning.attacks import Attack
 from shortcut_lightning.concepts import Detector
 from shortcut_lightning.data.cache import key_of
+from shortcut_lightning.data.images import save_image
 from shortcut_lightning.purifiers import Purifier
 
 # Arguments of detectors that cannot do without. Those that need another's model or code and are
@@ -138,6 +141,16 @@ def test_budget_holds_after_rounding(kind: type, images: Tensor, epsilon: float)
     assert distance <= epsilon + 1e-3
     if epsilon >= 1:
         assert distance >= 1  # an attack that does nothing is none
+
+
+@pytest.mark.parametrize("kind", ATTACKS)
+def test_budget_holds_in_the_written_file(kind: type, images: Tensor, tmp_path: Path) -> None:
+    out = call(build(kind), images, FakeBackbone())
+    for number, (made, clean) in enumerate(zip(out, images, strict=True)):
+        save_image(made, tmp_path / f"{number}.png")
+        with Image.open(tmp_path / f"{number}.png") as opened:
+            levels = torch.from_numpy(np.array(opened)).permute(2, 0, 1).int()
+        assert (levels - (clean * 255).round().int()).abs().max() <= 11
 
 
 @pytest.mark.parametrize("kind", ATTACKS + PURIFIERS)

@@ -92,6 +92,18 @@ def test_a_file_argument_counts_by_its_content(tmp_path: Path) -> None:
     assert describe(str(one)) != describe(two)
 
 
+def test_a_folder_argument_counts_by_its_files(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    (folder / "more" / "a.png").write_bytes(b"a")
+    before = describe(str(folder))
+    assert describe(str(folder)) == before
+    folder.rename(tmp_path / "moved")
+    assert describe(tmp_path / "moved") == before
+    (tmp_path / "moved" / "b.png").write_bytes(b"b")
+    assert describe(tmp_path / "moved") != before
+
+
 def test_an_object_is_its_class_and_arguments() -> None:
     assert describe(RandomNoise(8)) == [
         "shortcut_lightning.attacks.random_noise.RandomNoise",
