@@ -6,12 +6,13 @@ run itself is an ordinary one: whoever calls hands in the function that runs a c
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 
-from shortcut_lightning.bench.matrix import Cell, Matrix
+from shortcut_lightning.bench.matrix import Cell, Matrix, located
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Runner:
         self.matrix, self.folder, self.run, self.tell = matrix, folder, run, tell
         self.root = Path(matrix.output_dir)
         self.failures: dict[str, str] = {}  # cell -> what went wrong
+        self._check_ema()
 
     def all(self, shard: tuple[int, int] = (1, 1)) -> None:
         """Runs what is not finished; of `n` shards the `i`-th, counted from 1. A cell that breaks
@@ -122,6 +124,18 @@ class Runner:
         for cell in group:
             for folder in cell.folder(self.root).glob("version_*/checkpoints"):
                 shutil.rmtree(folder)
+
+    def _check_ema(self) -> None:
+        if len(self.matrix.factors.get(self.matrix.sampling, ())) < 2:
+            return
+        for name in self.matrix.base:
+            file = Path(located(name, self.folder))
+            if file.is_file() and re.search(r"\bEMA\b *$", file.read_text("utf-8"), re.MULTILINE):
+                raise ValueError(
+                    f"{name} has the callback EMA, whose average is not in a checkpoint's weights, "
+                    f"and the levels of '{self.matrix.sampling}' are sampled from one checkpoint: "
+                    "take EMA out of base, or set sampling to ''."
+                )
 
     def _any_finished(self) -> bool:
         return any(self.root.rglob(STATE))

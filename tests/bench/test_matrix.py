@@ -177,6 +177,13 @@ def test_a_broken_cell_is_noted_and_the_others_go_on(folder: Path) -> None:
         runner(matrix(folder, output_dir=str(folder / "new")), folder, runs).all()
 
 
+def test_an_average_that_no_checkpoint_holds_is_refused(folder: Path) -> None:
+    (folder / "base.yaml").write_text("trainer:\n  callbacks:\n    - class_path: EMA\n")
+    with pytest.raises(ValueError, match="has the callback EMA, whose average"):
+        runner(matrix(folder), folder, Runs())
+    runner(matrix(folder, sampling=""), folder, Runs())
+
+
 def test_shards_are_all_and_share_nothing(folder: Path) -> None:
     runs, of = Runs(), matrix(folder)
     for i in (1, 2, 3):
