@@ -13,7 +13,7 @@ class AuditedModel:
 
     Args:
         pretrained_model_name_or_path: `pocket`, a diffusers folder, a hub id, or the folder of a
-            finished `fit`, whose exported model is taken.
+            finished `fit` with the callback `Export`, whose model is taken.
         lora: A LoRA file or folder (diffusers or kohya keys), merged into the weights.
         embeddings: Textual-inversion files.
         revision: Branch, tag or commit on the hub.
@@ -37,12 +37,22 @@ class AuditedModel:
         Raises ValueError when the name leads nowhere or the parts do not fit.
         """
         name = self.pretrained_model_name_or_path
-        exported = Path(name) / "export" / "model"
-        model = backbones.load(
-            str(exported) if exported.is_dir() else name, self.revision, self.variant
-        )
+        model = backbones.load(exported_model(Path(name)) or name, self.revision, self.variant)
         if self.lora:
             model.load_lora(self.lora)
         if self.embeddings:
             model.load_tokens(self.embeddings)
         return model.eval().requires_grad_(False)
+
+
+def exported_model(run: Path) -> str:
+    """The diffusers folder that a finished `fit` left in its run's folder, or in the newest version
+    of a run by that name; "" where there is none."""
+    versions = sorted(run.glob("version_*/export/model"), key=_version)
+    found = [*versions, run / "export" / "model"][::-1]
+    return next((str(folder) for folder in found if folder.is_dir()), "")
+
+
+def _version(folder: Path) -> int:
+    number = folder.parents[1].name.removeprefix("version_")
+    return int(number) if number.isdecimal() else -1

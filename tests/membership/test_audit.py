@@ -17,7 +17,7 @@ from shortcut_lightning.membership.audit import Audit
 from shortcut_lightning.membership.blind import Blind
 from shortcut_lightning.membership.controls import Gate, other_captions
 from shortcut_lightning.membership.evaluator import Features, evaluate
-from shortcut_lightning.membership.loading import AuditedModel
+from shortcut_lightning.membership.loading import AuditedModel, exported_model
 from shortcut_lightning.membership.pictures import Picture, picture, read_pictures
 from shortcut_lightning.membership.splits import split
 from shortcut_lightning.membership.verdict import verdict
@@ -255,6 +255,16 @@ def test_wrong_folders_are_named(sets: Path, models: dict[str, Backbone], tmp_pa
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"No images.*audit\.members"):
         an_audit(sets, members=str(tmp_path / "empty")).judge(models)
+
+
+def test_a_run_stands_for_its_newest_exported_model(tmp_path: Path) -> None:
+    assert exported_model(tmp_path) == ""
+    for number in (2, 10, 9):
+        (tmp_path / f"version_{number}/export/model").mkdir(parents=True)
+    (tmp_path / "version_11").mkdir()  # still training
+    assert exported_model(tmp_path) == str(tmp_path / "version_10/export/model")
+    own = tmp_path / "version_9"
+    assert exported_model(own) == str(own / "export/model")
 
 
 def test_a_score_that_needs_captions_says_so(models: dict[str, Backbone]) -> None:
