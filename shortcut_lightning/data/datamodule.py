@@ -23,6 +23,7 @@ from shortcut_lightning.concepts.base import Detector, NoDetector
 from shortcut_lightning.concepts.erasing import Captioner, Erasing
 from shortcut_lightning.data import evaluation, loading, stages, training
 from shortcut_lightning.data.cache import Cache, cache_folder
+from shortcut_lightning.data.checks import check_settings
 from shortcut_lightning.data.class_images import (
     class_image_folder,
     class_image_paths,
@@ -147,7 +148,7 @@ class PersonalizationDataModule(LightningDataModule):
         self.eval_base = eval_base
         self.predict_prompts = list(predict_prompts)
         self.predict_prompts_file = predict_prompts_file
-        self._check()
+        check_settings(self)
         self.given: list[Example] = []
         self.perturbed: list[Example] = []
         self.trained_on: list[Example] = []
@@ -387,40 +388,3 @@ class PersonalizationDataModule(LightningDataModule):
         start = time.perf_counter()
         yield
         self.seconds[stage] = time.perf_counter() - start
-
-    def _check(self) -> None:
-        if self.cache_latents and self.random_flip:
-            raise ValueError(
-                "data.cache_latents encodes each image once, but data.random_flip mirrors it at "
-                "random: set one of them to false."
-            )
-        if self.cache_latents and not self.center_crop:
-            raise ValueError(
-                "data.cache_latents encodes each image once, but data.center_crop is false, which "
-                "crops it anew each time: set data.center_crop to true or data.cache_latents to "
-                "false."
-            )
-        if self.resolution < 0:
-            raise ValueError(
-                f"data.resolution is {self.resolution}; give the side in pixels, or 0 for the "
-                "model's own."
-            )
-        if self.prompts.decoupling.training and not self.with_prior_preservation:
-            log.warning(
-                "data.decoupling.training without data.with_prior_preservation: nothing is said "
-                "to be without the noise, so there is no contrast."
-            )
-        if self.with_prior_preservation and not self.prompts.class_prompt:
-            raise ValueError(
-                "data.with_prior_preservation needs data.class_prompt, such as 'a photo of a dog'."
-            )
-        for key in (
-            "num_class_images",
-            "sample_batch_size",
-            "repeats",
-            "train_batch_size",
-            "images_per_prompt",
-            "eval_batch_size",
-        ):
-            if getattr(self, key) < 1:
-                raise ValueError(f"data.{key} is {getattr(self, key)}; it must be at least 1.")
