@@ -34,6 +34,8 @@ class Adaptive(GradientAttack):
         identity: Chance of seeing the images unpurified. A little of it keeps the attack working
             against those who do not purify.
         samples: Draws averaged in a step; more than one against random purifiers.
+        exact_gradients: Differentiate purifiers that can be; false takes all for the identity in
+            the backward pass, where the graph of a diffusion purifier does not fit in memory.
         loss: `denoising` is stepped up; `latents` is the distance to a pattern's, stepped down.
         decoupling: Contrastive decoupling expected of the other side: its training prompts are then
             those of the loss.
@@ -52,6 +54,7 @@ class Adaptive(GradientAttack):
         purifiers: Sequence[Purifier] = (),
         identity: float = 0.5,
         samples: int = 1,
+        exact_gradients: bool = True,
         loss: Literal["denoising", "latents"] = "denoising",
         decoupling: Decoupling = Decoupling(),  # noqa: B008
         target: str = "",
@@ -68,6 +71,7 @@ class Adaptive(GradientAttack):
         self.purifiers = purifiers
         self.identity = identity
         self.samples = samples
+        self.exact_gradients = exact_gradients
         self.loss = loss
         self.decoupling = decoupling
         self.target = target
@@ -84,7 +88,9 @@ class Adaptive(GradientAttack):
         def loss(changed: Tensor) -> Tensor:
             seen = changed
             if torch.rand((), generator=generator).item() >= self.identity:
-                seen = purified(changed, self.purifiers, model, prompts, generator)
+                seen = purified(
+                    changed, self.purifiers, model, prompts, generator, self.exact_gradients
+                )
             return self._loss(seen, model, conditioning, goal, generator)
 
         changed = random_start(images, self.epsilon, generator)
@@ -126,11 +132,12 @@ def purified(
     model: Backbone,
     prompts: list[str],
     generator: torch.Generator,
+    exact_gradients: bool = True,
 ) -> Tensor:
     """The images behind a chain, with a gradient to the images before it: of the purifier itself
-    where it has a useful one, else as if it were the identity."""
+    where it has a useful one and `exact_gradients` are wanted, else as if it were the identity."""
     for purifier in purifiers:
-        if purifier.differentiable:
+        if purifier.differentiable and exact_gradients:
             images = purifier.run(images, model, prompts, generator).clamp(0, 1)
         else:
             cleaned = purifier(images.detach(), model, prompts, generator=generator)

@@ -15,7 +15,16 @@ from shortcut_lightning.attacks.convergence import convergence
 from shortcut_lightning.attacks.pgd import Watch, sign_pgd
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.prompts import Decoupling
-from shortcut_lightning.purifiers import Gaussian, Jpeg, Oracle, Purifier
+from shortcut_lightning.purifiers import (
+    Gaussian,
+    GridPure,
+    Jpeg,
+    OptimalStep,
+    Oracle,
+    Purifier,
+    Resize,
+    SDEdit,
+)
 
 
 class Dice(Purifier):
@@ -96,6 +105,27 @@ def test_others_are_the_identity_backwards(purifier: Purifier) -> None:
     expected = purifier(photos(), FakeBackbone(), PROMPTS, generator=generator())
     torch.testing.assert_close(seen, expected)
     torch.testing.assert_close(slope, torch.arange(seen.numel()).reshape(seen.shape).float())
+
+
+def test_all_are_the_identity_backwards_where_that_is_wanted() -> None:
+    images = photos().requires_grad_()
+    blur = Gaussian(1.0)
+    seen = purified(images, [blur], FakeBackbone(), PROMPTS, generator(), exact_gradients=False)
+    expected = blur(photos(), FakeBackbone(), PROMPTS, generator=generator())
+    torch.testing.assert_close(seen, expected)
+    (slope,) = torch.autograd.grad(seen.sum(), images)
+    torch.testing.assert_close(slope, torch.ones_like(slope))
+
+
+DIFFERENTIABLE = [SDEdit(), OptimalStep(), GridPure(), Resize()]
+
+
+@pytest.mark.parametrize("purifier", DIFFERENTIABLE, ids=lambda each: type(each).__name__)
+def test_what_calls_itself_differentiable_is(purifier: Purifier) -> None:
+    assert purifier.differentiable
+    _, slope = gradient_of([purifier])
+    assert slope.isfinite().all()
+    assert slope.abs().sum() > 0
 
 
 def test_a_chain_is_both() -> None:
