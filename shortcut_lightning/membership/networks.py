@@ -67,6 +67,6 @@ def _resnet18(channels: int) -> nn.Module:
             hidden_sizes=[64, 128, 256, 512],
             depths=[2, 2, 2, 2],
             layer_type="basic",
-            num_labels=1,  # type: ignore[call-arg]
+            num_labels=1,
         )
     )

@@ -62,7 +62,7 @@ def build_tokenizer() -> "CLIPTokenizer":
     vocab, merges = tables()
     return CLIPTokenizer(
         vocab=vocab,
-        merges=merges,  # type: ignore[arg-type]  # pairs, whatever the annotation says
+        merges=merges,  # pairs, whatever the annotation says
         model_max_length=LENGTH,
         bos_token=START,
         eos_token=END,
