@@ -101,6 +101,7 @@ class TextToImageTraining(CaptionTraining):
     Args:
         learning_rate: Peak of the schedule `warm_flat_fall`.
         caption_dropout: Share of captions replaced by "", for classifier-free guidance.
+        focus: Share of timesteps drawn from 150 to 550, where mouths and glasses are decided.
         text_encoder: Folder of a text encoder to start from; None starts from random weights.
         output: Folder that receives the pipeline at the end; None keeps the checkpoint only.
     """
@@ -109,6 +110,7 @@ class TextToImageTraining(CaptionTraining):
         self,
         learning_rate: float = 1e-3,
         caption_dropout: float = 0.1,
+        focus: float = 0.0,
         text_encoder: str | None = None,
         output: str | None = str(WEIGHTS),
     ) -> None:
@@ -144,10 +146,10 @@ class TextToImageTraining(CaptionTraining):
         captions = self.varied(batch[2])
         dropped = torch.rand(len(captions)) < self.hparams["caption_dropout"]
         captions = ["" if drop else text for drop, text in zip(dropped, captions, strict=True)]
-        strata = torch.arange(len(latents), device=self.device) + torch.rand(
-            len(latents), device=self.device
-        )
-        timesteps = (strata * (1000 / len(latents))).long().clamp(max=999)
+        strata = torch.arange(len(latents), device=self.device) + torch.rand_like(mean[:, 0, 0, 0])
+        strata = strata / len(latents)
+        focused = torch.rand_like(strata) < self.hparams["focus"]
+        timesteps = (torch.where(focused, 0.15 + 0.4 * strata, strata) * 1000).long().clamp(max=999)
         loss = self.loss(latents, captions, timesteps, torch.randn_like(latents)).mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
