@@ -53,6 +53,25 @@ class EMA(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.average.copy_to(p for p in pl_module.parameters() if p.requires_grad)
 
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """The checkpoint's weights are the averaged ones, which is what `test` and others want;
+        those that training goes on from are kept beside them."""
+        if self._average is None:
+            return
+        names = [name for name, p in pl_module.named_parameters() if p.requires_grad]
+        state = checkpoint["state_dict"]
+        checkpoint["weights_in_training"] = {name: state[name] for name in names}
+        averages = dict(zip(names, self.average.shadow_params, strict=True))
+        checkpoint["state_dict"] = state | averages
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Called when `fit` resumes, after the weights were loaded."""
+        pl_module.load_state_dict(checkpoint.get("weights_in_training", {}), strict=False)
+
     def state_dict(self) -> dict[str, Any]:
         return self.average.state_dict() if self._average is not None else self._stored
 

@@ -92,6 +92,19 @@ def test_resuming_at_any_step_ends_with_the_same_bits(
             assert torch.equal(value, whole[name]), (stopped, name)
 
 
+def test_a_checkpoint_tests_the_average_that_fit_ended_with(
+    small_sd: Path, photos: Path, tmp_path: Path
+) -> None:
+    module, data = parts(small_sd, photos)
+    saver = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=0, save_last=True)
+    trainer(tmp_path, 4, EMA(0.9), saver).fit(module, data)
+    ended = learned(module)
+    module, data = parts(small_sd, photos)
+    tester = trainer(tmp_path, 4)  # without the callback
+    tester.test(module, datamodule=data, ckpt_path=tmp_path / "last.ckpt", verbose=False)
+    assert all(torch.equal(value, ended[name]) for name, value in learned(module).items())
+
+
 class Leave(pl.Callback):
     """Writes each rank's weights and sampled images where the test finds them."""
 
