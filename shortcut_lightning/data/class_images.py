@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from shortcut_lightning import draws
 from shortcut_lightning.backbones.base import Backbone
-from shortcut_lightning.data.cache import key_of, writing
-from shortcut_lightning.data.images import SUFFIXES, save_image
+from shortcut_lightning.files.cache import key_of, writing
+from shortcut_lightning.files.images import SUFFIXES, save_image
 from shortcut_lightning.freezing import frozen, on_device
 
 

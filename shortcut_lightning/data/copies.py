@@ -22,10 +22,11 @@ from torch.nn import functional
 from shortcut_lightning.attacks.base import NoAttack
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.batch import Example
-from shortcut_lightning.data import folders, loading, stages
-from shortcut_lightning.data.cache import Cache, OneProcess
+from shortcut_lightning.data import loading, stages
 from shortcut_lightning.data.datamodule import PersonalizationDataModule
-from shortcut_lightning.data.images import load_image, load_images
+from shortcut_lightning.files import folders
+from shortcut_lightning.files.cache import Cache, OneProcess
+from shortcut_lightning.files.images import load_image, load_images
 from shortcut_lightning.metrics.fidelity import Fidelity, fidelity
 from shortcut_lightning.report.pictures import Row, sheet, to_pil
 

@@ -22,15 +22,15 @@ from shortcut_lightning.batch import ConceptBox, Example, PromptBatch, TrainBatc
 from shortcut_lightning.concepts.base import Detector, NoDetector
 from shortcut_lightning.concepts.erasing import Captioner, Erasing
 from shortcut_lightning.data import evaluation, loading, stages, training
-from shortcut_lightning.data.cache import Cache, cache_folder
 from shortcut_lightning.data.checks import check_settings
 from shortcut_lightning.data.class_images import (
     class_image_folder,
     class_image_paths,
     make_class_images,
 )
-from shortcut_lightning.data.images import center_crop, load_images
 from shortcut_lightning.data.stream import StreamLoader, StreamSampler
+from shortcut_lightning.files.cache import Cache, cache_folder
+from shortcut_lightning.files.images import center_crop, load_images
 from shortcut_lightning.prompts import Decoupling, Prompts
 from shortcut_lightning.purifiers.base import Purifier
 
@@ -60,7 +60,7 @@ class PersonalizationDataModule(LightningDataModule):
         train_batch_size: Instance images in a batch of one process; as many class images join them.
         dataloader_num_workers: Processes that prepare batches; 0 is best unless images are large.
         cache_latents: Encode all images once; not together with a random crop or flip.
-        cache_dir: Where perturbed images, class images and latents are kept; see `data/cache.py`.
+        cache_dir: Where perturbed images, class images and latents are kept; see `files/cache.py`.
         attack: Perturbs the instance images, as their owner would before publishing them.
         purifiers: Clean the perturbed images, one after the other.
         detector: Looks for concepts in what is trained on.

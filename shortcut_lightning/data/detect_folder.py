@@ -15,8 +15,8 @@ from shortcut_lightning.batch import ConceptBox, Example
 from shortcut_lightning.concepts.base import Detector
 from shortcut_lightning.concepts.geometry import Grid
 from shortcut_lightning.data import loading, stages
-from shortcut_lightning.data.cache import Cache, cache_folder
 from shortcut_lightning.data.implicit_concepts import write_boxes
+from shortcut_lightning.files.cache import Cache, cache_folder
 from shortcut_lightning.prompts import Prompts
 from shortcut_lightning.report.boxes import contact_sheet
 

@@ -17,8 +17,8 @@ from zipfile import BadZipFile, ZipFile
 
 from jsonargparse import auto_cli
 
-from shortcut_lightning.data.images import SUFFIXES
 from shortcut_lightning.data.implicit_concepts import write_rows
+from shortcut_lightning.files.images import SUFFIXES
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from torch import Tensor
 
 from shortcut_lightning.batch import Example
-from shortcut_lightning.data import folders
-from shortcut_lightning.data.cache import Ranks, together
-from shortcut_lightning.data.images import center_crop, load_images, resize_shorter_side
+from shortcut_lightning.files import folders
+from shortcut_lightning.files.cache import Ranks, together
+from shortcut_lightning.files.images import center_crop, load_images, resize_shorter_side
 from shortcut_lightning.prompts import Prompts
 
 

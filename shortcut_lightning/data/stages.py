@@ -17,7 +17,7 @@ from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.batch import ConceptBox, Example
 from shortcut_lightning.concepts.base import Detector, NoDetector
 from shortcut_lightning.concepts.inpainting import inpaint
-from shortcut_lightning.data.cache import Cache
+from shortcut_lightning.files.cache import Cache
 from shortcut_lightning.freezing import on_device
 from shortcut_lightning.purifiers.base import Purifier
 from shortcut_lightning.purifiers.oracle import Oracle

@@ -12,9 +12,9 @@ from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.batch import ConceptBox, Example, TrainBatch
 from shortcut_lightning.concepts.erasing import Captioner
 from shortcut_lightning.concepts.geometry import cropped, mirrored
-from shortcut_lightning.data.cache import Cache
 from shortcut_lightning.data.stages import by_shape
 from shortcut_lightning.data.stream import shuffled
+from shortcut_lightning.files.cache import Cache
 from shortcut_lightning.freezing import frozen, on_device
 
 

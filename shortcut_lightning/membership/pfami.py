@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from shortcut_lightning.data.images import center_crop
+from shortcut_lightning.files.images import center_crop
 from shortcut_lightning.membership.base import Rule, Score
 from shortcut_lightning.membership.probe import Probe
 

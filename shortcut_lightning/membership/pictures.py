@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from shortcut_lightning.data.folders import list_images, read_folder
-from shortcut_lightning.data.images import (
+from shortcut_lightning.files.folders import list_images, read_folder
+from shortcut_lightning.files.images import (
     center_crop,
     load_image,
     resize_shorter_side,

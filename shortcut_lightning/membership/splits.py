@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from shortcut_lightning import draws
-from shortcut_lightning.data.images import save_image
+from shortcut_lightning.files.images import save_image
 from shortcut_lightning.membership.duplicates import find_copies, first_of_each, signature
 from shortcut_lightning.membership.pictures import Picture
 

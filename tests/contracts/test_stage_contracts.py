@@ -21,8 +21,8 @@ from torch import Tensor
 from shortcut_lightning import attacks, concepts, purifiers
 from shortcut_lightning.attacks import Attack
 from shortcut_lightning.concepts import Detector
-from shortcut_lightning.data.cache import key_of
-from shortcut_lightning.data.images import save_image
+from shortcut_lightning.files.cache import key_of
+from shortcut_lightning.files.images import save_image
 from shortcut_lightning.purifiers import Purifier
 
 # Arguments of detectors that cannot do without. Those that need another's model or code and are

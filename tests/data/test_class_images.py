@@ -10,7 +10,7 @@ from PIL import Image
 
 from shortcut_lightning.data import class_images as module
 from shortcut_lightning.data.class_images import class_image_paths, make_class_images
-from shortcut_lightning.data.images import load_image
+from shortcut_lightning.files.images import load_image
 
 CPU = torch.device("cpu")
 

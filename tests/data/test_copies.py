@@ -13,7 +13,7 @@ from torch import Tensor
 from shortcut_lightning.attacks import PhotoGuardEncoder, RandomNoise
 from shortcut_lightning.data import PersonalizationDataModule
 from shortcut_lightning.data.copies import Copies, Measured, protect_folder, purify_folder
-from shortcut_lightning.data.images import load_image
+from shortcut_lightning.files.images import load_image
 from shortcut_lightning.metrics.fidelity import fidelity
 from shortcut_lightning.purifiers import Gaussian, Oracle
 

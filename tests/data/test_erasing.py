@@ -13,8 +13,8 @@ from shortcut_lightning.batch import ConceptBox, Example
 from shortcut_lightning.concepts import Captioner, Erasing, Grid
 from shortcut_lightning.concepts.geometry import cropped, mirrored
 from shortcut_lightning.data import stages, training
-from shortcut_lightning.data.cache import Cache
 from shortcut_lightning.data.evaluation import prompt_batches
+from shortcut_lightning.files.cache import Cache
 from shortcut_lightning.prompts import Prompts
 
 BOX = ConceptBox("mark", 1.0, (0.0, 0.0, 0.25, 0.25))

@@ -8,8 +8,8 @@ from zipfile import ZipFile
 import pytest
 from PIL import Image
 
-from shortcut_lightning.data.folders import read_folder
 from shortcut_lightning.data.icd import unpack_icd
+from shortcut_lightning.files.folders import read_folder
 
 
 def test_images_and_captions_come_out_as_a_folder(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from shortcut_lightning.concepts import PrecomputedBoxes, QRCodeDetector
 from shortcut_lightning.concepts.generators import QRCode, Text
 from shortcut_lightning.concepts.geometry import overlap
 from shortcut_lightning.data.detect_folder import detect_folder
-from shortcut_lightning.data.images import load_image
 from shortcut_lightning.data.implicit_concepts import write_implicit_concepts
 from shortcut_lightning.data.pasted import PastedConcepts
+from shortcut_lightning.files.images import load_image
 
 
 def write(folder: Path, **options: Any) -> Path:

@@ -96,5 +96,5 @@ def test_restoration_keeps_size_and_range_and_lets_gradients_through(
     noisy = torch.nn.functional.interpolate(images[:4], 80).requires_grad_()
     restored = networks.load_restoration()(noisy)
     assert restored.shape == noisy.shape
-    assert 0 <= float(restored.min()) <= float(restored.max()) <= 1
+    assert 0 <= restored.min().item() <= restored.max().item() <= 1
     assert torch.autograd.grad(restored.sum(), noisy)[0].abs().sum() > 0

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from shortcut_lightning.data.images import (
+from shortcut_lightning.files.images import (
     center_crop,
     load_image,
     load_images,

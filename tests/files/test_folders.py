@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from shortcut_lightning.data import folders
-from shortcut_lightning.data.cache import OneProcess
 from shortcut_lightning.data.loading import load_examples, subject_folders
+from shortcut_lightning.files import folders
+from shortcut_lightning.files.cache import OneProcess
 from shortcut_lightning.pocket import world
 from shortcut_lightning.prompts import Prompts
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from shortcut_lightning.attacks import PhotoGuardEncoder, RandomNoise
-from shortcut_lightning.data import cache as module
-from shortcut_lightning.data.cache import Cache, Tensors, cache_folder, describe, key_of, together
+from shortcut_lightning.files import cache as module
+from shortcut_lightning.files.cache import Cache, Tensors, cache_folder, describe, key_of, together
 
 
 class Maker:

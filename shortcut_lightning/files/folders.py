@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from shortcut_lightning.data.cache import writing
-from shortcut_lightning.data.images import SUFFIXES
+from shortcut_lightning.files.cache import writing
+from shortcut_lightning.files.images import SUFFIXES
 
 POCKET = "pocket:"
 

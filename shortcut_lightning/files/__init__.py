@@ -1,0 +1,1 @@
+"""What lies on disk: pictures, captions, and results kept between runs."""
