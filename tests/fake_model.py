@@ -143,4 +143,4 @@ class FakeModule(LightningModule):
         return self.backbone.sample(batch.prompts, seeds=batch.seeds.tolist())
 
     def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
+        return torch.optim.SGD(self.parameters(), lr=1e-3)  # more, and it diverges

@@ -157,6 +157,7 @@ def save(network: nn.Module, folder: Path) -> None:
 def _load(kind: type[Network], folder: Path) -> Network:
     from safetensors.torch import load_file
 
-    network = kind(**json.loads((folder / "config.json").read_text()))
+    with torch.random.fork_rng(devices=[]):  # loading weights is no reason to move anyone's dice
+        network = kind(**json.loads((folder / "config.json").read_text()))
     network.load_state_dict(load_file(folder / "model.safetensors"))
     return network.eval().requires_grad_(False)

@@ -227,7 +227,8 @@ def test_checkpointing_recomputes_and_leaves_no_trace(noise_model: Backbone) -> 
 
     before, calls = flags(), []
     block = noise_model.denoiser.down_blocks[0].resnets[0]
-    hook = block.register_forward_hook(lambda *_: calls.append(1))
+    # Before, not after: a recomputation stops as soon as it has what it needs.
+    hook = block.register_forward_pre_hook(lambda *_: calls.append(1))
     plain = AdvDM(5, step_size=2, steps=1, start_randomly=False)
     saving = AdvDM(5, step_size=2, steps=1, start_randomly=False, gradient_checkpointing=True)
     kept = ours(plain, noise_model, photos(1))
