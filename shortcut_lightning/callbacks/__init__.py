@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from shortcut_lightning.callbacks.extraction import ConceptExtraction
     from shortcut_lightning.callbacks.fidelity import StageFidelity
     from shortcut_lightning.callbacks.measures import ClipAlignment, FrechetDistance, IdentityMatch
+    from shortcut_lightning.callbacks.membership import Membership
     from shortcut_lightning.callbacks.misalignment import Misalignment
     from shortcut_lightning.callbacks.quality import HighFrequency, PaperScores, Quality
     from shortcut_lightning.callbacks.report import ReportWriter
@@ -31,6 +32,7 @@ __all__ = [
     "FrechetDistance",
     "HighFrequency",
     "IdentityMatch",
+    "Membership",
     "Misalignment",
     "PaperScores",
     "Quality",
@@ -46,6 +48,7 @@ _FILES = {
     "Quality": "quality",
     "PaperScores": "quality",
     "HighFrequency": "quality",
+    "Membership": "membership",
     "Misalignment": "misalignment",
     "StageFidelity": "fidelity",
     "ConceptExtraction": "extraction",
