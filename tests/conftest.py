@@ -8,8 +8,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the helper modules beside this file
 
-# Small models gain nothing from threads, and waiting threads that spin make a busy machine crawl.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Small models gain nothing from threads, waiting threads that spin make a busy machine crawl, and
+# a process that has used several must not be forked, which the two-process tests do.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Nothing here may reach for a network, or wait for one.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
