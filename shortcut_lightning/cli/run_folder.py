@@ -122,7 +122,8 @@ def _prepare_wandb(spec: Namespace, folder: Path, title: str) -> None:
     """Writes into the run folder; goes offline rather than ask for a login or wait for a server."""
     settings = spec.init_args
     if settings.get("save_dir") in (None, ".") and settings.get("dir") is None:
-        settings.save_dir = os.fspath(folder)
+        # Absolute: W&B writes from a process that may have been started in another folder.
+        settings.save_dir = os.fspath(folder.resolve())
     if settings.get("name") is None:
         settings.name = title
     if settings.get("project") is None and "WANDB_PROJECT" not in os.environ:
