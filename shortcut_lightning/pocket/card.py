@@ -48,11 +48,11 @@ def share(hits: Tensor) -> Figure:
     return {"value": p, "low": low, "high": high, "n": n}
 
 
-def autoencoder(vae: Any, images: Tensor) -> Figure:
+def autoencoder(vae: Any, images: Tensor, weights: Path) -> Figure:
     """PSNR of reconstructions, and how far they still show the same person (cosine of identity)."""
     decoded = torch.cat([reconstruct(vae, part) for part in images.split(50)])
     psnr = -10 * (decoded - images).square().mean((1, 2, 3)).log10()
-    encoder = networks.load_identity_encoder()
+    encoder = networks.load_identity_encoder(weights / "identity")
     match = (encoder(images) * encoder(decoded)).sum(-1)
     return {"psnr": mean(psnr), "identity": mean(match)}
 
@@ -80,9 +80,12 @@ def sample(pipe: "StableDiffusionPipeline", prompts: list[str], seed: int = 0) -
     return torch.cat(parts).float()
 
 
-def following(pipe: "StableDiffusionPipeline", captions: list[str], rows: Tensor) -> Figure:
+def following(
+    pipe: "StableDiffusionPipeline", captions: list[str], rows: Tensor, weights: Path
+) -> Figure:
     """Per attribute, the share of samples in which the classifier finds what the caption said."""
-    logits = networks.load_attribute_classifier()(sample(pipe, captions))
+    classifier = networks.load_attribute_classifier(weights / "attributes")
+    logits = classifier(sample(pipe, captions))
     figures: Figure = {}
     for column, name in enumerate(ATTRIBUTES):
         if name == "noun":  # the full caption says "person"
@@ -175,12 +178,12 @@ WRONG: dict[str, Callable[[world.Drawing], str]] = {
 }
 
 
-def clip(images: Tensor, captions: list[str], rows: Tensor) -> Figure:
+def clip(images: Tensor, captions: list[str], rows: Tensor, weights: Path) -> Figure:
     """Retrieval of the full caption among 200 clean pictures, and quality without training."""
     from transformers import CLIPTokenizer
 
-    model = networks.load_clip()
-    tokenizer = CLIPTokenizer.from_pretrained(WEIGHTS / "clip")
+    model = networks.load_clip(weights / "clip")
+    tokenizer = CLIPTokenizer.from_pretrained(weights / "clip")
 
     def read(texts: list[str]) -> Tensor:
         ids = tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
@@ -200,9 +203,10 @@ def clip(images: Tensor, captions: list[str], rows: Tensor) -> Figure:
     return {"retrieval_of_200": share(top1), **figures}
 
 
-def measuring(images: Tensor, rows: Tensor, person: Tensor) -> Figure:
+def measuring(images: Tensor, rows: Tensor, person: Tensor, weights: Path) -> Figure:
     """Identity: nearest picture among 200 people; attributes: accuracy on clean pictures."""
-    encoder, classifier = networks.load_identity_encoder(), networks.load_attribute_classifier()
+    encoder = networks.load_identity_encoder(weights / "identity")
+    classifier = networks.load_attribute_classifier(weights / "attributes")
     clean = rows[:, QUALITY] == 0
     vectors, person = encoder(images[clean & (person < 200)]), person[clean & (person < 200)]
     cosines = vectors @ vectors.T
@@ -246,10 +250,10 @@ class PocketCard(pl.LightningModule):
     def test_step(self, batch: list[Tensor], batch_idx: int) -> None:
         from diffusers import StableDiffusionPipeline
 
-        settings = self.hparams
+        settings, weights = self.hparams, Path(self.hparams["weights"])
         pictures: Collection = self.trainer.datamodule.held_out  # type: ignore[attr-defined]
         images, rows, indices = batch[0].float() / 255, batch[1], batch[2]
-        pipe = StableDiffusionPipeline.from_pretrained(settings["weights"])
+        pipe = StableDiffusionPipeline.from_pretrained(weights)
         pipe.set_progress_bar_config(disable=True)
         clean = (rows[:, QUALITY] == 0).nonzero().flatten()
         seen, some = clean[: settings["samples"]], clean[: settings["pairs"]]
@@ -261,11 +265,11 @@ class PocketCard(pl.LightningModule):
             "seconds_for_16_samples_of_25_steps": time.perf_counter() - started,
             "processor_seconds_for_them": time.process_time() - used,
             "threads": torch.get_num_threads(),
-            "autoencoder": autoencoder(pipe.vae, images[some]),
-            "measuring": measuring(images, rows, indices // VIEWS),
-            "clip": clip(images, captions, rows),
+            "autoencoder": autoencoder(pipe.vae, images[some], weights),
+            "measuring": measuring(images, rows, indices // VIEWS, weights),
+            "clip": clip(images, captions, rows, weights),
             "text_matters": text_matters(pipe, images[some], people),
-            "following": following(pipe, [captions[index] for index in seen.tolist()], rows[seen]),
+            "following": following(pipe, [captions[i] for i in seen.tolist()], rows[seen], weights),
         }
         path = Path(settings["output"])
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from shortcut_lightning.pocket.labels import labels
 
 log = logging.getLogger(__name__)
 VERSION = 2  # raise whenever the world draws other pixels for the same numbers
+FEATURES = ("eyes", "mouth")  # parts of a face that decide it and cover few pixels
 VIEWS = 4  # consecutive pictures that show one person
 
 
@@ -32,21 +33,23 @@ class Collection(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def build(self) -> None:
         """Draw everything on all cores, unless an earlier run has done so."""
         done = self.path.with_suffix(".images.npy")
-        if done.exists():
+        if done.exists() and self.path.with_suffix(".boxes.npy").exists():
             return
         done.parent.mkdir(parents=True, exist_ok=True)
         log.info("drawing %d pictures of world %d into %s", self.count, self.seed, done.parent)
         partial = done.with_suffix(f".{os.getpid()}.partial")
         shape = (self.count, world.SIZE, world.SIZE, 3)
         images = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
-        rows = []
+        rows, boxes = [], []
         with multiprocessing.get_context("fork").Pool() as pool:
             jobs = ((self.seed, index) for index in range(self.count))
-            for index, (image, row) in enumerate(pool.imap(_draw, jobs, chunksize=64)):
+            for index, (image, row, box) in enumerate(pool.imap(_draw, jobs, chunksize=64)):
                 images[index] = image
                 rows.append(row)
+                boxes.append(box)
         images.flush()
         np.save(self.path.with_suffix(".labels.npy"), np.stack(rows))
+        np.save(self.path.with_suffix(".boxes.npy"), np.stack(boxes))
         partial.rename(done)
 
     def open(self) -> None:
@@ -54,6 +57,7 @@ class Collection(Dataset[tuple[Tensor, Tensor, Tensor]]):
         if self.images is None:
             self.images = np.load(self.path.with_suffix(".images.npy"), mmap_mode="r")
             self.labels = np.load(self.path.with_suffix(".labels.npy"))
+            self.boxes = np.load(self.path.with_suffix(".boxes.npy"))
 
     def __len__(self) -> int:
         return self.count
@@ -69,6 +73,11 @@ class Collection(Dataset[tuple[Tensor, Tensor, Tensor]]):
         rows = torch.from_numpy(self.labels[indices]).long()
         return list(zip(images, rows, torch.tensor(indices), strict=True))
 
+    def feature_boxes(self, indices: Tensor) -> Tensor:
+        """Boxes of `FEATURES` float32 (N, len(FEATURES), 4), xyxy in [0, 1]; empty where absent."""
+        self.open()
+        return torch.from_numpy(self.boxes[indices.numpy()])
+
     def person(self, index: int) -> int:
         """Number of the person in picture `index`."""
         return index // VIEWS
@@ -81,9 +90,10 @@ class Collection(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return describe(who, where, rng)
 
 
-def _draw(job: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _draw(job: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     drawing = world.draw(*job, views=VIEWS)
-    return drawing.image, labels(drawing.identity, drawing.scene)
+    boxes = [drawing.boxes.get(name, (0.0, 0.0, 0.0, 0.0)) for name in FEATURES]
+    return drawing.image, labels(drawing.identity, drawing.scene), np.array(boxes, np.float32)
 
 
 class PeopleTogether(Sampler[list[int]]):

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 WIDTH = 128  # of the text encoder, hence of the cross-attention
 
 
-def build_unet() -> "UNet2DConditionModel":
-    """A fresh UNet (4.3 M) for latents 4 x 16 x 16, with cross-attention at both levels.
+def build_unet(widths: tuple[int, int] = (64, 128)) -> "UNet2DConditionModel":
+    """A fresh UNet for latents 4 x 16 x 16, with cross-attention at both levels.
 
-    One head without self-attention at 16 x 16 keeps that level cheap; the 8 x 8 level has both.
+    The shipped one has these widths and 4.3 M parameters. One head without self-attention at 16 x 16 keeps that level cheap; the 8 x 8 level has both.
     """
     from diffusers import UNet2DConditionModel
 
@@ -28,7 +28,7 @@ def build_unet() -> "UNet2DConditionModel":
         in_channels=4,
         out_channels=4,
         layers_per_block=1,
-        block_out_channels=(64, 128),
+        block_out_channels=widths,
         down_block_types=("CrossAttnDownBlock2D",) * 2,
         up_block_types=("CrossAttnUpBlock2D",) * 2,
         cross_attention_dim=WIDTH,
@@ -91,14 +91,16 @@ def save_text_encoder(model: nn.Module, folder: Path) -> None:
     declare_float32(folder / "config.json")
 
 
-def save_family(folder: Path, unet: nn.Module, text_encoder: nn.Module) -> None:
+def save_family(
+    folder: Path, unet: nn.Module, text_encoder: nn.Module, prediction_type: str = "epsilon"
+) -> None:
     """Write the pipeline but for the autoencoder, which an earlier step left in `vae/`."""
     import diffusers
 
     copy.deepcopy(unet).half().save_pretrained(folder / "unet")  # type: ignore[operator]
     save_text_encoder(text_encoder, folder / "text_encoder")
     tokenizer.save_tokenizer(folder / "tokenizer")
-    build_scheduler().save_pretrained(folder / "scheduler")
+    build_scheduler(prediction_type).save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": diffusers.__version__,

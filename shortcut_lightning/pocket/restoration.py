@@ -36,13 +36,15 @@ class RestorationTraining(MeasureTraining):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(batch_idx)
             spoilt = spoil(images)
-        for name, pictures in (
-            ("spoilt", spoilt),
-            ("restored", self.network(spoilt)),
-            ("clean", self.network(images)),
+        changed = (spoilt != images).flatten(1).any(1)  # pictures left alone would flatter the rest
+        spoilt, targets = spoilt[changed], images[changed]
+        for name, pictures, truth in (
+            ("spoilt", spoilt, targets),
+            ("restored", self.network(spoilt), targets),
+            ("clean", self.network(images), images),
         ):
-            error = (pictures.float() - images).square().mean((1, 2, 3)).clamp(min=1e-5)
-            self.log(f"val/psnr_{name}", (-10 * error.log10()).mean(), batch_size=len(images))
+            error = (pictures.float() - truth).square().mean((1, 2, 3)).clamp(min=1e-5)
+            self.log(f"val/psnr_{name}", (-10 * error.log10()).mean(), batch_size=len(truth))
 
 
 def spoil(images: Tensor) -> Tensor:

@@ -1,12 +1,18 @@
 """The recipes in miniature: two steps each, ending in folders that the ordinary calls load."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
 
+from shortcut_lightning.pocket import world
 from shortcut_lightning.pocket.autoencoder import AutoencoderTraining
 from shortcut_lightning.pocket.clip import ClipTraining
 from shortcut_lightning.pocket.data import VIEWS, PeopleTogether, WorldDataModule
@@ -15,6 +21,8 @@ from shortcut_lightning.pocket.measuring import AttributeTraining, IdentityTrain
 from shortcut_lightning.pocket.restoration import RestorationTraining
 from shortcut_lightning.pocket.schedule import warm_flat_fall
 from shortcut_lightning.pocket.text_to_image import TextToImageTraining, WordTraining
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +67,60 @@ def test_the_family_is_trained_in_order_and_loads(cache: Path) -> None:
     assert torch.isfinite(picture).all()
     latents = torch.stack([latent for latent, *_ in (data.training[i] for i in range(8))])
     assert latents.shape == (8, 8, 16, 16)
+
+
+def test_a_small_v_prediction_variant_is_trained_and_loads(cache: Path) -> None:
+    from shortcut_lightning import backbones
+
+    output = str(cache / "v")
+    train(AutoencoderTraining(output=output), WorldDataModule(**settings(cache)), cache)
+    data = LatentDataModule(autoencoder=f"{output}/vae", **settings(cache))
+    kind: dict[str, Any] = {"widths": (16, 32), "prediction_type": "v_prediction"}
+    weighted = {"word_weight": 0.1, "feature_weight": 4.0}
+    model = TextToImageTraining(**kind, **weighted, output=output)
+    train(model, data, cache)
+    assert backbones.load(output).prediction_type == "v_prediction"
+
+    # A network that answers with the true v has no error.
+    latents, noise = torch.randn(2, 2, 4, 16, 16)
+    timesteps = torch.tensor([10, 900])
+    alpha = model.alphas[timesteps][:, None, None, None]
+    truth = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
+    model.unet.forward = lambda *_: SimpleNamespace(sample=truth)
+    assert model.errors(latents, torch.zeros(2, 1, 128), timesteps, noise).max() < 1e-9
+
+
+def test_eyes_and_mouth_count_more_and_every_picture_the_same(cache: Path) -> None:
+    data = WorldDataModule(**settings(cache))
+    data.prepare_data()
+    model = TextToImageTraining(feature_weight=4.0)
+    model._trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
+    weights = model.feature_weights(torch.arange(16), torch.zeros(16, 4, 16, 16))
+    assert weights.shape == (16, 1, 16, 16)
+    assert torch.allclose(weights.mean((1, 2, 3)), torch.ones(16))
+    drawing = world.draw(5, 0, VIEWS)
+    left, top, right, bottom = drawing.boxes["mouth"]
+    column, row = int((left + right) * 8), int((top + bottom) * 8)
+    assert weights[0, 0, row, column] == weights[0].max() > weights[0, 0, 0, 0]
+    assert weights[0].max() / weights[0].min() == pytest.approx(5)
+
+
+@pytest.mark.slow
+def test_one_command_rebuilds_the_family(tmp_path: Path) -> None:
+    small = ["--data.count=16", "--data.held_out=8", "--data.batch_size=8"]
+    once = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto"]
+    once += ["--trainer.max_steps=2", "--trainer.val_check_interval=2"]
+    cache = f"--data.cache_dir={tmp_path}"
+    card = f"--data.held_out=24 --data.batch_size=24 {cache} --model.samples=2 --model.pairs=4"
+    out = tmp_path / "weights"
+    command = ["sh", "configs/pocket/rebuild.sh", str(out), *small, *once, cache]
+    command += [f"--trainer.default_root_dir={tmp_path}"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "CARD_OPTIONS": card}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=900)
+    figures = json.loads((out / "card.json").read_text())
+    assert set(figures) >= {"autoencoder", "measuring", "clip", "text_matters", "following"}
+    assert (out / "unet" / "diffusion_pytorch_model.safetensors").exists()
 
 
 @pytest.mark.parametrize(
