@@ -19,7 +19,8 @@ WIDTH = 128  # of the text encoder, hence of the cross-attention
 def build_unet(widths: tuple[int, int] = (64, 128)) -> "UNet2DConditionModel":
     """A fresh UNet for latents 4 x 16 x 16, with cross-attention at both levels.
 
-    The shipped one has these widths and 4.3 M parameters. One head without self-attention at 16 x 16 keeps that level cheap; the 8 x 8 level has both.
+    The shipped one has these widths and 4.3 M parameters. One head without self-attention at
+    16 x 16 keeps that level cheap; the 8 x 8 level has both.
     """
     from diffusers import UNet2DConditionModel
 
