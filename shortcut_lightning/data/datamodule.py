@@ -258,6 +258,21 @@ class PersonalizationDataModule(LightningDataModule):
             )
         return self._prompt_batches(texts, ("tuned",))
 
+    def state_dict(self) -> dict[str, int]:
+        """Examples in a batch of all processes together, for `load_state_dict` to compare."""
+        return {"global_batch": self.train_batch_size * self._trainer.world_size}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Warns where the resumed run does not continue the row of examples where it stood."""
+        now = self.state_dict()["global_batch"]
+        if now != state["global_batch"]:
+            log.warning(
+                "The checkpoint trained on %d examples a step, this run on %d (data.train_batch_size "
+                "times processes): it goes on, but with other examples than an unbroken run.",
+                state["global_batch"],
+                now,
+            )
+
     @property
     def backbone(self) -> Backbone:
         """The model of the run."""

@@ -14,7 +14,7 @@ from PIL import Image
 from shortcut_lightning.concepts import PrecomputedBoxes, QRCodeDetector
 from shortcut_lightning.concepts.generators import QRCode, Text
 from shortcut_lightning.concepts.geometry import overlap
-from shortcut_lightning.data.detect_folder import detect_folder
+from shortcut_lightning.data.detect_folder import Look, detect_folder
 from shortcut_lightning.data.implicit_concepts import write_implicit_concepts
 from shortcut_lightning.data.pasted import PastedConcepts
 from shortcut_lightning.files.images import load_image
@@ -89,12 +89,14 @@ def test_detecting_a_folder(tmp_path: Path) -> None:
     """What `detect` writes agrees with what was pasted, and can be trained with."""
     pytest.importorskip("cv2")
     folder = write(tmp_path / "qr")
-    summary: Any = detect_folder(
-        QRCodeDetector(),
-        str(folder / "train"),
-        str(tmp_path / "out"),
-        resolution=96,
-        clean_data_dir=str(folder / "clean"),
+    summary = detect_folder(
+        Look(
+            QRCodeDetector(),
+            str(folder / "train"),
+            str(tmp_path / "out"),
+            resolution=96,
+            clean_data_dir=str(folder / "clean"),
+        )
     )
     truth = PrecomputedBoxes(str(folder / "boxes.jsonl"))
     found = PrecomputedBoxes(str(tmp_path / "out/boxes.jsonl"))
@@ -106,7 +108,7 @@ def test_detecting_a_folder(tmp_path: Path) -> None:
             assert a.xyxy
             assert b.xyxy
             assert overlap(a.xyxy, b.xyxy) > 0.6
-    assert summary["floor"] == {"images": 12, "with a box": 0}
+    assert summary["floor"] == {"images": 12, "with a box": 0, "of": str(folder / "clean")}
     label = summary["labels"]["QR code"]
     assert label["images"] == label["boxes"] == summary["with a box"]
     assert 0.1 < label["share of the frame"] < 0.3

@@ -127,6 +127,17 @@ def test_resuming_at_any_step_is_no_interruption(
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_another_batch_size_on_resume_is_named(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(photos, tmp_path / "first", max_steps=2)
+    checkpoint = next((tmp_path / "first").glob("step=2.ckpt"))
+    run(photos, tmp_path / "same", checkpoint, max_steps=3)
+    assert "examples a step" not in caplog.text
+    run(photos, tmp_path / "other", checkpoint, max_steps=3, train_batch_size=3)
+    assert "trained on 2 examples a step, this run on 3" in caplog.text
+
+
 def test_a_batch_that_failed_is_trained_on_again(photos: Path, tmp_path: Path) -> None:
     whole = run(photos, tmp_path / "whole")
     with pytest.raises(RuntimeError, match="power cut"):
