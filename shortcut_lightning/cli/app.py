@@ -81,6 +81,46 @@ class ShortcutTrainer(Trainer):
         """
         self._copy("purify", model, datamodule, (output, format, quality, metadata, overwrite))
 
+    def detect(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule,
+        output: str,
+        clean_data_dir: str = "",
+        overwrite: bool = False,
+    ) -> None:
+        """Writes where `data.detector` finds concepts in the pictures of `data.instance_data_dir`,
+        as training with the same settings would find them.
+
+        Args:
+            output: Folder for boxes.jsonl, contact_sheet.png and summary.json.
+            clean_data_dir: Pictures known to be without the concept, for the false alarms; empty
+                takes `data.reference_data_dir`, and without that drawn pictures.
+            overwrite: Replace what is in the output folder.
+        """
+        from shortcut_lightning.data import PersonalizationDataModule, detect_folder
+        from shortcut_lightning.files.cache import Cache
+
+        if not isinstance(datamodule, PersonalizationDataModule) or not hasattr(model, "backbone"):
+            raise ValueError(
+                "`detect` needs data: PersonalizationDataModule and a model with a backbone, whose "
+                "resolution decides at which size pictures are looked at; configs/quickstart.yaml "
+                "has both."
+            )
+        if self.is_global_zero:
+            look = detect_folder.Look(
+                datamodule.detector,
+                datamodule.instance_data_dir,
+                output,
+                datamodule.resolution or model.backbone.resolution,
+                datamodule.center_crop,
+                clean_data_dir or datamodule.reference_data_dir,
+                overwrite,
+            )
+            device = self.strategy.root_device
+            found = detect_folder.detect_folder(look, Cache(datamodule.cache_dir), device)
+            sys.stdout.write(f"{detect_folder.told(found)}\nwritten to {output}\n")
+
     def _copy(self, verb: str, model: Any, data: Any, settings: tuple[Any, ...]) -> None:
         from shortcut_lightning.data import PersonalizationDataModule, copies
 
@@ -246,7 +286,7 @@ class ShortcutCLI(LightningCLI):
         if self.run_folder and is_first_process():
             discard_if_empty(self.run_folder)
 
-    after_purify = after_protect
+    after_purify = after_detect = after_protect
 
     def _arguments_of(self, verb: str) -> set[str]:
         return set(inspect.signature(getattr(self.trainer_class, verb)).parameters)
@@ -277,6 +317,11 @@ def run(argv: list[str]) -> None:
         bench(argv[1:], run)
         return
     quiet()
+    if argv[0] == "audit":
+        from shortcut_lightning.cli.audit import audit
+
+        audit(argv[1:])
+        return
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)  # ${data.x} from any file
     import_named(argv, class_index())
     try:

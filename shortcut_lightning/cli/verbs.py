@@ -2,7 +2,7 @@
 
 To add one: write its line here, and a method of the same name on `ShortcutTrainer` in `app.py`.
 The method's typed arguments become options; `model` and `datamodule` are filled in when named.
-A verb whose configuration is of another kind has a file of its own, as `bench.py`.
+A verb whose configuration is of another kind has a file of its own: `audit.py`, `bench.py`.
 """
 
 VERBS = {
@@ -12,6 +12,8 @@ VERBS = {
     "predict": "Generate images for prompts.",
     "protect": "Perturb photographs before they are published; one is enough.",
     "purify": "Clean photographs that may be protected.",
+    "detect": "Show where a detector finds watermarks, codes or text in a folder of pictures.",
+    "audit": "Ask whether a model was trained on given pictures, with controls and error rates.",
     "bench": "Run a matrix of attacks and defences on many subjects, and write one table.",
 }
 

@@ -1,63 +1,114 @@
-"""What the verb `detect` does: show what is found before anybody pays for training.
-
-python -m shortcut_lightning.data.detect_folder configs/detectors/qr.yaml photos out
-"""
+"""What the verb `detect` does: show what is found before anybody pays for training."""
 
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from jsonargparse import auto_cli
 
 from shortcut_lightning.batch import ConceptBox, Example
-from shortcut_lightning.concepts.base import Detector
+from shortcut_lightning.concepts.base import Detector, NoDetector
 from shortcut_lightning.concepts.geometry import Grid
 from shortcut_lightning.data import loading, stages
-from shortcut_lightning.data.implicit_concepts import write_boxes
+from shortcut_lightning.data.implicit_concepts import pictures_of, write_boxes
 from shortcut_lightning.files.cache import Cache, cache_folder
 from shortcut_lightning.prompts import Prompts
 from shortcut_lightning.report.boxes import contact_sheet
 
+BOXES, SHEET, SUMMARY = "boxes.jsonl", "contact_sheet.png", "summary.json"
+
 _CELLS = Grid(32)  # share of the frame is counted in cells of a grid as fine as this
+_DRAWN = 64  # pictures of the pocket's world, which shows none of the concepts
 
 
-def detect_folder(
-    detector: Detector,
-    instance_data_dir: str,
-    output: str,
-    resolution: int = 512,
-    center_crop: bool = False,
-    clean_data_dir: str = "",
-) -> dict[str, object]:
-    """Writes `boxes.jsonl`, `contact_sheet.png` and `summary.json` to `output`. Returns the last,
-    with images and boxes by label, mean share of the frame, and the floor.
+@dataclass(frozen=True)
+class Look:
+    """Where pictures are looked at, and how.
 
     Args:
         detector: What looks.
         instance_data_dir: Folder of pictures.
-        output: Folder for the results; files of the same names are replaced.
+        output: Folder for `boxes.jsonl`, `contact_sheet.png` and `summary.json`.
         resolution: Shorter side in pixels at which pictures are looked at and boxes are meant.
         center_crop: Crop the middle square, as training does with `data.center_crop`.
-        clean_data_dir: Pictures known to be without the concept; the share of them in which
-            the detector finds one is its floor. Without them the floor is not known.
+        clean_data_dir: Pictures known to be without the concept; the share of them in which the
+            detector finds one is its floor. Empty takes 64 drawn pictures of the pocket's world,
+            which are clean for certain but unlike photographs.
+        overwrite: Replace what is in `output`.
     """
-    examples = _load(instance_data_dir, "instance_data_dir", resolution, center_crop)
-    cache = Cache(cache_folder())
-    boxes = stages.detect(examples, detector, cache, torch.device("cpu"))
-    floor: dict[str, object] = {}
-    if clean_data_dir:
-        clean = _load(clean_data_dir, "clean_data_dir", resolution, center_crop)
-        found = stages.detect(clean, detector, cache, torch.device("cpu"))
-        floor = {"images": len(clean), "with a box": sum(map(bool, found))}
-    folder = Path(output).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    write_boxes(folder / "boxes.jsonl", dict(zip([e.name for e in examples], boxes, strict=True)))
-    contact_sheet(examples, boxes).save(folder / "contact_sheet.png")
-    summary = summarise(boxes) | {"floor": floor or "unknown: give clean_data_dir"}
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
+
+    detector: Detector
+    instance_data_dir: str
+    output: str
+    resolution: int = 512
+    center_crop: bool = False
+    clean_data_dir: str = ""
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.detector, NoDetector):
+            raise ValueError(
+                "data.detector is not set, so nothing would be found; give one, such as "
+                "--data.detector configs/detectors/qr.yaml"
+            )
+        if not self.output:
+            raise ValueError("--output is empty; give a folder for boxes and contact sheet.")
+        there = [name for name in (BOXES, SHEET, SUMMARY) if (self.folder / name).exists()]
+        if there and not self.overwrite:
+            raise ValueError(
+                f"{self.folder} already holds {there[0]}; give another --output, or "
+                "--overwrite true."
+            )
+
+    @property
+    def folder(self) -> Path:
+        """The output folder."""
+        return Path(self.output).expanduser()
+
+
+def detect_folder(
+    look: Look, cache: Cache | None = None, device: torch.device | None = None
+) -> dict[str, Any]:
+    """Looks, and writes the three files. Returns the summary: images and boxes by label, mean share
+    of the frame, and the floor.
+
+    Boxes are kept in the cache, where a training with the same pictures and detector finds them.
+    """
+    cache, device = cache or Cache(cache_folder()), device or torch.device("cpu")
+    folders = (look.instance_data_dir, look.clean_data_dir, cache.folder, cache.ranks)
+    instances, clean_folder = loading.subject_folders(*folders)
+    examples = _load(instances, "instance_data_dir", look)
+    if look.clean_data_dir and clean_folder is not None:
+        where, clean = look.clean_data_dir, _load(clean_folder, "clean_data_dir", look)
+    else:
+        where = "the pocket's world; give --clean_data_dir with pictures like yours"
+        clean = pictures_of("pocket:0", _DRAWN, look.resolution)
+    boxes = stages.detect(examples, look.detector, cache, device)
+    alarms = stages.detect(clean, look.detector, cache, device)
+    look.folder.mkdir(parents=True, exist_ok=True)
+    write_boxes(look.folder / BOXES, dict(zip([e.name for e in examples], boxes, strict=True)))
+    contact_sheet(examples, boxes).save(look.folder / SHEET)
+    floor = {"images": len(clean), "with a box": sum(map(bool, alarms)), "of": where}
+    summary = summarise(boxes) | {"floor": floor}
+    (look.folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
     return summary
+
+
+def told(summary: dict[str, Any]) -> str:
+    """The summary as lines for a terminal."""
+    lines = [f"{summary['with a box']} of {summary['images']} images with a concept"]
+    for label, of in summary["labels"].items():
+        lines.append(
+            f"  {label}: {of['images']} images, {of['boxes']} boxes, "
+            f"{of['share of the frame']:.1%} of the frame where it is"
+        )
+    floor = summary["floor"]
+    return "\n".join(
+        [*lines, f"on clean images {floor['with a box']} of {floor['images']} ({floor['of']})"]
+    )
 
 
 def summarise(boxes: Sequence[Sequence[ConceptBox]]) -> dict[str, object]:
@@ -82,11 +133,7 @@ def summarise(boxes: Sequence[Sequence[ConceptBox]]) -> dict[str, object]:
     return {"images": len(boxes), "with a box": sum(map(bool, boxes)), "labels": labels}
 
 
-def _load(folder: str, key: str, side: int, crop: bool) -> list[Example]:
+def _load(folder: Path, key: str, look: Look) -> list[Example]:
     return loading.load_examples(
-        Path(folder).expanduser(), key, Prompts(""), captions=False, side=side, crop=crop
+        folder, key, Prompts(""), captions=False, side=look.resolution, crop=look.center_crop
     )
-
-
-if __name__ == "__main__":
-    auto_cli(detect_folder)

@@ -1,0 +1,78 @@
+"""The verb `detect`: python -m pytest tests/cli/test_verb_detect.py"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from shortcut_lightning.cli import main
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture
+def args(small_sd: Path, tmp_path: Path) -> list[str]:
+    """Two pictures, one with a box drawn at a known place, and boxes by hand for them."""
+    (tmp_path / "photos").mkdir()
+    for name in ("clean.png", "marked.png"):
+        picture = Image.effect_noise((64, 48), 60).convert("RGB")
+        if name == "marked.png":
+            ImageDraw.Draw(picture).rectangle((8, 0, 31, 23), fill="white")
+        picture.save(tmp_path / "photos" / name)
+    box = {"label": "logo", "score": 0.9, "xyxy": [0.0, 0.0, 0.5, 0.5]}
+    row = {"file_name": "marked.png", "boxes": [box]}
+    (tmp_path / "boxes.jsonl").write_text(json.dumps(row))
+    return [
+        "--model=DreamBooth",
+        f"--model.pretrained_model_name_or_path={small_sd}",
+        "--data=PersonalizationDataModule",
+        f"--data.instance_data_dir={tmp_path / 'photos'}",
+        "--trainer.accelerator=cpu",
+    ]
+
+
+def by_hand(folder: Path) -> list[str]:
+    return [
+        "--data.detector=PrecomputedBoxes",
+        f"--data.detector.path={folder / 'boxes.jsonl'}",
+    ]
+
+
+def test_boxes_contact_sheet_and_numbers(
+    args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "found"
+    main(["detect", *args, *by_hand(tmp_path), "--output", str(out)])
+    told = capsys.readouterr().out
+    assert "1 of 2 images with a concept" in told
+    assert "logo: 1 images, 1 boxes, 25.0% of the frame" in told
+    assert "on clean images 0 of 64" in told
+    rows = [json.loads(line) for line in (out / "boxes.jsonl").read_text().splitlines()]
+    assert [len(row["boxes"]) for row in rows] == [0, 1]
+    assert rows[1]["boxes"][0]["xyxy"] == [0.0, 0.0, 0.5, 0.5]
+    with Image.open(out / "contact_sheet.png") as sheet:
+        assert sheet.width > 160
+    assert json.loads((out / "summary.json").read_text())["labels"]["logo"]["boxes"] == 1
+    assert not list(tmp_path.glob("runs/**/*"))
+
+
+def test_the_floor_is_that_of_the_clean_folder(
+    args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clean = ["--clean_data_dir", str(tmp_path / "photos")]
+    main(["detect", *args, *by_hand(tmp_path), *clean, "--output", str(tmp_path / "found")])
+    assert "on clean images 1 of 2" in capsys.readouterr().out
+
+
+def test_mistakes_cost_a_line(args: list[str], mistake: Callable[..., str], tmp_path: Path) -> None:
+    out = ["--output", str(tmp_path / "found")]
+    assert "data.detector is not set" in mistake("detect", *args, *out)
+    assert "output" in mistake("detect", *args, *by_hand(tmp_path))
+    (tmp_path / "found").mkdir()
+    (tmp_path / "found" / "boxes.jsonl").touch()
+    assert "already holds boxes.jsonl" in mistake("detect", *args, *by_hand(tmp_path), *out)
+    gone = f"--data.instance_data_dir={tmp_path / 'gone'}"
+    again = [*by_hand(tmp_path), *out, "--overwrite=true"]
+    assert "data.instance_data_dir" in mistake("detect", *args, gone, *again)
