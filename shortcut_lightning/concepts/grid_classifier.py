@@ -17,8 +17,10 @@ from torch.nn import functional
 from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.concepts.base import Detector
 from shortcut_lightning.concepts.geometry import Grid
+from shortcut_lightning.pocket import WEIGHTS
 
 CELLS = 8  # along a side of the map
+POCKET_CONCEPTS = WEIGHTS / "concepts"
 
 
 class GridNetwork(nn.Module):
@@ -69,12 +71,15 @@ class GridClassifier(Detector):
     """A trained `GridNetwork`. A concept's box goes around the cells that show it.
 
     Args:
-        path: Its folder.
+        path: Its folder; `pocket` is the one that comes with the package, for QR codes, watermarks
+            and text in the pocket's 64 px pictures.
         threshold: Least probability that the image shows the concept.
         labels: Concepts to look for; empty for all it knows.
     """
 
-    def __init__(self, path: str, threshold: float = 0.5, labels: Sequence[str] = ()) -> None:
+    def __init__(
+        self, path: str = "pocket", threshold: float = 0.5, labels: Sequence[str] = ()
+    ) -> None:
         self.path = path
         self.threshold = threshold
         self.labels = labels
@@ -82,7 +87,7 @@ class GridClassifier(Detector):
     @cached_property
     def network(self) -> GridNetwork:
         """The network, loaded at first use."""
-        folder = Path(self.path).expanduser()
+        folder = POCKET_CONCEPTS if self.path == "pocket" else Path(self.path).expanduser()
         if not (folder / "config.json").is_file():
             raise ValueError(
                 f"No trained concept classifier in '{self.path}' (detector.path): expected "

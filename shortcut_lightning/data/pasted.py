@@ -1,6 +1,7 @@
 """Pictures with concepts pasted on the fly, for training a network that counts them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -8,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from shortcut_lightning import draws
+from shortcut_lightning import backbones, draws
+from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.concepts.generators import ConceptGenerator
 from shortcut_lightning.concepts.grid_classifier import cell_targets
 from shortcut_lightning.data.implicit_concepts import pictures_of
@@ -16,7 +18,7 @@ from shortcut_lightning.data.implicit_concepts import pictures_of
 
 class PastedConcepts(LightningDataModule):
     """Half of the pictures show one concept, drawn anew each time; all are softened and tinted a
-    little, as what comes out of a decoder is.
+    little, and a share goes through an autoencoder, since it is generated pictures that are judged.
 
     Args:
         concepts: What is pasted, each with a label of its own.
@@ -25,6 +27,8 @@ class PastedConcepts(LightningDataModule):
         resolution: Side in pixels.
         batch_size: Pictures in a batch.
         batches: Batches in an epoch.
+        decoded: Share of each batch that is encoded and decoded.
+        autoencoder: The model that does it: `pocket`, a diffusers folder or a hub id.
         seed: Fixes everything.
     """
 
@@ -37,6 +41,8 @@ class PastedConcepts(LightningDataModule):
         batch_size: int = 64,
         batches: int = 100,
         seed: int = 0,
+        decoded: float = 0.0,
+        autoencoder: str = "pocket",
     ) -> None:
         super().__init__()
         self.concepts = list(concepts)
@@ -46,13 +52,20 @@ class PastedConcepts(LightningDataModule):
         self.batch_size = batch_size
         self.batches = batches
         self.seed = seed
+        self.decoded = decoded
+        self.autoencoder = autoencoder
         self.images: list[Tensor] = []
+        self._backbone: list[Backbone] = []
+        if not 0 <= decoded <= 1:
+            raise ValueError(f"data.decoded is {decoded}; give a share from 0 to 1.")
 
     def setup(self, stage: str) -> None:
         """Loads or draws the pictures; the last tenth is for validation."""
         if not self.images:
             found = pictures_of(self.source, self.count, self.resolution, "a photo")
             self.images = [example.image for example in found]
+        if self.decoded and not self._backbone:
+            self._backbone = [backbones.load(self.autoencoder).requires_grad_(False).eval()]
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """New pictures in every epoch."""
@@ -65,6 +78,17 @@ class PastedConcepts(LightningDataModule):
         """The same pictures each time, of people not trained on."""
         images = self.images[-max(len(self.images) // 10, 1) :]
         return DataLoader(_Pasted(images, self.concepts, 4 * len(images), self.seed), 64)
+
+    @torch.no_grad()
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """The batch with its first rows as the autoencoder gives them back."""
+        images, cells = batch
+        count = round(self.decoded * len(images))
+        if count:
+            model = self._backbone[0].to(images.device)
+            seen = model.decode(model.encode(images[:count]).mean)
+            images = torch.cat([seen, images[count:]])
+        return images, cells
 
 
 class _Pasted(Dataset[tuple[Tensor, Tensor]]):

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from shortcut_lightning.concepts.grid_classifier import GridNetwork
+from shortcut_lightning.concepts.grid_classifier import GridClassifier, GridNetwork
 
 Labelled = tuple[Tensor, Tensor]
 
@@ -25,6 +25,13 @@ class ConceptClassifierTraining(LightningModule):
         side: What images are resized to.
         width: Channels of the first layer.
         learning_rate: Peak of a one-cycle schedule.
+        start: Folder of a trained network to go on with or to `validate`; `pocket` is the one that
+            comes with the package.
+
+    Validation logs for each label the share of pictures with it that are recognised (`hits`), of
+    pictures without it that are not taken for it (`correct_rejections`, other concepts may be in
+    them), and of pictures without any concept that are taken for it (`false_alarms_clean`), which
+    is the floor of a concept ratio.
     """
 
     def __init__(
@@ -34,9 +41,12 @@ class ConceptClassifierTraining(LightningModule):
         side: int = 64,
         width: int = 24,
         learning_rate: float = 3e-3,
+        start: str = "",
     ) -> None:
         super().__init__()
         self.network = GridNetwork(labels, side, width)
+        if start:
+            self.network = GridClassifier(start).network.train().requires_grad_(True)
         self.output = output
         self.learning_rate = learning_rate
 
@@ -48,14 +58,19 @@ class ConceptClassifierTraining(LightningModule):
     def validation_step(self, batch: Labelled, batch_idx: int) -> None:
         images, cells = batch
         present = cells.amax((2, 3)) > 0
-        right = (self.network(images)[0] > 0) == present
+        found = self.network(images)[0] > 0
+        clean = ~present.any(dim=1)
         self.log("val/loss", self.loss(batch), batch_size=len(images))
         for number, label in enumerate(self.network.labels):
             shown, absent = present[:, number], ~present[:, number]
             name = label.replace(" ", "_")
-            for what, rows in (("hits", shown), ("correct_rejections", absent)):
+            for what, rows, wanted in (
+                ("hits", shown, True),
+                ("correct_rejections", absent, False),
+                ("false_alarms_clean", clean, True),
+            ):
                 if rows.any():
-                    share = right[rows, number].float().mean()
+                    share = (found[rows, number] == wanted).float().mean()
                     self.log(f"val/{what}_{name}", share, batch_size=int(rows.sum()))
 
     def loss(self, batch: Labelled) -> Tensor:

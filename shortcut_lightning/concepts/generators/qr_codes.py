@@ -1,6 +1,7 @@
 """Opaque black-and-white QR codes, made by segno."""
 
 import string
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -61,14 +62,23 @@ class QRCode(ConceptGenerator):
         version = int(rng.integers(self.versions[0], self.versions[1] + 1))
         error = "LMQH"[rng.integers(4)]
         letters = list(string.ascii_letters + string.digits)
-        text = "".join(rng.choice(letters, 134))  # fills version 6 at the lowest error level
-        while True:
-            try:
-                code = segno.make(
-                    text, version=version, error=error, boost_error=False, micro=False
-                )
-            except segno.DataOverflowError:
-                text = text[:-1]
-                continue
-            rows = np.array([list(row) for row in code.matrix_iter(border=self.border)], bool)
-            return np.where(rows, 0, 255).astype(np.uint8)
+        text = "".join(rng.choice(letters, _MOST))[: _capacity(version, error)]
+        code = segno.make(text, version=version, error=error, boost_error=False, micro=False)
+        rows = np.array([list(row) for row in code.matrix_iter(border=self.border)], bool)
+        return np.where(rows, 0, 255).astype(np.uint8)
+
+
+_MOST = 134  # letters that fill version 6 at the lowest error level
+
+
+@cache
+def _capacity(version: int, error: str) -> int:
+    """How many letters fill a code."""
+    segno = needed("segno", "The QR code generator")
+    for length in range(_MOST, 0, -1):
+        try:
+            segno.make("a" * length, version=version, error=error, boost_error=False, micro=False)
+        except segno.DataOverflowError:
+            continue
+        return length
+    return 0
