@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
@@ -41,6 +41,7 @@ class Cell(NamedTuple):
     seed: int
     settings: dict[str, Any]  # options of the command line, in their order
     trained_as: str  # the arm whose training this one shares; its own name where it trains itself
+    rank: int = 0  # cells of a lower rank are run first
 
     def folder(self, root: Path) -> Path:
         """Where its runs are kept."""
@@ -60,7 +61,11 @@ class Matrix:
         seeds: Seeds of each cell.
         settings: Options of every cell.
         sampling: Name of the factor that changes nothing but sampling: its levels share one
-            training. Not together with EMA, whose average is not what a checkpoint holds.
+            training.
+        arms: Which combinations are run, on how many subjects, and in which order: pattern ->
+            number of subjects, the first ones; 0 for all. The first pattern that fits an arm
+            counts, arms that none fits are left out, and those of earlier patterns are run first.
+            Empty for all combinations on all subjects.
         skip: Patterns of arms that are left out, such as `clean/adaptive*`.
         against: Arms that others are compared with, pairwise by subject; `*` stands for an arm's
             own level, so `*/none` compares each with the same attack without defence.
@@ -78,6 +83,7 @@ class Matrix:
         seeds: Sequence[int] = (0,),
         settings: dict[str, Any] = {},  # noqa: B006
         sampling: str = "",
+        arms: dict[str, int] = {},  # noqa: B006
         skip: Sequence[str] = (),
         against: Sequence[str] = (),
         metrics: Sequence[str] = (),
@@ -91,6 +97,7 @@ class Matrix:
         self.seeds = list(seeds)
         self.settings = settings
         self.sampling = sampling
+        self.wanted = dict(arms) or {"*": 0}
         self.skip = list(skip)
         self.against = list(against)
         self.metrics = list(metrics)
@@ -100,7 +107,7 @@ class Matrix:
         self._arms = [
             levels
             for levels in product(*factors.values())
-            if not any(fnmatchcase("/".join(levels), pattern) for pattern in skip)
+            if fits(levels, self.wanted) and not fits(levels, skip)
         ]
         self._check()
 
@@ -109,16 +116,22 @@ class Matrix:
         return self._arms
 
     def cells(self) -> list[Cell]:
-        """All cells; those that share a training stand together, the one that trains first."""
+        """All cells in the order in which they are run: by rank, subject and seed; those that share
+        a training stand together, the one that trains first."""
         groups: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
         for levels in self._arms:
             groups.setdefault(self._but_sampling(levels), []).append(levels)
+        ranks: dict[int, list[list[tuple[str, ...]]]] = {}
+        for group in groups.values():
+            ranks.setdefault(min(map(self._rank, group)), []).append(group)
         return [
-            self._cell(levels, subject, seed, "/".join(group[0]))
-            for subject in self.subjects
+            self._cell(levels, subject, seed, "/".join(sharing[0]), rank)
+            for rank in sorted(ranks)
+            for number, subject in enumerate(self.subjects)
             for seed in self.seeds
-            for group in groups.values()
-            for levels in group
+            for group in ranks[rank]
+            if (sharing := [levels for levels in group if number < self._subjects(levels)])
+            for levels in sharing
         ]
 
     def compared_with(self, levels: tuple[str, ...]) -> list[str]:
@@ -160,11 +173,21 @@ class Matrix:
                 digest.update(file.read_bytes())
         return digest.hexdigest()[:16]
 
-    def _cell(self, levels: tuple[str, ...], subject: str, seed: int, trained_as: str) -> Cell:
+    def _rank(self, levels: tuple[str, ...]) -> int:
+        """Number of the first pattern that fits the arm."""
+        return list(self.wanted).index(fits(levels, self.wanted))
+
+    def _subjects(self, levels: tuple[str, ...]) -> int:
+        """On how many subjects the arm is run."""
+        return self.wanted[fits(levels, self.wanted)] or len(self.subjects)
+
+    def _cell(
+        self, levels: tuple[str, ...], subject: str, seed: int, trained_as: str, rank: int
+    ) -> Cell:
         settings = dict(self.settings)
         for factor, level in zip(self.factors, levels, strict=True):
             settings |= self.factors[factor][level]
-        return Cell("/".join(levels), levels, subject, seed, settings, trained_as)
+        return Cell("/".join(levels), levels, subject, seed, settings, trained_as, rank)
 
     def _but_sampling(self, levels: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(
@@ -192,7 +215,13 @@ class Matrix:
             )
         arms = ["/".join(levels) for levels in self.arms()]
         if not arms:
-            raise ValueError("skip leaves no arm.")
+            raise ValueError("arms and skip leave no arm.")
+        idle = [p for p in self.wanted if not any(fnmatchcase(arm, p) for arm in arms)]
+        if idle:
+            raise ValueError(
+                f"arms: '{idle[0]}' fits no arm; arms: {', '.join(arms[:12])}"
+                f"{', ...' if len(arms) > 12 else ''}."
+            )
         for pattern in self.against:
             if pattern.count("/") != len(self.factors) - 1:
                 raise ValueError(
@@ -206,6 +235,12 @@ class Matrix:
                     f"claims: '{claim.text}' names the arm '{unknown[0]}', which is not in the "
                     f"matrix; arms: {', '.join(arms[:12])}{', ...' if len(arms) > 12 else ''}."
                 )
+
+
+def fits(levels: Sequence[str], patterns: Iterable[str]) -> str:
+    """The first of the patterns that an arm's name fits; "" for none."""
+    name = "/".join(levels)
+    return next((pattern for pattern in patterns if fnmatchcase(name, pattern)), "")
 
 
 def expanded(subject: str) -> list[str]:

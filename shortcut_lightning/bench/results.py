@@ -15,6 +15,9 @@ from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
 Values = dict[str, float]  # subject -> mean over seeds
 
 
+LEVEL = 0.05  # of the claims of one matrix together
+
+
 class Difference(NamedTuple):
     """An arm minus another, paired by subject."""
 
@@ -96,10 +99,31 @@ def wilcoxon(differences: Sequence[float]) -> float:
     return float(signed_rank(differences).pvalue)
 
 
-def verdict(claim: Claim, difference: Difference) -> str:
-    """`holds`, `does not hold` or `undecided`, by whether the interval leaves zero. With fewer than
-    four subjects nothing is decided: the interval is too narrow to be believed."""
-    if difference.n < 4 or math.isnan(difference.mean):
+class Decision(NamedTuple):
+    """What the cells say about a claim."""
+
+    claim: Claim
+    difference: Difference
+    p: float  # Holm's, for all claims of the matrix together
+    verdict: str  # "holds", "does not hold" or "undecided"
+
+
+def holm(given: Sequence[float]) -> list[float]:
+    """Holm's adjusted p values (Scandinavian Journal of Statistics 6, 1979), in the order given;
+    NaN, of what was not measured, stays and does not count."""
+    known = sorted((p, number) for number, p in enumerate(given) if not math.isnan(p))
+    adjusted, largest = [math.nan] * len(given), 0.0
+    for rank, (p, number) in enumerate(known):
+        largest = max(largest, min(1.0, p * (len(known) - rank)))
+        adjusted[number] = largest
+    return adjusted
+
+
+def verdict(claim: Claim, difference: Difference, p: float) -> str:
+    """`holds` or `does not hold` where the interval leaves zero and the adjusted `p` is at most 5
+    %; else `undecided`. The test needs six subjects for a single claim and more for several, so a
+    small matrix decides nothing, whatever its intervals."""
+    if math.isnan(difference.mean) or not p <= LEVEL:
         return "undecided"
     low, high = difference.low, difference.high
     if not claim.higher:
@@ -107,11 +131,13 @@ def verdict(claim: Claim, difference: Difference) -> str:
     return "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
 
 
-def decided(table: Table, claims: Iterable[Claim]) -> list[tuple[Claim, Difference, str]]:
+def decided(table: Table, claims: Iterable[Claim]) -> list[Decision]:
     """Each claim whose metric was measured, with its difference and verdict."""
-    rows = []
-    for claim in claims:
-        if claim.metric in table.values:
-            difference = table.difference(claim.metric, claim.arm, claim.against)
-            rows.append((claim, difference, verdict(claim, difference)))
-    return rows
+    measured = [claim for claim in claims if claim.metric in table.values]
+    differences = [table.difference(c.metric, c.arm, c.against) for c in measured]
+    return [
+        Decision(claim, difference, p, verdict(claim, difference, p))
+        for claim, difference, p in zip(
+            measured, differences, holm([d.p for d in differences]), strict=True
+        )
+    ]

@@ -2,17 +2,22 @@
 
 A cell is finished once `cell.json` in its folder says so for the same command line and files. The
 run itself is an ordinary one: whoever calls hands in the function that runs a command line.
+
+Any number of runners may work in one folder at the same time. Each takes a share (the cells of one
+rank, subject and seed) that no other holds; the lock is the operating system's, so a runner that is
+killed leaves none behind.
 """
 
 import json
 import logging
-import re
 import shutil
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 
-from shortcut_lightning.bench.matrix import Cell, Matrix, located
+from filelock import FileLock, Timeout
+
+from shortcut_lightning.bench.matrix import Cell, Matrix
 
 log = logging.getLogger(__name__)
 
@@ -39,32 +44,43 @@ class Runner:
         self.matrix, self.folder, self.run, self.tell = matrix, folder, run, tell
         self.root = Path(matrix.output_dir)
         self.failures: dict[str, str] = {}  # cell -> what went wrong
-        self._check_ema()
 
     def all(self, shard: tuple[int, int] = (1, 1)) -> None:
-        """Runs what is not finished; of `n` shards the `i`-th, counted from 1. A cell that breaks
-        is noted and the others go on; a mistake in the very first one is raised."""
-        cells = self.matrix.cells()
-        groups = [
-            list(group)
-            for _, group in groupby(cells, key=lambda c: (c.subject, c.seed, c.trained_as))
+        """Runs what is not finished and what no other runner is working on; of `n` shards the
+        `i`-th, counted from 1. A cell that breaks is noted and the others go on; a mistake in the
+        very first one is raised."""
+        shares = [
+            list(share)
+            for _, share in groupby(self.matrix.cells(), key=lambda c: (c.rank, c.subject, c.seed))
         ][shard[0] - 1 :: shard[1]]
-        total, before = sum(map(len, groups)), 0
-        for group in groups:
+        total, before = sum(map(len, shares)), 0
+        for share in shares:
+            first = share[0]
+            folder = first.folder(self.root).parent
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                with FileLock(folder / f".lock-{first.rank}", timeout=0):
+                    self._share(share, before, total)
+            except Timeout:
+                self.tell(f"Another process is at work on {first.subject}, seed {first.seed}")
+            before += len(share)
+
+    def _share(self, share: list[Cell], before: int, total: int) -> None:
+        for _, sharing in groupby(share, key=lambda cell: cell.trained_as):
+            group = list(sharing)
             pending = [cell for cell in group if not self.finished(cell)]
-            before += len(group) - len(pending)
-            for number, cell in enumerate(self._work(group, pending), start=1):
-                done = before + number
-                self.tell(f"[{done}/{total}] {cell.arm}, {cell.subject}, seed {cell.seed}")
+            before += len(group)
+            for number, cell in enumerate(self._work(group, pending)):
+                done = before - len(pending) + number + 1
+                self.tell(f"[{min(done, before)}/{total}] {named(cell)}")
                 try:
                     self._one(cell)
                 except Exception as error:
                     if not self._any_finished():
                         raise
-                    self.failures[f"{cell.arm}, {cell.subject}, seed {cell.seed}"] = str(error)
+                    self.failures[named(cell)] = str(error)
                     log.exception("Cell %s failed", cell)
                     break  # those that share its training cannot go on
-            before += len(pending)
             if not self.matrix.keep_checkpoints:
                 self._discard_checkpoints(group)
 
@@ -125,17 +141,10 @@ class Runner:
             for folder in cell.folder(self.root).glob("version_*/checkpoints"):
                 shutil.rmtree(folder)
 
-    def _check_ema(self) -> None:
-        if len(self.matrix.factors.get(self.matrix.sampling, ())) < 2:
-            return
-        for name in self.matrix.base:
-            file = Path(located(name, self.folder))
-            if file.is_file() and re.search(r"\bEMA\b *$", file.read_text("utf-8"), re.MULTILINE):
-                raise ValueError(
-                    f"{name} has the callback EMA, whose average is not in a checkpoint's weights, "
-                    f"and the levels of '{self.matrix.sampling}' are sampled from one checkpoint: "
-                    "take EMA out of base, or set sampling to ''."
-                )
-
     def _any_finished(self) -> bool:
         return any(self.root.rglob(STATE))
+
+
+def named(cell: Cell) -> str:
+    """A cell as a user is told of it."""
+    return f"{cell.arm}, {cell.subject}, seed {cell.seed}"

@@ -18,6 +18,9 @@ from shortcut_lightning.report.page import Page, Section, render
 from shortcut_lightning.report.pictures import data_uri
 
 _PICTURES = 4  # of each arm
+_LEAD = "Means over subjects [95 % bootstrap interval] (subjects)."
+_HEAD = ["arm", "minus", "difference", "subjects", "p (Wilcoxon)"]
+_CLAIM_HEAD = ["claim", "metric", "difference", "subjects", "p (Holm)", "verdict"]
 
 
 def write(matrix: Matrix, table: Table, folder: Path) -> list[Path]:
@@ -47,54 +50,65 @@ def _csv(matrix: Matrix, table: Table, path: Path) -> None:
                     writer.writerow([*start, *table.difference(metric, arm, other)])
 
 
+def summary(table: Table) -> dict[str, float]:
+    """`metric/arm` -> mean over subjects, of what was measured."""
+    return {
+        f"{metric}/{arm}": table.estimate(metric, arm).value
+        for metric, by_arm in table.values.items()
+        for arm in by_arm
+    }
+
+
 def markdown(matrix: Matrix, table: Table) -> str:
-    """A table for each metric: the first factor down, the others across; then differences and
-    claims."""
-    rows = list(next(iter(matrix.factors.values())))
-    columns = list(dict.fromkeys("/".join(levels[1:]) for levels in matrix.arms()))
-    lines = [f"{table.finished} of {table.wanted} cells. Mean over subjects [95 % bootstrap].", ""]
-    for metric in table.values:
-        lines += [f"### {metric}", "", _row(["", *(name or "value" for name in columns)])]
-        lines.append(_row(["---"] * (len(columns) + 1)))
-        for row in rows:
-            arms = ["/".join(filter(None, (row, column))) for column in columns]
-            cells = [cell(table.estimate(metric, arm)) for arm in arms]
-            lines.append(_row([row, *cells]))
-        lines += ["", *_differences(matrix, table, metric)]
-    claims = decided(table, matrix.claims)
+    """Claims; a table for each metric, the first factor down and the others across; differences."""
+    lines = [f"{table.finished} of {table.wanted} cells. {_LEAD}", ""]
+    claims = _claims(matrix, table)
     if claims:
-        lines += ["### Claims", "", _row(["claim", "metric", "difference", "p", "verdict"])]
-        lines.append(_row(["---"] * 5))
-        lines += [
-            _row([claim.text, claim.metric, spread(d), _p(d.p), verdict])
-            for claim, d, verdict in claims
-        ]
-    return "\n".join([*lines, ""])
+        lines += ["### Claims", "", *_rows(_CLAIM_HEAD, claims), ""]
+    for metric in table.values:
+        lines += [f"### {metric}", "", *_grid(matrix, table, metric), ""]
+    for metric in table.values:
+        differences = _differences(matrix, table, metric)
+        if differences:
+            lines += [f"### Differences in {metric}", "", *_rows(_HEAD, differences), ""]
+    return "\n".join(lines)
 
 
-def _differences(matrix: Matrix, table: Table, metric: str) -> list[str]:
-    found = [
-        ("/".join(levels), table.difference(metric, "/".join(levels), other))
+def _grid(matrix: Matrix, table: Table, metric: str) -> list[str]:
+    """Lines of one metric's table, without the rows and columns in which nothing was measured."""
+    measured = {arm for arm in table.arms if table.estimate(metric, arm).n}
+    arms = [levels for levels in matrix.arms() if "/".join(levels) in measured]
+    columns = list(dict.fromkeys("/".join(levels[1:]) for levels in arms))
+    body = [
+        [row, *(cell(table.estimate(metric, "/".join(filter(None, (row, c))))) for c in columns)]
+        for row in dict.fromkeys(levels[0] for levels in arms)
+    ]
+    return _rows(["", *(name or "value" for name in columns)], body)
+
+
+def _claims(matrix: Matrix, table: Table) -> list[list[str]]:
+    return [
+        [claim.text, claim.metric, spread(d), str(d.n), _p(p), verdict]
+        for claim, d, p, verdict in decided(table, matrix.claims)
+    ]
+
+
+def _differences(matrix: Matrix, table: Table, metric: str) -> list[list[str]]:
+    return [
+        ["/".join(levels), d.against, spread(d), str(d.n), _p(d.p)]
         for levels in matrix.arms()
         for other in matrix.compared_with(levels)
+        if (d := table.difference(metric, "/".join(levels), other)).n
     ]
-    if not found:
-        return []
-    head = [_row(["arm", "minus", "difference", "p", "subjects"]), _row(["---"] * 5)]
-    body = [_row([arm, d.against, spread(d), _p(d.p), str(d.n)]) for arm, d in found if d.n]
-    return [*head, *body, ""]
 
 
 def page(matrix: Matrix, table: Table) -> Page:
-    """Claims, a plot for each metric, the tables, and pictures of each arm."""
+    """Claims, a plot for each metric, the differences, and pictures of each arm."""
     sections = []
-    claims = decided(table, matrix.claims)
+    claims = _claims(matrix, table)
     if claims:
-        rows = [
-            [claim.text, claim.metric, spread(d), _p(d.p), verdict] for claim, d, verdict in claims
-        ]
-        head = ["claim", "metric", "difference", "p (Wilcoxon)", "verdict"]
-        sections.append(Section("Claims", _html(head, rows), "Paired by subject."))
+        lead = "Differences are paired by subject; p is Wilcoxon's, with Holm's correction for all."
+        sections.append(Section("Claims", _html(_CLAIM_HEAD, claims), lead))
     comparisons = [
         plots.Comparison(
             metric,
@@ -107,18 +121,11 @@ def page(matrix: Matrix, table: Table) -> Page:
         )
         for metric in table.values
     ]
-    lead = "Dots are means over subjects, lines 95 % bootstrap intervals over subjects."
-    sections.append(Section("Measurements", plots.whiskers(comparisons), lead))
+    sections.append(Section("Measurements", plots.whiskers(comparisons), _LEAD))
     for metric in table.values:
-        rows = [
-            ["/".join(levels), d.against, spread(d), _p(d.p), str(d.n)]
-            for levels in matrix.arms()
-            for other in matrix.compared_with(levels)
-            if (d := table.difference(metric, "/".join(levels), other)).n
-        ]
+        rows = _differences(matrix, table, metric)
         if rows:
-            head = ["arm", "minus", "difference", "p (Wilcoxon)", "subjects"]
-            sections.append(Section(f"Differences in {metric}", _html(head, rows)))
+            sections.append(Section(f"Differences in {metric}", _html(_HEAD, rows)))
     sections.append(Section("Pictures", _pictures(table), "First images of the first subject."))
     return Page("Matrix", [f"{table.finished} of {table.wanted} cells"], sections)
 
@@ -147,10 +154,10 @@ def _html(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
 
 
 def cell(estimate: Estimate) -> str:
-    """`0.512 [0.471, 0.553]`, or a dash."""
+    """`0.512 [0.471, 0.553] (8)`, or a dash."""
     if math.isnan(estimate.value):
         return "–"
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}] ({estimate.n})"
 
 
 def spread(difference: Difference) -> str:
@@ -164,5 +171,6 @@ def _p(p: float) -> str:
     return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"
+def _rows(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *body]
+    return ["| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines]

@@ -5,15 +5,42 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from shortcut_lightning.bench.matrix import Matrix
 from shortcut_lightning.bench.results import collect
 from shortcut_lightning.bench.runner import Runner
-from shortcut_lightning.bench.tables import write
+from shortcut_lightning.bench.tables import summary, write
+from shortcut_lightning.bench.workers import in_sweep, run_workers, sweep_run
 from shortcut_lightning.cli.errors import UserError, notice
 from shortcut_lightning.cli.first_look import config_files
 from shortcut_lightning.cli.parser import ShortcutParser
 from shortcut_lightning.cli.verbs import PROGRAM
+
+_OPTIONS = ("config", "shard", "workers", "tables")
+
+
+def bench_parser() -> ShortcutParser:
+    """What may follow the verb."""
+    parser = ShortcutParser(prog=f"{PROGRAM} bench")
+    parser.add_argument("--config", "-c", action="config", help="The matrix's file.")
+    parser.add_class_arguments(Matrix)
+    parser.add_argument(
+        "--shard", type=str, default="1/1", help="Run every n-th share of the cells only: i/n."
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="Processes at work. More may be started by hand in the same folder, at any time.",
+    )
+    parser.add_argument(
+        "--tables",
+        type=Literal["write", "only", "none"],
+        default="write",
+        help="Write the tables at the end, write them and run nothing, or do not write them.",
+    )
+    return parser
 
 
 def bench(argv: list[str], run: Callable[[list[str]], None]) -> None:
@@ -26,31 +53,37 @@ def bench(argv: list[str], run: Callable[[list[str]], None]) -> None:
     Raises:
         UserError: a user's mistake, or cells that failed.
     """
-    parser = ShortcutParser(prog=f"{PROGRAM} bench")
-    parser.add_argument("--config", "-c", action="config", help="The matrix's file.")
-    parser.add_class_arguments(Matrix)
-    parser.add_argument(
-        "--shard", type=str, default="1/1", help="Run every n-th group of cells only: i/n, from 1."
-    )
-    parser.add_argument(
-        "--only_tables", type=bool, default=False, help="Run nothing, write the tables anew."
-    )
+    parser = bench_parser()
     config = parser.parse_args(argv)
     given = config_files(argv)
     shard = _shard(config.shard)
+    if config.workers < 1:
+        raise UserError(f"--workers is {config.workers}; give 1 or more")
     folder = (given[-1].parent if given else Path()).resolve()
     settings = parser.instantiate(config)
-    names = [name for name in vars(settings) if name not in ("config", "shard", "only_tables")]
+    failed = 0
     try:
-        matrix = Matrix(**{name: settings[name] for name in names})
+        matrix = Matrix(**{k: v for k, v in vars(settings).items() if k not in _OPTIONS})
         runner = Runner(matrix, folder, run, notice)
-        if not config.only_tables:
+        same = ["bench", *argv, "--workers=1", "--tables=none"]
+        if config.tables == "only":
+            pass
+        elif in_sweep():
+            with sweep_run() as sweep:
+                failed = run_workers(same, config.workers)
+                sweep.summary.update(summary(collect(matrix, runner.reports())))
+        elif config.workers > 1:
+            failed = run_workers(same, config.workers)
+        else:
             runner.all(shard)
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
-    table = collect(matrix, runner.reports())
-    paths = write(matrix, table, Path(matrix.output_dir))
-    sys.stdout.write("\n".join([paths[1].read_text("utf-8"), *map(str, paths), ""]))
+    if config.tables != "none":
+        table = collect(matrix, runner.reports())
+        paths = write(matrix, table, Path(matrix.output_dir))
+        sys.stdout.write("\n".join([paths[1].read_text("utf-8"), *map(str, paths), ""]))
+    if failed:
+        raise UserError(f"{failed} of {config.workers} workers failed; what each said is above")
     if runner.failures:
         first = next(iter(runner.failures.items()))
         raise UserError(

@@ -5,6 +5,7 @@ python -m pytest tests/bench/test_matrix.py
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from scipy.stats import wilcoxon as scipys
 
 from shortcut_lightning.bench import Claim, Matrix
 from shortcut_lightning.bench.matrix import expanded
-from shortcut_lightning.bench.results import Difference, collect, paired, verdict
+from shortcut_lightning.bench.results import Difference, collect, holm, paired, verdict
 from shortcut_lightning.bench.runner import Runner
-from shortcut_lightning.bench.tables import markdown, write
+from shortcut_lightning.bench.tables import markdown, summary, write
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "bench"
 FACTORS: dict[str, Any] = {
@@ -177,13 +178,6 @@ def test_a_broken_cell_is_noted_and_the_others_go_on(folder: Path) -> None:
         runner(matrix(folder, output_dir=str(folder / "new")), folder, runs).all()
 
 
-def test_an_average_that_no_checkpoint_holds_is_refused(folder: Path) -> None:
-    (folder / "base.yaml").write_text("trainer:\n  callbacks:\n    - class_path: EMA\n")
-    with pytest.raises(ValueError, match="has the callback EMA, whose average"):
-        runner(matrix(folder), folder, Runs())
-    runner(matrix(folder, sampling=""), folder, Runs())
-
-
 def test_shards_are_all_and_share_nothing(folder: Path) -> None:
     runs, of = Runs(), matrix(folder)
     for i in (1, 2, 3):
@@ -191,10 +185,48 @@ def test_shards_are_all_and_share_nothing(folder: Path) -> None:
     assert len(runs.commands) == len(of.cells())
 
 
+def test_two_at_work_do_nothing_twice(folder: Path) -> None:
+    """The second begins while the first is at its first cell, and finds the rest."""
+    runs, of = Runs(), matrix(folder)
+    told: list[str] = []
+
+    def run(command: list[str]) -> None:
+        if not runs.commands:
+            runs(command)
+            Runner(of, folder, runs, told.append).all()
+        else:
+            runs(command)
+
+    Runner(of, folder, run, tell=lambda line: None).all()
+    assert told[0] == "Another process is at work on pocket:0, seed 0"
+    names = [tuple(w for w in c if w.startswith(("--name", "--output"))) for c in runs.commands]
+    assert len(set(names)) == len(names) == len(of.cells())
+
+
+def test_arms_have_their_order_and_their_subjects(folder: Path) -> None:
+    of = matrix(
+        folder,
+        subjects=["pocket:0-2"],
+        arms={"*/none/plain": 0, "noise/jpeg/*": 1, "noise/none/*": 2},
+    )
+    assert [(cell.arm, cell.subject, cell.trained_as) for cell in of.cells()] == [
+        ("clean/none/plain", "pocket:0", "clean/none/plain"),
+        ("noise/none/plain", "pocket:0", "noise/none/plain"),
+        ("noise/none/negative", "pocket:0", "noise/none/plain"),
+        ("clean/none/plain", "pocket:1", "clean/none/plain"),
+        ("noise/none/plain", "pocket:1", "noise/none/plain"),
+        ("noise/none/negative", "pocket:1", "noise/none/plain"),
+        ("clean/none/plain", "pocket:2", "clean/none/plain"),
+        ("noise/none/plain", "pocket:2", "noise/none/plain"),
+        ("noise/jpeg/plain", "pocket:0", "noise/jpeg/plain"),
+        ("noise/jpeg/negative", "pocket:0", "noise/jpeg/plain"),
+    ]
+
+
 def test_tables(folder: Path) -> None:
     of = matrix(
         folder,
-        subjects=["pocket:0-4"],
+        subjects=["pocket:0-5"],
         metrics=["eval/x", "seconds/perturb"],
         against=["clean/none/plain"],
         claims=[Claim("Noise adds", "eval/x", "noise/none/plain", "clean/none/plain")],
@@ -202,19 +234,20 @@ def test_tables(folder: Path) -> None:
     run = runner(of, folder, Runs())
     run.all()
     table = collect(of, run.reports())
-    assert table.values["eval/x"]["noise/jpeg/plain"] == {f"pocket:{i}": 10 + i for i in range(5)}
-    assert table.estimate("eval/x", "clean/none/plain").value == 2
+    assert table.values["eval/x"]["noise/jpeg/plain"] == {f"pocket:{i}": 10 + i for i in range(6)}
+    assert table.estimate("eval/x", "clean/none/plain").value == 2.5
     assert table.difference("eval/x", "noise/none/plain", "clean/none/plain") == Difference(
-        "clean/none/plain", 10, 10, 10, 5, 0.0625
+        "clean/none/plain", 10, 10, 10, 6, 0.03125
     )
     text = markdown(of, table)
-    assert "| Noise adds | eval/x | +10.000 [+10.000, +10.000] | 0.062 | holds |" in text
-    assert "40 of 40 cells" in text
+    assert "| Noise adds | eval/x | +10.000 [+10.000, +10.000] | 6 | 0.031 | holds |" in text
+    assert "48 of 48 cells" in text
+    assert summary(table)["eval/x/noise/jpeg/plain"] == 12.5
     paths = write(of, table, folder / "tables")
     with paths[0].open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * (8 + 7)
-    assert rows[0]["value"] == "2.0"
+    assert rows[0]["value"] == "2.5"
     page = paths[2].read_text()
     assert "data:image/png;base64" in page
     assert "holds" in page
@@ -232,18 +265,26 @@ def test_pairs_are_by_subject() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "n", "higher", "expected"),
+    ("low", "high", "p", "higher", "expected"),
     [
-        (0.1, 0.3, 5, True, "holds"),
-        (0.1, 0.3, 5, False, "does not hold"),
-        (-0.3, -0.1, 5, False, "holds"),
-        (-0.1, 0.1, 5, True, "undecided"),
-        (0.1, 0.3, 3, True, "undecided"),
+        (0.1, 0.3, 0.04, True, "holds"),
+        (0.1, 0.3, 0.04, False, "does not hold"),
+        (-0.3, -0.1, 0.04, False, "holds"),
+        (-0.1, 0.1, 0.04, True, "undecided"),
+        (0.1, 0.3, 0.06, True, "undecided"),
+        (0.1, 0.3, math.nan, True, "undecided"),
     ],
 )
-def test_verdicts(low: float, high: float, n: int, higher: bool, expected: str) -> None:
+def test_verdicts(low: float, high: float, p: float, higher: bool, expected: str) -> None:
     claim = Claim("", "", "", "", higher)
-    assert verdict(claim, Difference("", (low + high) / 2, low, high, n, 0.5)) == expected
+    assert verdict(claim, Difference("", (low + high) / 2, low, high, 20, 0.01), p) == expected
+
+
+def test_many_claims_are_held_to_more() -> None:
+    assert holm([0.01, 0.04, math.nan, 0.03]) == pytest.approx(
+        [0.03, 0.06, math.nan, 0.06], nan_ok=True
+    )
+    assert holm([0.9, 0.8]) == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -252,7 +293,8 @@ def test_verdicts(low: float, high: float, n: int, higher: bool, expected: str) 
         ({"subjects": []}, "needs base, factors, subjects and seeds"),
         ({"factors": {"attack": {"a/b": {}}}}, "factors.attack: a factor needs levels"),
         ({"sampling": "smpling"}, "sampling is 'smpling', which is no factor"),
-        ({"skip": ["*"]}, "skip leaves no arm"),
+        ({"skip": ["*"]}, "arms and skip leave no arm"),
+        ({"arms": {"clean/none/plain": 0, "nois/*": 0}}, "arms: 'nois/\\*' fits no arm"),
         ({"against": ["none"]}, "against: 'none' must have a level or"),
         (
             {"claims": [Claim("A", "x", "clean/no", "noise/jpeg/plain")]},

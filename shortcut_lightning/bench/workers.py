@@ -1,0 +1,49 @@
+"""Several processes at work on one matrix: on this machine, and as runs of a W&B sweep."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+_PROGRAM = "from shortcut_lightning.cli import main; main()"
+_OF_A_SWEEP = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
+
+
+def run_workers(argv: Sequence[str], count: int) -> int:
+    """Runs the same command line in `count` processes, which share the work by its locks.
+
+    They divide this machine's threads among them, unless OMP_NUM_THREADS is set. What they would
+    inherit from a W&B agent is taken away: their cells are runs of their own.
+
+    Args:
+        argv: What follows the program's name.
+        count: How many.
+
+    Returns:
+        How many of them failed; each has said why.
+    """
+    environment = {k: v for k, v in os.environ.items() if k not in _OF_A_SWEEP}
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    command = [sys.executable, "-c", _PROGRAM, *argv]
+    workers = [subprocess.Popen(command, env=environment) for _ in range(count)]
+    try:
+        return sum(worker.wait() != 0 for worker in workers)
+    finally:  # stopped by hand: a cell that was not finished is run again next time
+        for worker in workers:
+            worker.terminate()
+
+
+def in_sweep() -> bool:
+    """Whether a W&B agent started this process."""
+    return bool(os.environ.get("WANDB_SWEEP_ID"))
+
+
+@contextmanager
+def sweep_run() -> Iterator[Any]:
+    """The agent's run, open while workers do its share of the matrix."""
+    import wandb
+
+    with wandb.init() as run:
+        yield run
