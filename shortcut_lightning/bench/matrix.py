@@ -59,13 +59,13 @@ class Matrix:
         subjects: Folders of instance images, `pocket:3`, or `pocket:0-19` for twenty. A folder with
             `instance` and `reference` inside has held-out images too.
         seeds: Seeds of each cell.
-        settings: Options of every cell.
+        settings: Options of every cell. One is added on the command line by, for instance,
+            `--settings.model.pretrained_model_name_or_path=FOLDER`.
         sampling: Name of the factor that changes nothing but sampling: its levels share one
             training.
-        arms: Which combinations are run, on how many subjects, and in which order: pattern ->
-            number of subjects, the first ones; 0 for all. The first pattern that fits an arm
-            counts, arms that none fits are left out, and those of earlier patterns are run first.
-            Empty for all combinations on all subjects.
+        arms: Which combinations are run, and on how many subjects: pattern -> number, the first
+            ones; 0 for all. The first pattern that fits an arm counts, arms that none fits are left
+            out, and those on most subjects are run first. Empty for all combinations on all.
         skip: Patterns of arms that are left out, such as `clean/adaptive*`.
         against: Arms that others are compared with, pairwise by subject; `*` stands for an arm's
             own level, so `*/none` compares each with the same attack without defence.
@@ -95,7 +95,7 @@ class Matrix:
         self.factors = factors
         self.subjects = [name for given in subjects for name in expanded(given)]
         self.seeds = list(seeds)
-        self.settings = settings
+        self.settings = flat(settings)
         self.sampling = sampling
         self.wanted = dict(arms) or {"*": 0}
         self.skip = list(skip)
@@ -123,7 +123,7 @@ class Matrix:
             groups.setdefault(self._but_sampling(levels), []).append(levels)
         ranks: dict[int, list[list[tuple[str, ...]]]] = {}
         for group in groups.values():
-            ranks.setdefault(min(map(self._rank, group)), []).append(group)
+            ranks.setdefault(-max(map(self._subjects, group)), []).append(group)
         return [
             self._cell(levels, subject, seed, "/".join(sharing[0]), rank)
             for rank in sorted(ranks)
@@ -172,10 +172,6 @@ class Matrix:
             if file.suffix in (".yaml", ".yml") and file.is_file():
                 digest.update(file.read_bytes())
         return digest.hexdigest()[:16]
-
-    def _rank(self, levels: tuple[str, ...]) -> int:
-        """Number of the first pattern that fits the arm."""
-        return list(self.wanted).index(fits(levels, self.wanted))
 
     def _subjects(self, levels: tuple[str, ...]) -> int:
         """On how many subjects the arm is run."""
@@ -241,6 +237,17 @@ def fits(levels: Sequence[str], patterns: Iterable[str]) -> str:
     """The first of the patterns that an arm's name fits; "" for none."""
     name = "/".join(levels)
     return next((pattern for pattern in patterns if fnmatchcase(name, pattern)), "")
+
+
+def flat(settings: Settings) -> dict[str, Any]:
+    """`{model: {x: 1}}`, as a command line's `--settings.model.x=1` is read, as `{model.x: 1}`."""
+    options: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key in ("trainer", "model", "data") and isinstance(value, Mapping):
+            options |= {f"{key}.{name}": inner for name, inner in value.items()}
+        else:
+            options[key] = value
+    return options
 
 
 def expanded(subject: str) -> list[str]:

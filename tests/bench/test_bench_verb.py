@@ -1,6 +1,7 @@
-"""The verb `bench` in one piece, on a small random model: python -m pytest tests/bench"""
+"""The verb `bench` in one piece, on small random models: python -m pytest tests/bench"""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,12 @@ def config(small_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     cell["trainer"] |= {
         "max_steps": 1,
         "accelerator": "cpu",
-        "callbacks": [{"class_path": n} for n in ("Evaluation", "HighFrequency", "ReportWriter")],
+        "callbacks": [
+            {"class_path": name} for name in ("EMA", "Evaluation", "HighFrequency", "ReportWriter")
+        ],
     }
     cell["model"]["init_args"]["pretrained_model_name_or_path"] = str(small_sd)
-    cell["model"]["init_args"]["num_inference_steps"] = 1
+    cell["model"]["init_args"] |= {"num_inference_steps": 1, "learning_rate": 0.03}
     cell["data"]["init_args"] |= {
         "num_class_images": 1,
         "train_batch_size": 1,
@@ -38,10 +41,10 @@ def config(small_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
                 "clean": {},
                 "random": {"data.attack": str(CONFIGS.parent / "attacks" / "random_noise.yaml")},
             },
-            "sampling": {"plain": {}, "negative": {"data.decoupling.negative": True}},
+            "sampling": {"plain": {}, "again": {}, "negative": {"data.decoupling.negative": True}},
         },
         "sampling": "sampling",
-        "skip": ["clean/negative"],
+        "skip": ["clean/again", "clean/negative"],
         "against": ["clean/plain"],
         "output_dir": "out",
     }
@@ -54,10 +57,10 @@ def test_cells_run_and_one_table_comes_out(
 ) -> None:
     main(["bench", "--config", str(config)])
     out = capsys.readouterr().out
-    assert "3 of 3 cells" in out
+    assert "4 of 4 cells" in out
     assert "### eval/high_frequency" in out
     runs = sorted((tmp_path / "out").rglob("report.json"))
-    assert len(runs) == 3
+    assert len(runs) == 4
     evaluated = next(run for run in runs if "random-negative" in str(run))
     config_of_run = yaml.safe_load((evaluated.parent / "config.yaml").read_text())
     assert config_of_run["data"]["init_args"]["decoupling"]["negative"] is True
@@ -65,6 +68,11 @@ def test_cells_run_and_one_table_comes_out(
     assert json.loads(rows[0])["negative_prompt"] == "noisy, lowres, artifact, pattern"
     seconds = json.loads(evaluated.read_text())["seconds"]
     assert "class images" not in seconds  # an evaluation of what was trained before
+    # With an average of the weights too, a checkpoint gives the pictures that training gave.
+    first, again = (run.parent for run in runs if re.search("random-(plain|again)", str(run)))
+    assert (first / "samples/tuned/00000.png").read_bytes() == (
+        again / "samples/tuned/00000.png"
+    ).read_bytes()
     for name in ("table.csv", "table.md", "table.html"):
         assert (tmp_path / "out" / name).is_file()
     times = [run.stat().st_mtime_ns for run in runs]
@@ -91,3 +99,38 @@ def test_mistakes_cost_a_line(
         "--config", str(config), "--sampling=words"
     )
     assert "data.atack" in mistake("--config", str(config), '--settings={"data.atack": "x"}')
+
+
+@pytest.mark.slow
+def test_a_share_of_a_sweep_by_two_workers(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As `wandb agent` starts it, offline: the command line of the shipped sweep, the run's id in
+    the environment. The cells are not part of that run."""
+    sweep = yaml.safe_load((CONFIGS / "sweep.yaml").read_text())
+    shards = sweep["parameters"]["shard"]["values"]
+    assert shards == [f"{i + 1}/{len(shards)}" for i in range(len(shards))]
+    words = [str(config) if word.endswith(".yaml") else word for word in sweep["command"]]
+    assert words[:4] == ["${env}", "python", "${program}", "bench"]
+    assert words[-1] == "${args}"
+    monkeypatch.setenv("WANDB_SWEEP_ID", "0123abcd")
+    monkeypatch.setenv("WANDB_RUN_ID", "run1")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    main([*words[3:-1], f"--shard={shards[0]}", "--workers=2"])
+    assert len(list((tmp_path / "out").rglob("report.json"))) == 4
+    assert [path.name[-4:] for path in (tmp_path / "wandb").glob("offline-run-*")] == ["run1"]
+    assert "Another process is at work on pocket:0, seed 0" in capfd.readouterr().err
+    assert not (tmp_path / "out" / "table.md").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("matrix", ["smoke", "small"])
+def test_shipped_matrices_run_on_a_folder_of_sd_2_1_s_layout(
+    matrix: str, small_sd_v: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = ["--subjects=[pocket:0]", "--settings.trainer.max_steps=1"]
+    few = ["--settings.data.num_class_images=1", "--settings.model.num_inference_steps=1"]
+    model = f"--settings.model.pretrained_model_name_or_path={small_sd_v}"
+    out = f"--output_dir={tmp_path}"
+    main(["bench", "--config", str(CONFIGS / f"{matrix}.yaml"), *one, *few, model, out])
+    assert re.match(r"(\d+) of \1 cells", capsys.readouterr().out)

@@ -90,7 +90,8 @@ def test_arms_are_combinations_without_what_is_skipped(folder: Path) -> None:
 
 
 def test_a_cell_is_an_ordinary_command_line(folder: Path) -> None:
-    of = matrix(folder, settings={"trainer.max_steps": 3, "data.eval_prompts": ["a", "b"]})
+    settings = {"trainer": {"max_steps": 3}, "data.eval_prompts": ["a", "b"]}
+    of = matrix(folder, settings=settings)
     cell = next(c for c in of.cells() if c.arm == "noise/jpeg/negative")
     assert of.command(cell, folder, "last.ckpt") == [
         "test",
