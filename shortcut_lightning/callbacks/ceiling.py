@@ -1,5 +1,7 @@
 """What no training can exceed: the references as the model's autoencoder gives them back."""
 
+from typing import Any
+
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
@@ -25,7 +27,7 @@ class IdentityCeiling(EncoderCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        self._module = pl_module
+        self._module: Any = pl_module
 
     @torch.no_grad()
     def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
