@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,28 +13,22 @@ import torch
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.membership import battery, controls
 from shortcut_lightning.membership.base import Rule, Score
-from shortcut_lightning.membership.blind import blind_baselines
+from shortcut_lightning.membership.blind import Blind, blind_baselines
+from shortcut_lightning.membership.captioner import Captioner
 from shortcut_lightning.membership.clid import CLiD
 from shortcut_lightning.membership.dataset_inference import DatasetTest, dataset_test
 from shortcut_lightning.membership.engine import Engine, settings
 from shortcut_lightning.membership.evaluator import FPRS, RESAMPLES, Features, evaluate
+from shortcut_lightning.membership.ladder import DecidedSet, climb, decided_set
 from shortcut_lightning.membership.loading import AuditedModel
-from shortcut_lightning.membership.pictures import Picture, read_pictures
+from shortcut_lightning.membership.pictures import Picture
 from shortcut_lightning.membership.result import AuditResult, Judged
-from shortcut_lightning.membership.splits import require_disjoint
+from shortcut_lightning.membership.sets import Sets, read_sets
 from shortcut_lightning.membership.statistics import auc, null_error
 from shortcut_lightning.membership.verdict import verdict
+from shortcut_lightning.metrics.encoders import ImageEncoder, PocketClip
 
 log = logging.getLogger(__name__)
-
-
-class Sets(NamedTuple):
-    """Members and hold-outs to judge on, and to tune on."""
-
-    members: list[Picture]
-    holdouts: list[Picture]
-    shadow_members: list[Picture]
-    shadow_holdouts: list[Picture]
 
 
 class Audit:
@@ -55,15 +48,22 @@ class Audit:
         shadow_members: Folder of the images it learned.
         shadow_nonmembers: Folder of images it did not.
         caption: One sentence for all images, when their captions are unknown.
+        captioner: Image-to-text model that describes them instead: a folder or hub id.
         scores: Named scores; empty for CLiD and its grey-box baselines.
         headline: Name of the score the verdict rests on; empty for the first one.
-        blind: Look for differences between the sets that need no model.
+        blind: Look for differences between the sets that need no model under audit.
+        blind_encoder: Whose embeddings of the images are among the places looked at.
         caption_controls: Ask the headline score with fixed, shuffled and swapped captions.
         fixed_caption: What the images say under the control of one caption.
+        ladder: Also decide image by image with CLiD at 2, 6, 15 and 45 queries, where an image
+            climbs on only while it is undecided.
+        ladder_error: Largest share of shadow images that a rung decides wrongly, of each side.
         dataset: Test the set as a whole (CDI), with its own queries.
         permutations: Relabellings of that test.
         fprs: Shares of false accusations that are reported.
         resamples: Bootstrap samples.
+        features: Folder where measured features are kept, which audits of the same images may
+            share; empty for `features/` in the output.
         seed: Of noise, resampling and splits.
         batch_size: Most rows of one call of the denoiser; halved when a GPU's memory runs out.
         images_per_chunk: Images held at a time.
@@ -81,15 +81,20 @@ class Audit:
         shadow_members: str = "",
         shadow_nonmembers: str = "",
         caption: str = "",
+        captioner: str = "",
         scores: dict[str, Score] = {},  # noqa: B006
         headline: str = "",
         blind: bool = True,
+        blind_encoder: ImageEncoder = PocketClip(),  # noqa: B008
         caption_controls: bool = True,
         fixed_caption: str = "a photo",
+        ladder: bool = False,
+        ladder_error: float = 0.05,
         dataset: bool = True,
         permutations: int = 499,
         fprs: Sequence[float] = FPRS,
         resamples: int = RESAMPLES,
+        features: str = "",
         seed: int = 0,
         batch_size: int = 64,
         images_per_chunk: int = 32,
@@ -106,12 +111,21 @@ class Audit:
                 "A shadow model comes with both its sets: give all of audit.shadow, "
                 "audit.shadow_members and audit.shadow_nonmembers, or none."
             )
+        if caption and captioner:
+            raise ValueError(
+                "audit.caption gives one sentence for all images and audit.captioner describes "
+                "each; give one of them."
+            )
+        if not 0 < ladder_error <= 0.5:
+            raise ValueError(
+                f"audit.ladder_error is {ladder_error}; it must be above 0 and at most 0.5."
+            )
         if resamples < 100:
             raise ValueError(f"audit.resamples is {resamples}; an interval needs at least 100.")
         self.target, self.base, self.shadow = target, base, shadow
         self.members, self.nonmembers = members, nonmembers
         self.shadow_members, self.shadow_nonmembers = shadow_members, shadow_nonmembers
-        self.caption = caption
+        self.caption, self.captioner = caption, captioner
         self.scores = dict(scores) or battery.default_scores()
         self.headline = headline or next(iter(self.scores))
         if self.headline not in self.scores:
@@ -119,8 +133,10 @@ class Audit:
                 f"audit.headline is {self.headline!r}; the scores are {', '.join(self.scores)}."
             )
         self.blind, self.caption_controls, self.dataset = blind, caption_controls, dataset
+        self.blind_encoder = blind_encoder
         self.fixed_caption = fixed_caption
-        self.permutations = permutations
+        self.ladder, self.ladder_error = ladder, ladder_error
+        self.permutations, self.features = permutations, features
         self.fprs, self.resamples, self.seed = fprs, resamples, seed
         self.batch_size, self.images_per_chunk = batch_size, images_per_chunk
         self.bf16, self.device = bf16, device
@@ -150,12 +166,20 @@ class Audit:
         With a folder, measured features are kept in `features/` below it.
         """
         started = time.perf_counter()
-        sets, warnings = self._read(models["target"].resolution)
+        keys = ("members", "nonmembers", "shadow_members", "shadow_nonmembers")
+        sets, warnings = read_sets(
+            {key: getattr(self, key) for key in keys if getattr(self, key)},
+            models["target"].resolution,
+            self.seed,
+            self.caption,
+            Captioner(self.captioner) if self.captioner else None,
+            folder / "captions.jsonl" if folder else None,
+        )
         # The base comes last: it decides about words for all (see Engine.anchor).
         order = [role for role in ("target", "shadow", "base") if role in models]
         engine = Engine(
             {role: models[role] for role in order},
-            folder=folder / "features" if folder else None,
+            folder=Path(self.features) if self.features else folder and folder / "features",
             seed=self.seed,
             batch_size=self.batch_size,
             images_per_chunk=self.images_per_chunk,
@@ -166,8 +190,10 @@ class Audit:
         self._measure(engine, sets, tuning)
         judged = {n: self._judge_score(n, s, engine, sets, tuning) for n, s in self.scores.items()}
         head = judged[self.headline]
-        blind = blind_baselines(sets.members, sets.holdouts, self.seed) if self.blind else []
-        if not self.blind:
+        blind: list[Blind] = []
+        if self.blind:
+            blind = blind_baselines(*sets[:2], self.seed, self.blind_encoder)
+        else:
             warnings.append("Baselines without a model were turned off (audit.blind).")
         if "base" not in models:
             warnings.append(
@@ -187,6 +213,7 @@ class Audit:
             judged=judged,
             blind=blind,
             captions=self._caption_controls(engine, sets, head.rule),
+            ladder=self._ladder(engine, sets, tuning),
             dataset=self._dataset_test(engine, sets),
             members=sets.members,
             holdouts=sets.holdouts,
@@ -199,7 +226,14 @@ class Audit:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         given = {"target": self.target, "shadow": self.shadow, "base": self.base}
-        models = {role: each.load().to(device) for role, each in given.items() if each.given}
+        models: dict[str, Backbone] = {}
+        for role, each in given.items():
+            try:
+                if each.given:
+                    models[role] = each.load().to(device)
+            except ValueError as error:
+                words = str(error).replace("(model.", f"(audit.{role}.")
+                raise ValueError(words.replace("audit.target.", f"audit.{role}.")) from error
         sizes = {role: model.resolution for role, model in models.items()}
         if len(set(sizes.values())) > 1:
             raise ValueError(
@@ -207,34 +241,6 @@ class Audit:
                 "must be of one family (audit.target, audit.shadow, audit.base)."
             )
         return models
-
-    def _read(self, resolution: int) -> tuple[Sets, list[str]]:
-        warnings: list[str] = []
-        read: dict[str, list[Picture]] = {}
-        for key in ("members", "nonmembers", "shadow_members", "shadow_nonmembers"):
-            if source := getattr(self, key):
-                pictures, complaints = read_pictures(Path(source), key, resolution, self.caption)
-                read[key] = list({each.key: each for each in pictures}.values())
-                warnings += complaints
-                if len(read[key]) < len(pictures):
-                    twice = len(pictures) - len(read[key])
-                    warnings.append(f"{twice} exact copies within audit.{key} were left out.")
-        what = "audit.members and audit.nonmembers"
-        warnings += require_disjoint(read["members"], read["nonmembers"], what)
-        if "shadow_members" in read:
-            inside, outside = read["shadow_members"], read["shadow_nonmembers"]
-            what = "audit.shadow_members and audit.shadow_nonmembers"
-            warnings += require_disjoint(inside, outside, what)
-            return Sets(read["members"], read["nonmembers"], inside, outside), warnings
-        rng = np.random.default_rng(self.seed)
-        halves = []
-        for key in ("members", "nonmembers"):
-            order = rng.permutation(len(read[key]))
-            middle = len(order) // 2
-            halves.append(
-                [[read[key][i] for i in part] for part in (order[middle:], order[:middle])]
-            )
-        return Sets(halves[0][0], halves[1][0], halves[0][1], halves[1][1]), warnings
 
     def _measure(self, engine: Engine, sets: Sets, tuning: str) -> None:
         """Every image once, in front of all models that need it."""
@@ -301,6 +307,19 @@ class Audit:
             meaning = controls.CAPTION_CONTROLS[name]
             found.append(controls.CaptionControl(name, meaning, auc(*sample), error))
         return found
+
+    def _ladder(self, engine: Engine, sets: Sets, tuning: str) -> DecidedSet | None:
+        if not self.ladder:
+            return None
+        decided = climb(
+            engine,
+            [*sets.members, *sets.holdouts],
+            sets.shadow_members,
+            sets.shadow_holdouts,
+            error=self.ladder_error,
+            shadow=tuning,
+        )
+        return decided_set(decided, len(sets.members))
 
     def _dataset_test(self, engine: Engine, sets: Sets) -> dict[str, DatasetTest]:
         """The test with CDI's features, and with CLiD's columns added where they were measured."""

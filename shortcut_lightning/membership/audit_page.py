@@ -9,6 +9,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from shortcut_lightning.membership.controls import CAPTION_CONTROLS
+from shortcut_lightning.membership.ladder import DecidedSet
 from shortcut_lightning.membership.result import AuditResult, Judged
 from shortcut_lightning.membership.statistics import Interval, roc
 from shortcut_lightning.report.page import Page, Section, render
@@ -41,6 +42,8 @@ def write_page(result: AuditResult, path: Path) -> None:
         _surest(result, head),
         _controls(result),
     ]
+    if result.ladder:
+        sections.append(_ladder(result.ladder))
     if result.dataset:
         sections.append(_dataset(result))
     sections.append(_care(result))
@@ -135,6 +138,20 @@ def _controls(result: AuditResult) -> Section:
     ]  # fmt: skip
     table = _TABLE.render(head=["control", "AUC", "chance: 0.5", "meaning"], rows=rows)
     return Section("Controls", Markup(table), f"With {result.headline}, where a model is asked.")
+
+
+def _ladder(found: DecidedSet) -> Section:
+    rungs = ", ".join(f"{count} on rung {n}" for n, count in enumerate(found.per_rung, 1))
+    rows = [
+        ["queries per image, mean", f"{found.queries:.1f}"],
+        ["images decided", rungs],
+        ["accuracy", f"{found.asr:.3f}"],
+        ["members flagged", _interval(found.realised_tpr)],
+        ["non-members flagged", _interval(found.realised_fpr)],
+    ]
+    table = _TABLE.render(head=["ladder", ""], rows=rows)
+    lead = "CLiD with few queries first; only undecided images are asked about again."
+    return Section("Decided image by image", Markup(table), lead)
 
 
 def _dataset(result: AuditResult) -> Section:

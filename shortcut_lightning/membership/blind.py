@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from shortcut_lightning.membership.pictures import Picture
 from shortcut_lightning.membership.statistics import auc, null_error
+from shortcut_lightning.metrics.encoders import ImageEncoder, image_features
 
 FOLDS = 5
+CHUNK = 64  # images in memory at a time
 
 
 class Blind(NamedTuple):
@@ -33,9 +36,12 @@ class Blind(NamedTuple):
 
 
 def blind_baselines(
-    members: Sequence[Picture], holdouts: Sequence[Picture], seed: int = 0
+    members: Sequence[Picture],
+    holdouts: Sequence[Picture],
+    seed: int = 0,
+    encoder: ImageEncoder | None = None,
 ) -> list[Blind]:
-    """Captions, image statistics and, for files, their metadata.
+    """Captions, image statistics, the encoder's embeddings and, for files, their metadata.
 
     A baseline with nothing to look at, such as one caption for all, is left out.
     """
@@ -47,6 +53,8 @@ def blind_baselines(
     if len({each.caption for each in pictures}) > 1:
         found.append(("captions", _bag_of_words([each.caption for each in pictures])))
     found.append(("image statistics", np.stack([image_statistics(p.pixels()) for p in pictures])))
+    if encoder:
+        found.append((f"embeddings ({encoder.name})", _embeddings(encoder, pictures)))
     if all(isinstance(each.source, Path) for each in pictures):
         rows = [file_metadata(each.source) for each in pictures if isinstance(each.source, Path)]
         found.append(("file metadata", np.stack(rows)))
@@ -98,6 +106,16 @@ def file_metadata(path: Path) -> np.ndarray:
         has_exif, kind = float(bool(image.getexif())), float(sum(map(ord, image.format or "")))
     size = np.log(path.stat().st_size)
     return np.array([size, size - np.log(width * height), width, height, kind, strength, has_exif])
+
+
+def _embeddings(encoder: ImageEncoder, pictures: Sequence[Picture]) -> np.ndarray:
+    device = torch.device("cpu")
+    chunks = (pictures[i : i + CHUNK] for i in range(0, len(pictures), CHUNK))
+    rows = [
+        image_features(encoder, torch.stack([p.pixels() for p in chunk]), device)
+        for chunk in chunks
+    ]
+    return torch.cat(rows).double().numpy()
 
 
 def _bag_of_words(captions: Sequence[str]) -> np.ndarray:

@@ -19,6 +19,7 @@ def make_collection(
     n_nonmembers: int = 60,
     shadow: Literal["same", "disjoint"] = "disjoint",
     seed: int = 0,
+    world_seed: int = 0,
     resolution: int = 512,
 ) -> Split:
     """Writes `members`, `nonmembers`, `shadow_members` and `shadow_nonmembers`, ready for `fit` and
@@ -30,7 +31,8 @@ def make_collection(
         n_members: Images the target learns, and as many the shadow.
         n_nonmembers: Images that neither learns, for each of them.
         shadow: "disjoint" takes other images for the shadow, "same" the target's, drawn anew.
-        seed: Of the split, and of the drawn images.
+        seed: Of the split.
+        world_seed: Of the images that are drawn; several splits of the same ones share it.
         resolution: Side at which copies among the images of a folder are looked for.
 
     Raises ValueError for a bad folder or too few images.
@@ -38,13 +40,15 @@ def make_collection(
     if source:
         pictures, _ = read_pictures(Path(source), "source", resolution)
     else:
-        pictures = drawn((n_members + n_nonmembers) * (2 if shadow == "disjoint" else 1), seed)
+        pictures = drawn(
+            (n_members + n_nonmembers) * (2 if shadow == "disjoint" else 1), world_seed
+        )
     parts = split(pictures, n_members, n_nonmembers, seed=seed, shadow=shadow)
     parts.write(Path(output))
     return parts
 
 
-def drawn(count: int, seed: int) -> list[Picture]:
+def drawn(count: int, world_seed: int) -> list[Picture]:
     """Images of the procedural world, one person each, at its own resolution; patterns, which all
     bear one caption, are passed over."""
     from shortcut_lightning.pocket import world
@@ -52,7 +56,7 @@ def drawn(count: int, seed: int) -> list[Picture]:
     pictures: list[Picture] = []
     index = 0
     while len(pictures) < count:
-        each = world.draw(1_000_003 + seed, index)
+        each = world.draw(1_000_003 + world_seed, index)
         index += 1
         if each.scene.quality != "pattern":
             image = torch.from_numpy(each.image).permute(2, 0, 1).float() / 255

@@ -76,6 +76,7 @@ class Engine:
         self.seconds: dict[str, float] = {}
         self._constants: dict[tuple[str, str], Conditioning] = {}
         self._ledgers: dict[tuple[str, str], Ledger] = {}
+        self._books: dict[str, Ledger] = {}
 
     def measure(
         self, pictures: Sequence[Picture], scores: Mapping[str, "Score"], roles: Sequence[str]
@@ -159,12 +160,16 @@ class Engine:
         return list(self.models.values())[-1]
 
     def _ledger(self, name: str, score: "Score", role: str) -> Ledger:
+        """Rows are the same whatever a score is called and whichever part a model plays."""
         if (name, role) not in self._ledgers:
             facts: list[Any] = [VERSION, self.seed, self.bf16, settings(score)]
+            who = role
             if self.folder:  # hashing every weight takes seconds on a large model
-                facts += [self.models[role].name, self.anchor.name]
-            stem = f"{name}-{role}".replace("/", "_").replace(" ", "_")
-            self._ledgers[name, role] = Ledger(self.folder, stem, json.dumps(facts))
+                who = self.models[role].name
+                facts.append(self.anchor.name)
+            stem = f"{type(score).__name__}-{who}"
+            book = Ledger(self.folder, stem, json.dumps(facts))
+            self._ledgers[name, role] = self._books.setdefault(f"{stem} {facts}", book)
         return self._ledgers[name, role]
 
 

@@ -16,6 +16,7 @@ from shortcut_lightning.membership.engine import Engine
 from shortcut_lightning.membership.evaluator import Features
 from shortcut_lightning.membership.pictures import Picture
 from shortcut_lightning.membership.reducers import NullOnly
+from shortcut_lightning.membership.statistics import Interval
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,35 @@ class Decided:
     rung: int  # 0 is the cheapest
     score: float  # on that rung, high = member
     queries: int  # spent on it in all
+
+
+@dataclass(frozen=True)
+class DecidedSet:
+    """What the ladder came to over members and hold-outs of known membership."""
+
+    decided: list[Decided]  # members first
+    queries: float  # mean of all images
+    per_rung: list[int]  # images decided on each rung
+    asr: float  # mean accuracy of both sets
+    realised_fpr: Interval  # Wilson
+    realised_tpr: Interval
+
+
+def decided_set(decided: Sequence[Decided], members: int) -> DecidedSet:
+    """Counts decisions, the first `members` of which are about members."""
+    flags = np.array([each.member for each in decided])
+    rungs = np.bincount([each.rung for each in decided])
+    caught, accused = int(flags[:members].sum()), int(flags[members:].sum())
+    tpr = statistics.wilson(caught, members)
+    fpr = statistics.wilson(accused, len(decided) - members)
+    return DecidedSet(
+        list(decided),
+        float(np.mean([each.queries for each in decided])),
+        [int(count) for count in rungs],
+        (tpr.value + 1 - fpr.value) / 2,
+        fpr,
+        tpr,
+    )
 
 
 def default_rungs() -> list[Score]:

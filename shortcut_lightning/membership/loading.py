@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from shortcut_lightning import backbones
 from shortcut_lightning.backbones import Backbone
 
@@ -14,6 +16,8 @@ class AuditedModel:
     Args:
         pretrained_model_name_or_path: `pocket`, a diffusers folder, a hub id, or the folder of a
             finished `fit` with the callback `Export`, whose model is taken.
+        checkpoint: A `.ckpt` of a `fit` of the whole model, laid over it: the state in the middle
+            of a training.
         lora: A LoRA file or folder (diffusers or kohya keys), merged into the weights.
         embeddings: Textual-inversion files.
         revision: Branch, tag or commit on the hub.
@@ -21,6 +25,7 @@ class AuditedModel:
     """
 
     pretrained_model_name_or_path: str = ""
+    checkpoint: str = ""
     lora: str = ""
     embeddings: list[str] = field(default_factory=list)
     revision: str = ""
@@ -38,6 +43,8 @@ class AuditedModel:
         """
         name = self.pretrained_model_name_or_path
         model = backbones.load(exported_model(Path(name)) or name, self.revision, self.variant)
+        if self.checkpoint:
+            _lay_over(model, Path(self.checkpoint))
         if self.lora:
             model.load_lora(self.lora)
         if self.embeddings:
@@ -51,6 +58,30 @@ def exported_model(run: Path) -> str:
     versions = sorted(run.glob("version_*/export/model"), key=_version)
     found = [*versions, run / "export" / "model"][::-1]
     return next((str(folder) for folder in found if folder.is_dir()), "")
+
+
+def _lay_over(model: Backbone, path: Path) -> None:
+    """Takes the trained weights of a checkpoint, the averaged ones where there are any.
+
+    Raises ValueError for a file that is no checkpoint, or one of another model.
+    """
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    except Exception as error:  # whatever a broken file makes unpickling raise
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint of `fit`: {' '.join(str(error).split())[:120]} "
+            "(audit.target.checkpoint)."
+        ) from error
+    own = model.state_dict()
+    learned = {name.removeprefix("backbone."): tensor for name, tensor in stored.items()}
+    strange = [n for n, tensor in learned.items() if n not in own or own[n].shape != tensor.shape]
+    if strange or not learned:
+        raise ValueError(
+            f"{path} does not fit the model (first at {strange[0] if strange else 'nothing'!r}); "
+            "it takes checkpoints of the whole model. For adapters and new words give the run's "
+            "export/, by lora and embeddings (audit.target.checkpoint)."
+        )
+    model.load_state_dict(learned, strict=False)
 
 
 def _version(folder: Path) -> int:

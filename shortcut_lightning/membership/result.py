@@ -11,6 +11,7 @@ from shortcut_lightning.membership.blind import Blind
 from shortcut_lightning.membership.controls import CaptionControl, Gate
 from shortcut_lightning.membership.dataset_inference import DatasetTest
 from shortcut_lightning.membership.evaluator import Evaluation, Features
+from shortcut_lightning.membership.ladder import DecidedSet
 from shortcut_lightning.membership.pictures import Picture
 from shortcut_lightning.membership.verdict import Verdict
 
@@ -37,6 +38,7 @@ class Summary:
     scores: dict[str, dict[str, Any]]
     blind: list[dict[str, Any]]
     captions: list[dict[str, Any]]
+    ladder: dict[str, Any] | None
     dataset: dict[str, Any]
     warnings: list[str]
     seconds: dict[str, float]
@@ -52,6 +54,7 @@ class AuditResult:
     judged: dict[str, Judged]
     blind: list[Blind]
     captions: list[CaptionControl]
+    ladder: DecidedSet | None
     dataset: dict[str, DatasetTest]
     members: Sequence[Picture]
     holdouts: Sequence[Picture]
@@ -67,6 +70,7 @@ class AuditResult:
             scores={name: _score(each) for name, each in self.judged.items()},
             blind=[{**each._asdict(), "tells": each.tells} for each in self.blind],
             captions=[each._asdict() for each in self.captions],
+            ladder=_ladder(self.ladder) if self.ladder else None,
             dataset={title: _fields(test) for title, test in self.dataset.items()},
             warnings=self.warnings,
             seconds=self.seconds,
@@ -77,16 +81,20 @@ class AuditResult:
         head = self.judged[self.headline]
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["name", "set", "caption", "flagged", *self.judged])
+            climbed = self.ladder.decided if self.ladder else []
+            columns = ["ladder flagged", "ladder queries"] if climbed else []
+            writer.writerow(["name", "set", "caption", "flagged", *self.judged, *columns])
             for place, (name, pictures) in enumerate(
                 (("member", self.members), ("non-member", self.holdouts))
             ):
                 for row, picture in enumerate(pictures):
                     values = [each.scores[place][row] for each in self.judged.values()]
                     flagged = int(head.scores[place][row] > head.plain.tau)
+                    said = climbed[place * len(self.members) + row] if climbed else None
                     writer.writerow(
                         [picture.name, name, picture.caption, flagged]
                         + [f"{value:.6g}" for value in values]
+                        + ([int(said.member), said.queries] if said else [])
                     )
 
 
@@ -97,6 +105,17 @@ def _score(judged: Judged) -> dict[str, Any]:
         "target": _fields(judged.plain),
         "target_minus_base": _fields(judged.calibrated) if judged.calibrated else None,
         "base": {**judged.base._asdict(), "passed": judged.base.passed} if judged.base else None,
+    }
+
+
+def _ladder(found: DecidedSet) -> dict[str, Any]:
+    """Without the single decisions, which are in `scores.csv`."""
+    return {
+        "queries": found.queries,
+        "per_rung": found.per_rung,
+        "asr": found.asr,
+        "realised_fpr": found.realised_fpr._asdict(),
+        "realised_tpr": found.realised_tpr._asdict(),
     }
 
 

@@ -1,0 +1,52 @@
+"""The verb `audit`: was this picture used to train this model? It trains nothing, so it does not go
+through LightningCLI."""
+
+import sys
+from pathlib import Path
+
+from shortcut_lightning.cli.class_index import class_index, import_named
+from shortcut_lightning.cli.errors import UserError, as_user_error
+from shortcut_lightning.cli.first_look import config_files
+from shortcut_lightning.cli.parser import ShortcutParser
+from shortcut_lightning.cli.verbs import PROGRAM
+from shortcut_lightning.membership.audit import Audit
+
+
+def audit_parser() -> ShortcutParser:
+    """`--config`, `--audit.*`, and where the report goes."""
+    parser = ShortcutParser(prog=f"{PROGRAM} audit")
+    parser.add_argument("--config", "-c", action="config", help="A file of settings.")
+    parser.add_argument(
+        "--output",
+        type=str,
+        default="",
+        help="Folder of the report and of what was measured, where a killed audit goes on. "
+        "Default: <output_dir>/audit-<name of the config file>.",
+    )
+    parser.add_argument("--output_dir", type=str, default="runs", help="Where runs are kept.")
+    parser.add_class_arguments(Audit, "audit")
+    return parser
+
+
+def audit(argv: list[str]) -> None:
+    """Audits and writes the report.
+
+    Args:
+        argv: the command line after the verb.
+
+    Raises:
+        UserError: a user's mistake.
+    """
+    import_named(argv, class_index())
+    parser = audit_parser()
+    config = parser.parse_args(argv)
+    files = config_files(argv)
+    name = f"audit-{files[-1].stem}" if files else "audit"
+    folder = Path(config.output or Path(config.output_dir) / name)
+    try:
+        result = parser.instantiate(config).audit.run(folder)
+    except Exception as error:
+        if message := as_user_error(error, dict(config.audit.items())):
+            raise UserError(message) from error
+        raise
+    sys.stdout.write(f"{result.verdict.text}\n{folder / 'report.html'}\n")
