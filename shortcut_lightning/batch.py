@@ -19,6 +19,14 @@ class Example(NamedTuple):
     name: str  # the file's name, for messages, contact sheets and reports
 
 
+class Contrast(NamedTuple):
+    """What the examples of a batch are not (`losses/contrast.py`)."""
+
+    prompts: list[str]  # B prompts with the other examples' noise words
+    weight: float
+    margin: float
+
+
 class TrainBatch(NamedTuple):
     """What a training step sees. With prior preservation the second half holds class images."""
 
@@ -28,6 +36,7 @@ class TrainBatch(NamedTuple):
     draws: Tensor  # (B,) int64 number of the example in the run's stream; seeds its randomness
     loss_weights: Tensor | None = None  # (B, 1, h, w) on the latent grid, mean one per example
     moments: Tensor | None = None  # (B, 2, C, h, w) cached posterior mean and standard deviation
+    contrast: Contrast | None = None
 
 
 class PromptBatch(NamedTuple):

@@ -29,6 +29,11 @@ class Decoupling:
         class_images_too: Generate class images with that suffix as well.
         sampling_suffix: Follows a prompt in sampling.
         negative_prompt: What is named as not wanted.
+        contrast: Weight of an explicit contrastive term beside the paper's loss, which wants the
+            noise words to fit instance images better than the class images' suffix does, and class
+            images the reverse (`losses/contrast.py`); 0 leaves it out. One more pass of the
+            denoiser in each step.
+        contrast_margin: By how much better, in units of the denoising error.
         base_too: Suffix and negative prompt for the untouched model as well, as the authors' code
             has it for all its comparisons.
     """
@@ -42,6 +47,8 @@ class Decoupling:
     class_images_too: bool = False
     sampling_suffix: str = ", without {noise}"
     negative_prompt: str = "noisy, lowres, artifact, pattern"
+    contrast: float = 0.0
+    contrast_margin: float = 0.01
     base_too: bool = False
 
     def __post_init__(self) -> None:
@@ -53,6 +60,17 @@ class Decoupling:
         if self.negative and not self.negative_prompt.strip():
             raise ValueError(
                 "data.decoupling.negative is true, but data.decoupling.negative_prompt is empty."
+            )
+
+        if self.contrast < 0 or self.contrast_margin <= 0:
+            raise ValueError(
+                f"data.decoupling.contrast is {self.contrast} and contrast_margin "
+                f"{self.contrast_margin}; give 0 or more, and above 0."
+            )
+        if self.contrast > 0 and not (self.training and self.instance_suffix != self.class_suffix):
+            raise ValueError(
+                "data.decoupling.contrast needs data.decoupling.training and an instance_suffix "
+                "that is not the class_suffix; otherwise there is nothing to contrast."
             )
 
     def suffix(self, template: str, wanted: bool) -> str:
@@ -96,6 +114,16 @@ class Prompts:
         """The prompt a class image is trained with, in the prior loss."""
         rule = self.decoupling
         return self.class_prompt + rule.suffix(rule.class_suffix, rule.training)
+
+    def contrasted(self, prompt: str, is_prior: bool) -> str:
+        """A prompt of `instance` or `prior`, with the other's suffix."""
+        rule = self.decoupling
+        suffixes = [
+            rule.suffix(each, rule.training) for each in (rule.instance_suffix, rule.class_suffix)
+        ]
+        own, other = reversed(suffixes) if is_prior else suffixes
+        words = "" if prompt == _with_suffix("", own) else prompt.removesuffix(own)
+        return _with_suffix(words, other)
 
     def class_image(self) -> str:
         """The prompt class images are generated with."""

@@ -12,6 +12,7 @@ from PIL import Image
 from shortcut_lightning.batch import TrainBatch
 from shortcut_lightning.data import PersonalizationDataModule
 from shortcut_lightning.data.evaluation import prompt_batches
+from shortcut_lightning.data.training import Row, collate
 from shortcut_lightning.prompts import Decoupling, Prompts, purification
 
 FRAGMENTS = Path(__file__).parents[1] / "configs" / "decoupling"
@@ -129,6 +130,27 @@ def test_sampled_images_keep_the_text_they_were_asked_for() -> None:
     assert [list(batch.texts) for batch in batches] == [[SKS], [SKS]]
 
 
+def test_the_contrast_says_of_each_what_it_is_not() -> None:
+    of = preset("contrast")
+    assert (
+        of.contrasted(of.instance(SKS), False) == "a photo of sks person, without bhj noisy pattern"
+    )
+    assert of.contrasted(of.prior(), True) == "a photo of a person, bhj noisy pattern"
+    assert of.contrasted(of.instance(""), False) == "without bhj noisy pattern"
+    rows = [
+        Row(torch.empty(0), torch.empty(0), prompt, is_prior, 0, torch.empty(0))
+        for prompt, is_prior in ((of.instance(SKS), False), (of.prior(), True))
+    ]
+    contrast = collate([rows], of).contrast
+    assert contrast is not None
+    assert contrast.prompts == [
+        "a photo of sks person, without bhj noisy pattern",
+        "a photo of a person, bhj noisy pattern",
+    ]
+    assert (contrast.weight, contrast.margin) == (0.5, 0.01)
+    assert collate([rows], preset("code")).contrast is None
+
+
 def test_a_purifier_fills_in_the_caption() -> None:
     assert purification("{caption}, clear", SKS) == "a photo of sks person, clear"
     assert purification("", SKS) == ""
@@ -139,6 +161,9 @@ def test_a_purifier_fills_in_the_caption() -> None:
     [
         ({"training": True, "noise": " "}, r"data\.decoupling\.noise is empty"),
         ({"negative": True, "negative_prompt": ""}, r"negative_prompt is empty"),
+        ({"contrast": 0.5}, r"contrast needs data\.decoupling\.training"),
+        ({"training": True, "contrast": 0.5, "class_suffix": ", {noise}"}, r"nothing to contrast"),
+        ({"training": True, "contrast": 0.5, "contrast_margin": 0}, r"contrast_margin 0"),
     ],
 )
 def test_empty_words_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from shortcut_lightning.attacks import pictures
+from shortcut_lightning.attacks.base import Doubt
 from shortcut_lightning.attacks.convergence import convergence
 from shortcut_lightning.attacks.denoising import eps_loss
 from shortcut_lightning.attacks.gradient import GradientAttack
 from shortcut_lightning.attacks.pgd import Watch, gradient, random_start, sign_step
+from shortcut_lightning.attacks.progress import Kept
 from shortcut_lightning.backbones.base import Backbone, Conditioning
 from shortcut_lightning.prompts import Decoupling, Prompts
 from shortcut_lightning.purifiers.base import Purifier
@@ -93,14 +95,14 @@ class Adaptive(GradientAttack):
                 )
             return self._loss(seen, model, conditioning, goal, generator)
 
-        changed = random_start(images, self.epsilon, generator)
+        at = Kept(random_start(images, self.epsilon, generator))
         with Watch("Adaptive", self.steps) as watch:
-            for _ in range(self.steps):
-                draws = [gradient(changed, loss) for _ in range(self.samples)]
+            for _ in self.progress.loop(self.steps, generator, at, watch):
+                draws = [gradient(at.value, loss) for _ in range(self.samples)]
                 slope = torch.stack([draw[0] for draw in draws]).mean(dim=0)
                 watch.see(torch.stack([draw[1] for draw in draws]).mean(), slope)
-                changed = sign_step(
-                    changed,
+                at.value = sign_step(
+                    at.value,
                     images,
                     slope,
                     epsilon=self.epsilon,
@@ -108,8 +110,8 @@ class Adaptive(GradientAttack):
                     ascending=self.loss == "denoising",
                 )
         for doubt in convergence(watch.losses):
-            warnings.warn(f"Adaptive: {doubt}", stacklevel=2)
-        return changed
+            warnings.warn(f"Adaptive: {doubt}", Doubt, stacklevel=2)
+        return at.value
 
     def _loss(
         self,

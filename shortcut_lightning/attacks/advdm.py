@@ -54,5 +54,7 @@ class AdvDM(GradientAttack):
             step_sizes=[self.step_size] * self.steps,
             ascending=self.ascending,
             start=start,
+            generator=generator,
             title="AdvDM",
+            progress=self.progress,
         )

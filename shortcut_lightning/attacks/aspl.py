@@ -1,22 +1,14 @@
 """ASPL of Anti-DreamBooth (arXiv 2303.15433): surrogate and perturbation learn by turns."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from shortcut_lightning.attacks import pictures
-from shortcut_lightning.attacks.denoising import eps_loss
 from shortcut_lightning.attacks.pgd import Watch, sign_pgd
+from shortcut_lightning.attacks.progress import Kept
 from shortcut_lightning.attacks.surrogate import Surrogate, SurrogateTraining
-from shortcut_lightning.attacks.trained import (
-    TrainedSurrogateAttack,
-    target_latents,
-    targeted_loss,
-)
-from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
-
-Loss = Callable[[Backbone, Tensor, Conditioning], Tensor]
+from shortcut_lightning.attacks.trained import Loss, TrainedSurrogateAttack, climbed
+from shortcut_lightning.backbones.base import Backbone, Posterior
 
 
 class ASPL(TrainedSurrogateAttack):
@@ -62,32 +54,31 @@ class ASPL(TrainedSurrogateAttack):
         self, images: Tensor, model: Backbone, prompts: list[str], generator: torch.Generator
     ) -> Tensor:
         """See `GradientAttack`."""
-        goal = target_latents(self.target, model, images) if self.target else None
-
-        def loss(victim: Backbone, changed: Tensor, conditioning: Conditioning) -> Tensor:
-            if goal is None:
-                return eps_loss(victim, changed, conditioning, generator)
-            return targeted_loss(victim, changed, conditioning, generator, goal)
-
-        surrogate = Surrogate(model, self.training, prompts, images, generator)
-        return self.alternate(images, [surrogate], [loss], title="ASPL")
+        loss = climbed(self.target, model, images, generator)
+        surrogate = Surrogate(model, self.training, prompts, images, generator, self.progress)
+        return self.alternate(images, [surrogate], loss, generator, title="ASPL")
 
     def alternate(
-        self, images: Tensor, surrogates: list[Surrogate], losses: list[Loss], title: str
+        self,
+        images: Tensor,
+        surrogates: list[Surrogate],
+        loss: Loss,
+        generator: torch.Generator,
+        title: str,
     ) -> Tensor:
         """The rounds, each of several surrogates starting at the same images; they end at the mean
         of where the surrogates led them (EASPL)."""
         private = self.training.clean_images(images)
         clean = [surrogate.encode(private) for surrogate in surrogates]
-        changed, total = images, self.rounds * self.steps * len(surrogates)
-        with Watch(title, total) as watch:
-            for _ in range(self.rounds):
+        at = Kept(images)
+        with Watch(title, self.rounds * self.steps * len(surrogates)) as watch:
+            for _ in self.progress.loop(self.rounds, generator, at, watch, *surrogates):
                 ends = [
-                    self._round(changed, images, surrogate, known, loss, watch)
-                    for surrogate, known, loss in zip(surrogates, clean, losses, strict=True)
+                    self._round(at.value, images, surrogate, known, loss, generator, watch)
+                    for surrogate, known in zip(surrogates, clean, strict=True)
                 ]
-                changed = torch.stack(ends).mean(dim=0) if len(ends) > 1 else ends[0]
-        return changed
+                at.value = torch.stack(ends).mean(dim=0) if len(ends) > 1 else ends[0]
+        return at.value
 
     def _round(
         self,
@@ -96,6 +87,7 @@ class ASPL(TrainedSurrogateAttack):
         surrogate: Surrogate,
         clean: Posterior,
         loss: Loss,
+        generator: torch.Generator,
         watch: Watch,
     ) -> Tensor:
         before = surrogate.weights()
@@ -107,6 +99,7 @@ class ASPL(TrainedSurrogateAttack):
             epsilon=self.epsilon,
             step_sizes=[self.step_size] * self.steps,
             ascending=True,
+            generator=generator,
             start=changed,
             watch=watch,
         )

@@ -13,8 +13,13 @@ from typing import final
 import torch
 from torch import Tensor
 
+from shortcut_lightning.attacks.progress import Progress
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.freezing import frozen
+
+
+class Doubt(UserWarning):
+    """Why what survives an attack should not be called robust; reaches the report of a run."""
 
 
 class Attack(ABC):
@@ -24,7 +29,13 @@ class Attack(ABC):
 
     Args:
         epsilon: L-infinity budget in /255 of [0, 1], whatever unit the attack was published in.
+
+    Attributes:
+        progress: Of the call under way: `run` counts its steps with `progress.loop`, so that an
+            interrupted call can go on.
     """
+
+    progress = Progress()
 
     def __init__(self, epsilon: float = 11.0) -> None:
         if not 0 <= epsilon <= 255:
@@ -41,16 +52,22 @@ class Attack(ABC):
         prompts: Sequence[str],
         *,
         generator: torch.Generator,
+        progress: Progress | None = None,
     ) -> Tensor:
         """The perturbed images, (N, 3, H, W) float32, 8-bit rounded.
 
         `images` are (N, 3, H, W) in [0, 1] and 8-bit rounded, on the backbone's device; `prompts`
         are their N plain captions. `generator` is a CPU generator and the only source of chance.
         The budget holds after rounding: a fractional `epsilon` is rounded down to whole levels.
+        With the `progress` of an earlier call with the same arguments, it goes on from there.
         """
-        with frozen(backbone), torch.inference_mode(False), torch.enable_grad():
-            clean = images.detach().clone()
-            changed = self.run(clean.clone(), backbone, list(prompts), generator)
+        self.progress = progress or Progress()
+        try:
+            with frozen(backbone), torch.inference_mode(False), torch.enable_grad():
+                clean = images.detach().clone()
+                changed = self.run(clean.clone(), backbone, list(prompts), generator)
+        finally:
+            del self.progress
         if not changed.isfinite().all():
             raise ValueError(
                 f"{type(self).__name__} made NaN or infinite pixels; lower its step size, or check "

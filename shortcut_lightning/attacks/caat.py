@@ -1,11 +1,12 @@
 """CAAT (arXiv 2404.15081): one backward pass moves the images up and the attention layers down."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from shortcut_lightning.attacks.denoising import eps_loss
 from shortcut_lightning.attacks.gradient import GradientAttack
 from shortcut_lightning.attacks.pgd import Watch, sign_step
+from shortcut_lightning.attacks.progress import Kept
 from shortcut_lightning.attacks.surrogate import copy_sharing
 from shortcut_lightning.backbones.base import Backbone
 
@@ -61,10 +62,10 @@ class CAAT(GradientAttack):
         for parameter in learners:
             parameter.requires_grad_(True)
         optimizer = torch.optim.AdamW(learners, lr=self.learning_rate)
-        changed = images
+        at, attention = Kept(images), nn.ParameterList(learners)
         with Watch("CAAT", self.steps) as watch:
-            for _ in range(self.steps):
-                changed = changed.detach().requires_grad_()
+            for _ in self.progress.loop(self.steps, generator, at, attention, optimizer, watch):
+                changed = at.value.detach().requires_grad_()
                 flip = self.random_flip and torch.rand((), generator=generator) < 0.5
                 seen = changed.flip(-1) if flip else changed
                 loss = eps_loss(victim, seen, conditioning, generator)
@@ -73,7 +74,7 @@ class CAAT(GradientAttack):
                     parameter.grad = each
                 optimizer.step()
                 watch.see(loss, slope)
-                changed = sign_step(
+                at.value = sign_step(
                     changed,
                     images,
                     slope,
@@ -81,4 +82,4 @@ class CAAT(GradientAttack):
                     size=self.step_size,
                     ascending=True,
                 )
-        return changed
+        return at.value

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from shortcut_lightning.attacks.aspl import ASPL, Loss
-from shortcut_lightning.attacks.denoising import eps_loss
+from shortcut_lightning.attacks.aspl import ASPL
 from shortcut_lightning.attacks.gradient import checkpointed, load_frozen
 from shortcut_lightning.attacks.surrogate import Surrogate, SurrogateTraining
-from shortcut_lightning.backbones.base import Backbone, Conditioning
+from shortcut_lightning.attacks.trained import climbed
+from shortcut_lightning.backbones.base import Backbone
 
 
 class EASPL(ASPL):
@@ -57,14 +57,12 @@ class EASPL(ASPL):
         self, images: Tensor, model: Backbone, prompts: list[str], generator: torch.Generator
     ) -> Tensor:
         """See `GradientAttack`."""
-
-        def loss(victim: Backbone, changed: Tensor, conditioning: Conditioning) -> Tensor:
-            return eps_loss(victim, changed, conditioning, generator)
-
         victims = []
         for name in self.surrogates:
             lent = load_frozen(name, images.device) if name else model
             with checkpointed(lent, self.gradient_checkpointing):  # a copy keeps the setting
-                victims.append(Surrogate(lent, self.training, prompts, images, generator))
-        losses: list[Loss] = [loss] * len(victims)
-        return self.alternate(images, victims, losses, title="EASPL")
+                victims.append(
+                    Surrogate(lent, self.training, prompts, images, generator, self.progress)
+                )
+        loss = climbed("", model, images, generator)
+        return self.alternate(images, victims, loss, generator, title="EASPL")

@@ -4,14 +4,9 @@ import torch
 from torch import Tensor
 
 from shortcut_lightning.attacks import pictures
-from shortcut_lightning.attacks.denoising import eps_loss
 from shortcut_lightning.attacks.pgd import sign_pgd
 from shortcut_lightning.attacks.surrogate import Surrogate, SurrogateTraining
-from shortcut_lightning.attacks.trained import (
-    TrainedSurrogateAttack,
-    target_latents,
-    targeted_loss,
-)
+from shortcut_lightning.attacks.trained import TrainedSurrogateAttack, climbed
 from shortcut_lightning.backbones.base import Backbone
 
 
@@ -57,22 +52,18 @@ class FSMG(TrainedSurrogateAttack):
         self, images: Tensor, model: Backbone, prompts: list[str], generator: torch.Generator
     ) -> Tensor:
         """See `GradientAttack`."""
-        victim = Surrogate(model, self.training, prompts, images, generator)
+        victim = Surrogate(model, self.training, prompts, images, generator, self.progress)
         clean = victim.encode(self.training.clean_images(images))
-        victim.train(clean, self.surrogate_steps, self.surrogate_batch_size)
+        victim.train(clean, self.surrogate_steps, self.surrogate_batch_size, progress=self.progress)
         conditioning = victim.embed(prompts)
-        goal = target_latents(self.target, model, images) if self.target else None
-
-        def loss(changed: Tensor) -> Tensor:
-            if goal is None:
-                return eps_loss(victim.model, changed, conditioning, generator)
-            return targeted_loss(victim.model, changed, conditioning, generator, goal)
-
+        loss = climbed(self.target, model, images, generator)
         return sign_pgd(
             images,
-            loss,
+            lambda changed: loss(victim.model, changed, conditioning),
             epsilon=self.epsilon,
             step_sizes=[self.step_size] * self.steps,
             ascending=True,
+            generator=generator,
             title="FSMG",
+            progress=self.progress,
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from shortcut_lightning.attacks.gradient import GradientAttack
@@ -81,10 +81,11 @@ class Glaze(GradientAttack):
         def drawn() -> Tensor:
             return torch.randn(goal.mean.shape, generator=generator).to(images.device)
 
-        changed = random_start(images, self.start_radius, generator).requires_grad_()
+        held = nn.ParameterList([random_start(images, self.start_radius, generator)])
+        changed = held[0]
         adam = torch.optim.Adam([changed], lr=self.step_size / 255)
         with Watch("Glaze", self.steps) as watch:
-            for _ in range(self.steps):
+            for _ in self.progress.loop(self.steps, generator, held, adam, watch):
                 distances = (model.encode(changed).sample(drawn()) - goal.sample(drawn())).square()
                 beyond = (different(changed, images) - self.perceptual_budget).clamp(min=0)
                 # A sum over images: each is as if it were alone.
@@ -94,7 +95,7 @@ class Glaze(GradientAttack):
                 watch.see(loss, changed.grad)
                 with torch.no_grad():
                     changed.copy_(project(changed, images, self.epsilon))
-        return changed
+        return changed.detach()
 
     def repainted(self, images: Tensor, model: Backbone, generator: torch.Generator) -> Tensor:
         """The images in the style, (N, 3, H, W) in [0, 1]."""

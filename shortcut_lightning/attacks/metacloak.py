@@ -5,6 +5,7 @@ from torch import Tensor
 
 from shortcut_lightning.attacks.denoising import eps_loss
 from shortcut_lightning.attacks.pgd import Watch, sign_pgd
+from shortcut_lightning.attacks.progress import Kept
 from shortcut_lightning.attacks.surrogate import Surrogate, SurrogateTraining
 from shortcut_lightning.attacks.trained import TrainedSurrogateAttack
 from shortcut_lightning.attacks.transforms import blur_and_flip
@@ -65,19 +66,22 @@ class MetaCloak(TrainedSurrogateAttack):
         self, images: Tensor, model: Backbone, prompts: list[str], generator: torch.Generator
     ) -> Tensor:
         """See `GradientAttack`."""
-        surrogate = Surrogate(model, self.training, prompts, images, generator)
+        surrogate = Surrogate(model, self.training, prompts, images, generator, self.progress)
         states = surrogate.train(
-            self._seen(surrogate, images), self.surrogate_steps, keep=self.pool()
+            self._seen(surrogate, images),
+            self.surrogate_steps,
+            keep=self.pool(),
+            progress=self.progress,
         )
         rounds = self.interval // self.advance_steps
-        changed = images
-        with Watch("MetaCloak", self.trials * len(states) * rounds * self.steps) as watch:
-            for state in states * self.trials:
-                surrogate.load(state)
-                for _ in range(rounds):
-                    changed = self._cloak(changed, images, surrogate, generator, watch)
-                    surrogate.train(self._seen(surrogate, changed), self.advance_steps)
-        return changed
+        total, at = self.trials * len(states) * rounds, Kept(images)
+        with Watch("MetaCloak", total * self.steps) as watch:
+            for number in self.progress.loop(total, generator, at, watch, surrogate):
+                if number % rounds == 0:
+                    surrogate.load(states[number // rounds % len(states)])
+                at.value = self._cloak(at.value, images, surrogate, generator, watch)
+                surrogate.train(self._seen(surrogate, at.value), self.advance_steps)
+        return at.value
 
     def pool(self) -> set[int]:
         """Surrogate steps, counted from 0, after which a state is kept: the first, and the last of
@@ -104,6 +108,7 @@ class MetaCloak(TrainedSurrogateAttack):
             epsilon=self.epsilon,
             step_sizes=[self.step_size] * self.steps,
             ascending=True,
+            generator=generator,
             start=changed,
             watch=watch,
         )

@@ -80,5 +80,7 @@ class Mist(GradientAttack):
             step_sizes=[self.step_size] * self.steps,
             ascending=False,
             start=random_start(images, self.epsilon, generator),
+            generator=generator,
             title=f"Mist ({self.mode})",
+            progress=self.progress,
         )

@@ -6,10 +6,14 @@ another through a loss that is a mean over them.
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
+
+from shortcut_lightning.attacks.base import Doubt
+from shortcut_lightning.attacks.progress import Kept, Progress
 
 
 def project(changed: Tensor, clean: Tensor, epsilon: float) -> Tensor:
@@ -63,6 +67,7 @@ class Watch:
                 f"{self.title}: the gradient was zero in {self.flat} of {len(self.losses)} steps. "
                 "Something between the pixels and the loss hides it; do not call what survives "
                 "this attack robust.",
+                Doubt,
                 stacklevel=2,
             )
 
@@ -73,6 +78,15 @@ class Watch:
         self.bar.set_postfix(loss=f"{self.losses[-1]:.4g}", refresh=False)
         self.bar.update()
 
+    def state_dict(self) -> dict[str, Any]:
+        """See `progress.Stateful`."""
+        return {"losses": list(self.losses), "flat": self.flat}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See `progress.Stateful`."""
+        self.losses, self.flat = state_dict["losses"], state_dict["flat"]
+        self.bar.update(len(self.losses) - self.bar.n)
+
 
 def sign_pgd(
     clean: Tensor,
@@ -81,13 +95,16 @@ def sign_pgd(
     epsilon: float,
     step_sizes: Sequence[float],
     ascending: bool,
+    generator: torch.Generator,
     start: Tensor | None = None,
     title: str = "PGD",
     watch: Watch | None = None,
+    progress: Progress = Progress(),  # noqa: B008
 ) -> Tensor:
     """One step for each of `step_sizes`, up or down `loss`, which takes the images, (N, 3, H, W) in
-    [0, 1], to a scalar. Starts at `start`, else at `clean`. `watch` is one that is already open,
-    for attacks that call this many times."""
+    [0, 1], to a scalar and draws from `generator`. Starts at `start`, else at `clean`. `watch` is
+    one that is already open, for attacks that call this many times; `progress` is for those that
+    call it once."""
     if watch is None:
         with Watch(title, len(step_sizes)) as opened:
             return sign_pgd(
@@ -96,12 +113,17 @@ def sign_pgd(
                 epsilon=epsilon,
                 step_sizes=step_sizes,
                 ascending=ascending,
+                generator=generator,
                 start=start,
                 watch=opened,
+                progress=progress,
             )
-    images = clean if start is None else start
-    for size in step_sizes:
-        slope, value = gradient(images, loss)
-        images = sign_step(images, clean, slope, epsilon=epsilon, size=size, ascending=ascending)
+    at = Kept(clean if start is None else start)
+    for number in progress.loop(len(step_sizes), generator, at, watch):
+        slope, value = gradient(at.value, loss)
+        size = step_sizes[number]
+        at.value = sign_step(
+            at.value, clean, slope, epsilon=epsilon, size=size, ascending=ascending
+        )
         watch.see(value, slope)
-    return images.detach()
+    return at.value.detach()

@@ -56,5 +56,7 @@ class PhotoGuardEncoder(Attack):
             step_sizes=[first - (first - last) * i / self.steps for i in range(self.steps)],
             ascending=False,
             start=random_start(images, self.epsilon, generator),
+            generator=generator,
             title="PhotoGuard",
+            progress=self.progress,
         )

@@ -7,6 +7,7 @@ from shortcut_lightning.attacks import pictures
 from shortcut_lightning.attacks.gradient import GradientAttack
 from shortcut_lightning.attacks.img2img import edit, guided
 from shortcut_lightning.attacks.pgd import Watch, gradient, sign_step
+from shortcut_lightning.attacks.progress import Kept
 from shortcut_lightning.backbones.base import Backbone
 
 
@@ -85,18 +86,18 @@ class PhotoGuardDiffusion(GradientAttack):
             )
             return (model.decode(edited) - goal).flatten(1).norm(dim=1).mean()
 
-        changed = images
+        at = Kept(images)
         with Watch("PhotoGuard (diffusion)", self.steps) as watch:
-            for _ in range(self.steps):
-                runs = [gradient(changed, distance) for _ in range(self.repeats)]
+            for _ in self.progress.loop(self.steps, generator, at, watch):
+                runs = [gradient(at.value, distance) for _ in range(self.repeats)]
                 slope = torch.stack([run[0] for run in runs]).mean(dim=0)
                 watch.see(torch.stack([run[1] for run in runs]).mean(), slope)
-                changed = sign_step(
-                    changed,
+                at.value = sign_step(
+                    at.value,
                     images,
                     slope,
                     epsilon=self.epsilon,
                     size=self.step_size,
                     ascending=False,
                 )
-        return changed
+        return at.value

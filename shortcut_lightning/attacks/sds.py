@@ -82,5 +82,7 @@ class SDS(GradientAttack):
             epsilon=self.epsilon,
             step_sizes=[self.step_size] * self.steps,
             ascending=True,
+            generator=generator,
             title="SDST" if self.texture_rate else "SDS",
+            progress=self.progress,
         )

@@ -9,6 +9,7 @@ from torch import Tensor
 from shortcut_lightning.attacks.aspl import ASPL
 from shortcut_lightning.attacks.denoising import denoise_latents, eps_loss
 from shortcut_lightning.attacks.pgd import gradient, sign_step
+from shortcut_lightning.attacks.progress import Kept
 from shortcut_lightning.attacks.surrogate import Surrogate, SurrogateTraining
 from shortcut_lightning.backbones.base import Backbone, Conditioning
 
@@ -97,8 +98,8 @@ class SimAC(ASPL):
                 victim.predict(noisy, made.timesteps, conditioning)
             return made.losses.mean() + self.feature_weight * apart(features, wanted)
 
-        surrogate = Surrogate(model, self.training, prompts, images, generator)
-        return self.alternate(images, [surrogate], [loss], title="SimAC")
+        surrogate = Surrogate(model, self.training, prompts, images, generator, self.progress)
+        return self.alternate(images, [surrogate], loss, generator, title="SimAC")
 
     def timesteps(
         self,
@@ -115,9 +116,9 @@ class SimAC(ASPL):
         `search_steps` iterations. All images are searched together.
         """
         width = self.window * total // 1000
-        kept = [torch.arange(total) for _ in images]
-        changed = images
-        for _ in range(self.search_steps):
+        found, at = Kept([torch.arange(total) for _ in images]), Kept(images)
+        for _ in self.progress.loop(self.search_steps, generator, found, at):
+            kept, changed = found.value, at.value
             if all(len(each) <= total // 10 for each in kept):
                 break
             tried = torch.stack([pick(each, CANDIDATES, generator) for each in kept])
@@ -130,10 +131,10 @@ class SimAC(ASPL):
                     middle = int(tried[row, column].clamp(width, total - width))
                     near = (kept[row] >= middle - width) & (kept[row] < middle + width)
                     kept[row] = kept[row][~near]
-            changed = sign_step(
+            at.value = sign_step(
                 changed, images, chosen, epsilon=self.epsilon, size=self.step_size, ascending=True
             )
-        return kept
+        return found.value
 
 
 def apart(features: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:

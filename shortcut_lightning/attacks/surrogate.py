@@ -5,9 +5,9 @@ never touched. Weights that do not learn are shared with it, so a LoRA surrogate
 """
 
 import copy
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from shortcut_lightning.attacks.denoising import denoise_latents
 from shortcut_lightning.attacks.pictures import read_folder
+from shortcut_lightning.attacks.progress import Kept, Progress
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
 from shortcut_lightning.losses import DreamBoothLoss
 
@@ -84,15 +85,17 @@ class Surrogate:
         prompts: list[str],
         like: Tensor,
         generator: torch.Generator,
+        progress: Progress = Progress(),  # noqa: B008
     ) -> None:
         """`prompts` are the captions of the N images, `like` a tensor of their shape and device.
+        `progress` is told of class images, which take the model a while to make.
 
         Draws seeds of class images and of adapters from the generator.
         """
         self.training = training
         self.prompts = prompts
         self.generator = generator
-        self.priors = self._class_images(model, like)
+        self.priors = self._class_images(model, like, progress)
         self.model = self._copy(model)
         self.learners = self._learners()
         if training.dtype == "bf16_ref":
@@ -100,8 +103,7 @@ class Surrogate:
                 parameter.data = parameter.data.bfloat16()
         self.loss = DreamBoothLoss(model.prediction_type, training.prior_loss_weight)
         self._still: dict[str, Conditioning] = {}
-        self._class_order = self._shuffled(len(self.priors.mean)) if self.priors else None
-        self._orders: dict[int, Iterator[int]] = {}
+        self._orders: dict[str, list[int]] = {}  # what is left of a pass over something
 
     def encode(self, images: Tensor) -> Posterior:
         """The posterior of images to learn from; the encoder does not learn, so once is enough."""
@@ -123,37 +125,54 @@ class Surrogate:
             for parameter, value in zip(self.learners, weights, strict=True):
                 parameter.copy_(value)
 
+    def state_dict(self) -> dict[str, Any]:
+        """See `progress.Stateful`."""
+        return {"weights": self.weights(), "orders": self._orders}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See `progress.Stateful`."""
+        self.load(state_dict["weights"])
+        self._orders = state_dict["orders"]
+
     def train(
-        self, instances: Posterior, steps: int, batch_size: int = 1, keep: Collection[int] = ()
+        self,
+        instances: Posterior,
+        steps: int,
+        batch_size: int = 1,
+        keep: Collection[int] = (),
+        progress: Progress = Progress(),  # noqa: B008
     ) -> list[Weights]:
         """`steps` DreamBooth steps with a new AdamW on M instance images, (M, C, h, w).
 
         Each step sees `batch_size` of them and as many class images. Returns the weights after the
-        steps numbered in `keep`, counted from 0, on the CPU.
+        steps numbered in `keep`, counted from 0, on the CPU. `progress` is for trainings that are
+        no part of another loop.
         """
         recipe = self.training
         rows = self._rows(len(instances.mean), steps * batch_size)
         optimizer = torch.optim.AdamW(
             self.learners, lr=recipe.learning_rate, weight_decay=recipe.adam_weight_decay
         )
-        kept = []
+        kept: Kept[list[Weights]] = Kept([])
         for parameter in self.learners:
             parameter.requires_grad_(True)
         # A bar for long trainings; those of three steps lie inside another.
-        bar = tqdm(range(steps), desc="Surrogate", unit="step", disable=steps < 20)
-        for step in bar:
+        bar = tqdm(total=steps, desc="Surrogate", unit="step", disable=steps < 20)
+        for step in progress.loop(steps, self.generator, self, optimizer, kept):
             chosen = rows[step * batch_size : (step + 1) * batch_size]
             loss = self._backward(instances, chosen)
             if not bar.disable:
                 bar.set_postfix(loss=f"{loss.item():.4g}", refresh=False)
+                bar.update(step + 1 - bar.n)
             nn.utils.clip_grad_norm_(self.learners, recipe.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
             if step in keep:
-                kept.append(self.weights("cpu"))
+                kept.value.append(self.weights("cpu"))
+        bar.close()
         for parameter in self.learners:
             parameter.requires_grad_(False)
-        return kept
+        return kept.value
 
     def _backward(self, instances: Posterior, chosen: list[tuple[int, int]]) -> Tensor:
         """One loss and its gradients: the chosen (instance, class) pairs, instances first."""
@@ -190,33 +209,36 @@ class Surrogate:
         classes = len(self.priors.mean) if self.priors else 1
         if self.training.order == "ref":
             return [(number % instances, number % classes) for number in range(count)]
-        order = self._orders.setdefault(instances, self._shuffled(instances))
-        priors = self._class_order
-        return [(next(order), next(priors) if priors else 0) for _ in range(count)]
+        name = f"instances {instances}"
+        return [
+            (self._next(name, instances), self._next("class", classes) if self.priors else 0)
+            for _ in range(count)
+        ]
 
-    def _shuffled(self, count: int) -> Iterator[int]:
+    def _next(self, name: str, count: int) -> int:
         """Pass after pass over `count` things, each in a new order."""
-        while True:
-            yield from torch.randperm(count, generator=self.generator).tolist()
+        if not self._orders.get(name):
+            self._orders[name] = torch.randperm(count, generator=self.generator).tolist()
+        return self._orders[name].pop(0)
 
-    def _class_images(self, model: Backbone, like: Tensor) -> Posterior | None:
+    def _class_images(self, model: Backbone, like: Tensor, progress: Progress) -> Posterior | None:
         """Posterior of class images the model makes, four at a time, at the size of `like`."""
-        count, parts = self.training.num_class_images, []
+        count, parts = self.training.num_class_images, Kept[list[tuple[Tensor, Tensor]]]([])
         seeds = torch.randint(2**31, (count,), generator=self.generator).tolist()
         with torch.no_grad():
-            for first in range(0, count, 4):
-                some = seeds[first : first + 4]
+            for number in progress.loop(-(-count // 4), self.generator, parts):
+                some = seeds[4 * number : 4 * number + 4]
                 made = model.sample([self.training.class_prompt] * len(some), seeds=some)
                 if made.shape[-2:] != like.shape[-2:]:
                     made = functional.interpolate(
                         made, like.shape[-2:], mode="bilinear", antialias=True
                     )
-                parts.append(model.encode(made.to(like)))
-        if not parts:
+                posterior = model.encode(made.to(like))
+                parts.value.append((posterior.mean, posterior.std))
+        if not parts.value:
             return None
-        return Posterior(
-            torch.cat([part.mean for part in parts]), torch.cat([part.std for part in parts])
-        )
+        means, stds = zip(*parts.value, strict=True)
+        return Posterior(torch.cat(means), torch.cat(stds))
 
     def _networks(self, model: Backbone) -> list[nn.Module]:
         text = list(model.text_encoders) if self.training.train_text_encoder else []

@@ -1,15 +1,18 @@
 """Attacks against a model that is fine-tuned on the way, and what their losses may add."""
 
+from collections.abc import Callable
 from typing import final
 
 import torch
 from torch import Tensor
 
 from shortcut_lightning.attacks import pictures
-from shortcut_lightning.attacks.denoising import Denoising, denoise, origin_and_noise
+from shortcut_lightning.attacks.denoising import Denoising, denoise, eps_loss, origin_and_noise
 from shortcut_lightning.attacks.gradient import GradientAttack
 from shortcut_lightning.attacks.surrogate import SurrogateTraining
 from shortcut_lightning.backbones.base import Backbone, Conditioning
+
+Loss = Callable[[Backbone, Tensor, Conditioning], Tensor]  # of the images, (N, 3, H, W)
 
 
 class TrainedSurrogateAttack(GradientAttack):
@@ -33,6 +36,14 @@ class TrainedSurrogateAttack(GradientAttack):
     def computes_in_bf16(self) -> bool:
         """Also where the weights are."""
         return self.bf16 or self.training.dtype == "bf16_ref"
+
+
+def climbed(target: str, model: Backbone, images: Tensor, generator: torch.Generator) -> Loss:
+    """What FSMG and ASPL climb: the denoising error or, with a `target` image file, T-FSMG's."""
+    if not target:
+        return lambda victim, changed, said: eps_loss(victim, changed, said, generator)
+    goal = target_latents(target, model, images)
+    return lambda victim, changed, said: targeted_loss(victim, changed, said, generator, goal)
 
 
 def targeted_loss(

@@ -47,6 +47,7 @@ class ReportWriter(Callback):
         text = config.read_text(encoding="utf-8") if config.exists() else ""
         seconds = {**getattr(data, "seconds", {}), **throughput.seconds, **evaluation.seconds}
         versions = installed_versions()
+        warnings = [*getattr(data, "doubts", []), *evaluation.warnings]
         return Report(
             title=self.title or (given[0].prompt if given else "Untitled run"),
             created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
@@ -56,14 +57,14 @@ class ReportWriter(Callback):
             counts=_counts(data, evaluation.samples),
             seconds=seconds,
             throughput=throughput.speed,
-            warnings=evaluation.warnings,
+            warnings=warnings,
             config=text,
             versions=versions,
             sections=[
                 *_photographs(given, getattr(data, "trained_on", given)),
                 *([sections.generated(_prompts(evaluation.samples))] if evaluation.samples else []),
                 *([sections.metrics(metrics, evaluation.extractors)] if metrics else []),
-                *([sections.cautions(evaluation.warnings)] if evaluation.warnings else []),
+                *([sections.cautions(warnings)] if warnings else []),
                 *evaluation.sections,
                 *_training(folder),
                 *([sections.seconds(seconds)] if seconds else []),

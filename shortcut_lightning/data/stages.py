@@ -5,14 +5,18 @@ stage with its arguments, the seed and the model's weights.
 """
 
 import json
-from collections.abc import Sequence
-from typing import Literal
+import logging
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from shortcut_lightning import draws
-from shortcut_lightning.attacks.base import Attack, NoAttack
+from shortcut_lightning.attacks.base import Attack, Doubt, NoAttack
+from shortcut_lightning.attacks.progress import Progress
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.batch import ConceptBox, Example
 from shortcut_lightning.concepts.base import Detector, NoDetector
@@ -21,6 +25,8 @@ from shortcut_lightning.files.cache import Cache
 from shortcut_lightning.freezing import on_device
 from shortcut_lightning.purifiers.base import Purifier
 from shortcut_lightning.purifiers.oracle import Oracle
+
+log = logging.getLogger(__name__)
 
 
 def by_shape(images: Sequence[Tensor]) -> list[list[int]]:
@@ -32,12 +38,18 @@ def by_shape(images: Sequence[Tensor]) -> list[list[int]]:
 
 
 def perturb(
-    examples: list[Example], attack: Attack, backbone: Backbone, cache: Cache, device: torch.device
+    examples: list[Example],
+    attack: Attack,
+    backbone: Backbone,
+    cache: Cache,
+    device: torch.device,
+    doubt: Callable[[str], None] = log.warning,
 ) -> list[Example]:
-    """The examples as the attack leaves them."""
+    """The examples as the attack leaves them. `doubt` is told why its work is not to be trusted,
+    also where that work is found in the cache. An attack that was interrupted goes on."""
     if isinstance(attack, NoAttack):
         return examples
-    return _changed("perturb", examples, attack, backbone, cache, device)
+    return _changed("perturb", examples, attack, backbone, cache, device, doubt)
 
 
 def purify(
@@ -66,8 +78,7 @@ def detect(
         return [[] for _ in examples]
 
     def make() -> dict[str, Tensor]:
-        rows = json.dumps(_detect(examples, detector, device)).encode()
-        return {"boxes": torch.frombuffer(bytearray(rows), dtype=torch.uint8)}
+        return {"boxes": _as_bytes(_detect(examples, detector, device))}
 
     entry = cache.get(
         "detect",
@@ -76,7 +87,7 @@ def detect(
         images=[example.image for example in examples],
         names=[example.name for example in examples],
     )
-    rows = json.loads(entry["boxes"].numpy().tobytes())
+    rows = _from_bytes(entry["boxes"])
     return [
         [ConceptBox(label, score, xyxy and tuple(xyxy)) for label, score, xyxy in image]
         for image in rows
@@ -130,36 +141,56 @@ def _changed(
     backbone: Backbone,
     cache: Cache,
     device: torch.device,
+    doubt: Callable[[str], None] = log.warning,
 ) -> list[Example]:
     images = [example.image for example in examples]
     prompts = [example.prompt for example in examples]
-    seed = draws.run_seed()
+    seed, name = draws.run_seed(), stage.split("-")[0]
+    key = {
+        "stage": stage,
+        "change": change,
+        "images": images,
+        "prompts": prompts,
+        "seed": seed,
+        "model": backbone.fingerprint(),
+    }
+    half_done = cache.path(name, **key).with_suffix(".progress")
 
     def make() -> dict[str, Tensor]:
         made: dict[str, Tensor] = {}
-        with on_device(backbone, device):
+        with on_device(backbone, device), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", Doubt)
             for number, group in enumerate(by_shape(images)):
-                changed = change(
-                    torch.stack([images[index] for index in group]).to(device),
-                    backbone,
-                    [prompts[index] for index in group],
-                    generator=draws.generator(seed, stage, number),
-                )
+                stack = torch.stack([images[index] for index in group]).to(device)
+                captions = [prompts[index] for index in group]
+                chance = draws.generator(seed, stage, number)
+                if isinstance(change, Attack):
+                    progress = Progress(half_done / str(number))
+                    changed = change(stack, backbone, captions, generator=chance, progress=progress)
+                else:
+                    changed = change(stack, backbone, captions, generator=chance)
                 levels = (changed * 255).round().to(torch.uint8).cpu()
                 made |= {str(index): level for index, level in zip(group, levels, strict=True)}
-        return made
+        for one in caught:
+            if not isinstance(one.message, Doubt):
+                warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+        doubts = [str(one.message) for one in caught if isinstance(one.message, Doubt)]
+        return made | {"doubts": _as_bytes(list(dict.fromkeys(doubts)))}
 
-    entry = cache.get(
-        stage.split("-")[0],
-        make,
-        stage=stage,
-        change=change,
-        images=images,
-        prompts=prompts,
-        seed=seed,
-        model=backbone.fingerprint(),
-    )
+    entry = cache.get(name, make, **key)
+    shutil.rmtree(half_done, ignore_errors=True)
+    for sentence in _from_bytes(entry["doubts"]) if "doubts" in entry else ():
+        doubt(sentence)
     return [
         example._replace(image=entry[str(index)].float() / 255)
         for index, example in enumerate(examples)
     ]
+
+
+def _as_bytes(value: Any) -> Tensor:
+    """Plain types as a tensor that the cache can keep."""
+    return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+
+
+def _from_bytes(tensor: Tensor) -> Any:
+    return json.loads(tensor.numpy().tobytes())

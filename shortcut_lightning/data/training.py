@@ -9,13 +9,14 @@ from torch.utils.data import Dataset
 
 from shortcut_lightning import draws
 from shortcut_lightning.backbones.base import Backbone
-from shortcut_lightning.batch import ConceptBox, Example, TrainBatch
+from shortcut_lightning.batch import ConceptBox, Contrast, Example, TrainBatch
 from shortcut_lightning.concepts.erasing import Captioner
 from shortcut_lightning.concepts.geometry import cropped, mirrored
 from shortcut_lightning.data.stages import by_shape
 from shortcut_lightning.data.stream import shuffled
 from shortcut_lightning.files.cache import Cache
 from shortcut_lightning.freezing import frozen, on_device
+from shortcut_lightning.prompts import Prompts
 
 
 class Row(NamedTuple):
@@ -147,8 +148,8 @@ class TrainSet(Dataset[list[Row]]):
         return captioner.instance(caption, boxes)
 
 
-def collate(pairs: Sequence[Sequence[Row]]) -> TrainBatch:
-    """Instance rows first, then class rows."""
+def collate(pairs: Sequence[Sequence[Row]], prompts: Prompts | None = None) -> TrainBatch:
+    """Instance rows first, then class rows. `prompts` is asked for a contrast, where it has one."""
     rows = [pair[0] for pair in pairs] + [row for pair in pairs for row in pair[1:]]
     moments = torch.stack([row.moments for row in rows])
     weights = torch.stack([row.loss_weights for row in rows])
@@ -159,7 +160,13 @@ def collate(pairs: Sequence[Sequence[Row]]) -> TrainBatch:
         draws=torch.tensor([row.draw for row in rows]),
         loss_weights=weights if weights.numel() else None,
         moments=moments if moments.numel() else None,
+        contrast=_contrast(rows, prompts) if prompts and prompts.decoupling.contrast > 0 else None,
     )
+
+
+def _contrast(rows: Sequence[Row], prompts: Prompts) -> Contrast:
+    said = [prompts.contrasted(row.prompt, row.is_prior) for row in rows]
+    return Contrast(said, prompts.decoupling.contrast, prompts.decoupling.contrast_margin)
 
 
 def validation_batch(examples: Sequence[Example], first: int) -> TrainBatch:

@@ -123,12 +123,16 @@ class Cache:
         self.folder = folder
         self.ranks: Ranks = ranks or OneProcess()
 
+    def path(self, name: str, **parts: Any) -> Path:
+        """Where the entry of stage `name` for these `parts` is or will be."""
+        return self.folder / name / f"{key_of(**parts)}.safetensors"
+
     def get(self, name: str, make: Callable[[], Tensors], **parts: Any) -> Tensors:
         """The entry of stage `name` for these `parts`, made now if there is none.
 
         A damaged entry is made again with a warning. Raises ValueError where the disk refuses.
         """
-        path = self.folder / name / f"{key_of(**parts)}.safetensors"
+        path = self.path(name, **parts)
         made: list[Tensors] = []
 
         def ensure() -> None:

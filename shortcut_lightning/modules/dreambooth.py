@@ -14,7 +14,8 @@ from torch import Tensor
 from shortcut_lightning import backbones, draws
 from shortcut_lightning.backbones import Backbone, Conditioning
 from shortcut_lightning.batch import PromptBatch, TrainBatch
-from shortcut_lightning.losses import DreamBoothLoss
+from shortcut_lightning.losses import DreamBoothLoss, contrast_loss
+from shortcut_lightning.losses.contrast import denoising_errors
 from shortcut_lightning.modules.optimizers import adam
 from shortcut_lightning.modules.trainable import choose_trainable, trainable_groups
 
@@ -146,7 +147,17 @@ class DreamBooth(LightningModule):
         prediction = self.backbone.predict(noisy, timesteps, conditioning)
         target = self.backbone.target(latents, noise, timesteps)
         snr = self.backbone.snr(timesteps)
-        return self.loss(prediction, target, snr, batch.is_prior, batch.loss_weights)
+        losses = self.loss(prediction, target, snr, batch.is_prior, batch.loss_weights)
+        if batch.contrast is None:
+            return losses
+        otherwise = self.backbone.predict(noisy, timesteps, self.embed(batch.contrast.prompts))
+        losses["loss_contrast"] = contrast_loss(
+            denoising_errors(prediction, target),
+            denoising_errors(otherwise, target),
+            batch.contrast.margin,
+        )
+        losses["loss"] = losses["loss"] + batch.contrast.weight * losses["loss_contrast"]
+        return losses
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         if self.hparams["lora_dropout"] > 0:

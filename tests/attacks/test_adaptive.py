@@ -218,7 +218,15 @@ def sloped(x: Tensor) -> Tensor:
 def test_zero_gradients_are_reported(
     loss: Callable[[Tensor], Tensor], warned: bool, recwarn: pytest.WarningsRecorder
 ) -> None:
-    sign_pgd(photos(), loss, epsilon=4, step_sizes=[1.0] * 3, ascending=True, title="Blind")
+    sign_pgd(
+        photos(),
+        loss,
+        epsilon=4,
+        step_sizes=[1.0] * 3,
+        ascending=True,
+        generator=torch.Generator(),
+        title="Blind",
+    )
     messages = [str(each.message) for each in recwarn]
     assert warned is any("Blind: the gradient was zero in 3 of 3 steps" in m for m in messages)
 

@@ -1,5 +1,6 @@
 """The shortcut's measures: python -m pytest tests/callbacks/test_analysis.py"""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,6 +73,7 @@ class ProtectedData(SmallData):
             for e in self.given
         ]
         self.purifiers = [Gaussian(1.0)]
+        self.doubts = ["Three steps are too few."]
         self.trained_on = [e._replace(image=(e.image * 255).round() / 255) for e in self.given]
 
 
@@ -217,6 +219,12 @@ def test_the_report_shows_them(run: tuple[Evaluation, Sampler, Path]) -> None:
     assert "What the training images are seen as" in page
     assert "Embeddings by noisiness, tsne" in page
     assert "Extracted: &#39;a photo of sks&#39;" in page
+
+
+def test_doubts_about_the_attack_reach_the_report(run: tuple[Evaluation, Sampler, Path]) -> None:
+    told = json.loads((run[2] / "report.json").read_text())["warnings"]
+    assert told[0] == "Three steps are too few."
+    assert "Three steps are too few." in (run[2] / "report.html").read_text()
 
 
 def test_dropped_images_have_no_fidelity() -> None:

@@ -7,6 +7,7 @@ import copy
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from shortcut_lightning import attacks, concepts, purifiers
 from shortcut_lightning.attacks import Attack
+from shortcut_lightning.attacks.progress import Progress, Stateful
 from shortcut_lightning.concepts import Detector
 from shortcut_lightning.files.cache import key_of
 from shortcut_lightning.files.images import save_image
@@ -161,6 +163,45 @@ def test_same_generator_same_output(kind: type, images: Tensor) -> None:
     assert torch.equal(state, torch.get_rng_state()), "draws from torch's global state"
     torch.rand(7)
     assert torch.equal(first, call(stage, images, backbone))
+
+
+class PowerCut(Progress):
+    """Writes after each step, counts them, and fails in the middle of one."""
+
+    def __init__(self, folder: Path, at: int = -1) -> None:
+        super().__init__(folder, seconds=0)
+        self.at = at
+        self.steps = 0
+
+    def loop(self, total: int, generator: torch.Generator, *states: Stateful) -> Iterator[int]:
+        for step in super().loop(total, generator, *states):
+            self.steps += 1
+            yield step
+            self._due = 0.0
+            if self.steps == self.at:
+                raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7])
+@pytest.mark.parametrize("kind", ATTACKS)
+def test_an_interrupted_attack_goes_on_to_the_same_pixels(
+    kind: type, share: float, images: Tensor, tmp_path: Path
+) -> None:
+    def attack(progress: Progress) -> Tensor:
+        chance = torch.Generator().manual_seed(0)
+        return build(kind)(images, FakeBackbone(), PROMPTS, generator=chance, progress=progress)
+
+    whole = PowerCut(tmp_path / "whole")
+    expected = attack(whole)
+    if whole.steps < 2:
+        assert kind.__name__ in ("NoAttack", "RandomNoise")  # over in an instant
+        return
+    broken = PowerCut(tmp_path / "broken", at=max(2, round(share * whole.steps)))
+    with pytest.raises(KeyboardInterrupt):
+        attack(broken)
+    rest = PowerCut(tmp_path / "broken")
+    assert torch.equal(attack(rest), expected)
+    assert rest.steps == whole.steps - broken.steps + 1  # the step that was cut is made again
 
 
 @pytest.mark.parametrize("training", [True, False])

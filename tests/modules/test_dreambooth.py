@@ -1,5 +1,6 @@
 """One step against the method's naive form, and what may learn: python -m pytest tests/modules."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 
 from shortcut_lightning import draws
-from shortcut_lightning.batch import PromptBatch, TrainBatch
+from shortcut_lightning.batch import Contrast, PromptBatch, TrainBatch
 from shortcut_lightning.modules import DreamBooth
 
 PROMPTS = ["a photo of sks dog <s>", "a photo of dog"]
@@ -59,6 +60,28 @@ def test_the_step_is_the_method(small_sd: Path) -> None:
         errors.append(((predicted - noise) ** 2).mean())
     expected = errors[0] + 0.7 * errors[1]
     torch.testing.assert_close(module(data)["loss"], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_contrast_compares_words_on_the_same_noise(small_sd: Path) -> None:
+    module = DreamBooth(str(small_sd))
+    data = batch(step=4)
+
+    def errors(prompts: list[str]) -> list[float]:
+        said = [data._replace(prompts=[prompt] * 2) for prompt in prompts]
+        return [
+            module(each)[name].item()
+            for each, name in zip(said, ("loss_instance", "loss_prior"), strict=True)
+        ]
+
+    other = ["a photo of sks dog", "a photo of noisy dog"]
+    terms = [
+        0.05 * math.log1p(math.exp((right - wrong) / 0.05))
+        for right, wrong in zip(errors(PROMPTS), errors(other), strict=True)
+    ]
+    losses = module(data._replace(contrast=Contrast(other, weight=0.3, margin=0.05)))
+    assert losses["loss_contrast"].item() == pytest.approx(sum(terms) / 2, rel=1e-4)
+    plain = module(data)["loss"]
+    torch.testing.assert_close(losses["loss"], plain + 0.3 * losses["loss_contrast"])
 
 
 def test_cached_moments_and_embeddings_give_the_same_loss(small_sd: Path) -> None:
