@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from math import ceil
 
 import torch
@@ -83,6 +84,7 @@ class PersonalizationDataModule(LightningDataModule):
         class_images: Class images; empty without prior preservation.
         boxes: What the detector found in each image of `trained_on`.
         captioner: Writes the prompts of images with concepts; None while `erasing` does nothing.
+        doubts: Why results of this attack and these purifiers would mislead.
         seconds: Seconds each stage took, by its name.
     """
 
@@ -156,6 +158,7 @@ class PersonalizationDataModule(LightningDataModule):
         self.class_images: list[Example] = []
         self.boxes: list[list[ConceptBox]] = []
         self.captioner: Captioner | None = None
+        self.doubts: list[str] = []
         self.seconds: dict[str, float] = {}
         self._moments: list[Tensor] = []
         self._negatives: dict[str, str] = {}  # of an arm, where it is not the usual one
@@ -171,14 +174,14 @@ class PersonalizationDataModule(LightningDataModule):
                 self._load(cache)
             with self._timed("perturb"):
                 self.perturbed = stages.perturb(
-                    self.given, self.attack, self.backbone, cache, device
+                    self.given, self.attack, self.backbone, cache, device, self._doubt
                 )
             with self._timed("purify"):
                 self.trained_on = stages.purify(
                     self.perturbed, self.purifiers, self.backbone, cache, device, self.given
                 )
             for doubt in soundness(self.attack, self.purifiers):
-                log.warning("This will not show what the defence is worth: %s", doubt)
+                self._doubt(f"This will not show what the defence is worth: {doubt}")
             with self._timed("detect"):
                 self.boxes = stages.detect(self.trained_on, self.detector, cache, device)
             if self.erasing != Erasing():
@@ -223,7 +226,7 @@ class PersonalizationDataModule(LightningDataModule):
             dataset,
             batch_size=self.train_batch_size,
             sampler=sampler,
-            collate_fn=training.collate,
+            collate_fn=partial(training.collate, prompts=self.prompts),
             num_workers=self.dataloader_num_workers,
             persistent_workers=self.dataloader_num_workers > 0,
             pin_memory=trainer.strategy.root_device.type == "cuda",
@@ -397,6 +400,10 @@ class PersonalizationDataModule(LightningDataModule):
                 world_size=self._trainer.world_size,
             )
         )
+
+    def _doubt(self, sentence: str) -> None:
+        log.warning(sentence)
+        self.doubts.append(sentence)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
