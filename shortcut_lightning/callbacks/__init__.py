@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from shortcut_lightning.callbacks.report import ReportWriter
     from shortcut_lightning.callbacks.sample_grid import SampleGrid
     from shortcut_lightning.callbacks.save_images import SaveImages
+    from shortcut_lightning.callbacks.stages import Stages
     from shortcut_lightning.callbacks.throughput import Throughput
     from shortcut_lightning.callbacks.token_probe import TokenProbe
 
@@ -40,6 +41,7 @@ __all__ = [
     "SampleGrid",
     "SaveImages",
     "StageFidelity",
+    "Stages",
     "Throughput",
     "TokenProbe",
 ]
@@ -63,6 +65,7 @@ _FILES = {
     "ReportWriter": "report",
     "SampleGrid": "sample_grid",
     "SaveImages": "save_images",
+    "Stages": "stages",
     "Throughput": "throughput",
     "TokenProbe": "token_probe",
 }

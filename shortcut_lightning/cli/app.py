@@ -101,7 +101,8 @@ class ShortcutTrainer(Trainer):
         from shortcut_lightning.data import PersonalizationDataModule, detect_folder
         from shortcut_lightning.files.cache import Cache
 
-        if not isinstance(datamodule, PersonalizationDataModule) or not hasattr(model, "backbone"):
+        backbone: Any = getattr(model, "backbone", None)
+        if not isinstance(datamodule, PersonalizationDataModule) or backbone is None:
             raise ValueError(
                 "`detect` needs data: PersonalizationDataModule and a model with a backbone, whose "
                 "resolution decides at which size pictures are looked at; configs/quickstart.yaml "
@@ -112,7 +113,7 @@ class ShortcutTrainer(Trainer):
                 datamodule.detector,
                 datamodule.instance_data_dir,
                 output,
-                datamodule.resolution or model.backbone.resolution,
+                datamodule.resolution or backbone.resolution,
                 datamodule.center_crop,
                 clean_data_dir or datamodule.reference_data_dir,
                 overwrite,

@@ -22,6 +22,7 @@ from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.batch import ConceptBox, Example, PromptBatch, TrainBatch
 from shortcut_lightning.concepts.base import Detector, NoDetector
 from shortcut_lightning.concepts.erasing import Captioner, Erasing
+from shortcut_lightning.concepts.generators import ConceptGenerator
 from shortcut_lightning.data import evaluation, loading, stages, training
 from shortcut_lightning.data.checks import check_settings
 from shortcut_lightning.data.class_images import (
@@ -29,6 +30,7 @@ from shortcut_lightning.data.class_images import (
     class_image_paths,
     make_class_images,
 )
+from shortcut_lightning.data.contamination import contaminate
 from shortcut_lightning.data.stream import StreamLoader, StreamSampler
 from shortcut_lightning.files.cache import Cache, cache_folder
 from shortcut_lightning.files.images import center_crop, load_images
@@ -63,7 +65,9 @@ class PersonalizationDataModule(LightningDataModule):
         cache_latents: Encode all images once; not together with a random crop or flip.
         cache_dir: Where perturbed images, class images and latents are kept; see `files/cache.py`.
         attack: Perturbs the instance images, as their owner would before publishing them.
-        purifiers: Clean the perturbed images, one after the other.
+        contamination: Pastes a concept into a share of the perturbed images, as whoever publishes
+            them would: `concepts.generators`, for experiments.
+        purifiers: Clean the published images, one after the other.
         detector: Looks for concepts in what is trained on.
         erasing: What captions, loss weights and the negative prompt do about them.
         decoupling: Words in training and sampling prompts that take the blame for noise.
@@ -79,6 +83,8 @@ class PersonalizationDataModule(LightningDataModule):
     Attributes:
         given: Instance images as loaded, resized and (with `center_crop`) cropped.
         perturbed: The same as the attack leaves them.
+        published: The same with what `contamination` pasted.
+        pasted: Where it was pasted in each.
         trained_on: The same after the stages.
         references: Held-out images of the subject, or the given ones; always square.
         class_images: Class images; empty without prior preservation.
@@ -108,6 +114,7 @@ class PersonalizationDataModule(LightningDataModule):
         cache_latents: bool = False,
         cache_dir: str = "",
         attack: Attack = NoAttack(),  # noqa: B008
+        contamination: ConceptGenerator | None = None,
         purifiers: Sequence[Purifier] = (),
         detector: Detector = NoDetector(),  # noqa: B008
         erasing: Erasing = Erasing(),  # noqa: B008
@@ -139,6 +146,7 @@ class PersonalizationDataModule(LightningDataModule):
         self.cache_latents = cache_latents
         self.cache_dir = cache_folder(cache_dir)
         self.attack = attack
+        self.contamination = contamination
         self.purifiers = purifiers
         self.detector = detector
         self.erasing = erasing
@@ -153,6 +161,8 @@ class PersonalizationDataModule(LightningDataModule):
         check_settings(self)
         self.given: list[Example] = []
         self.perturbed: list[Example] = []
+        self.published: list[Example] = []
+        self.pasted: list[list[ConceptBox]] = []
         self.trained_on: list[Example] = []
         self.references: list[Example] = []
         self.class_images: list[Example] = []
@@ -176,9 +186,12 @@ class PersonalizationDataModule(LightningDataModule):
                 self.perturbed = stages.perturb(
                     self.given, self.attack, self.backbone, cache, device, self._doubt
                 )
+            seed = draws.run_seed()
+            self.published, self.pasted = contaminate(self.perturbed, self.contamination, seed)
+            unperturbed, _ = contaminate(self.given, self.contamination, seed)
             with self._timed("purify"):
                 self.trained_on = stages.purify(
-                    self.perturbed, self.purifiers, self.backbone, cache, device, self.given
+                    self.published, self.purifiers, self.backbone, cache, device, unperturbed
                 )
             for doubt in soundness(self.attack, self.purifiers):
                 self._doubt(f"This will not show what the defence is worth: {doubt}")

@@ -39,12 +39,13 @@ def section(
     heat: Tensor | None = None,
 ) -> Section:
     """Pictures with captions, beside a (G, G) map of shares in [0, 1] where there is one."""
-    shown = [(caption, data_uri(_tensor(picture))) for caption, picture in pictures]
+    shown = [(caption, data_uri(as_tensor(picture))) for caption, picture in pictures]
     rows = heat.tolist() if heat is not None else []
     return Section(title, fill("concepts.html", heat=rows, pictures=shown), lead)
 
 
-def _tensor(picture: Image.Image) -> Tensor:
+def as_tensor(picture: Image.Image) -> Tensor:
+    """A picture as (3, H, W) in [0, 1]."""
     return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).float() / 255
 
 
