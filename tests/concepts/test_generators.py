@@ -88,3 +88,15 @@ def test_codes_can_be_read() -> None:
 def test_impossible_ranges_are_named(kind: type, settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=rf"^{next(iter(settings))} is .* give two numbers"):
         kind(**settings)
+
+
+def test_codes_with_a_text_and_few_places() -> None:
+    made = QRCode(edge=(0.5, 0.5), versions=(1, 1), places=2, text="SHOP")
+    places = {made(grain(0, 64), 0, index).boxes[0].xyxy for index in range(12)}
+    assert places == {(x, y, x + 0.5, y + 0.5) for x in (0.0, 0.5) for y in (0.0, 0.5)}
+    first, second = (made.modules(made.random(0, index)) for index in (0, 1))
+    assert (first == second).all()
+    with pytest.raises(ValueError, match="does not fit"):
+        QRCode(versions=(1, 1), text="A" * 60)
+    with pytest.raises(ValueError, match="places is 1"):
+        QRCode(places=1)

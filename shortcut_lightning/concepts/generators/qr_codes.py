@@ -12,7 +12,7 @@ from shortcut_lightning.concepts.geometry import XYXY
 
 
 class QRCode(ConceptGenerator):
-    """One code anywhere in the picture, with random content.
+    """One code in the picture.
 
     The published set of the method (ICD-QR) has codes without a quiet border, of 0.27 to 0.48 of
     the width; finders need a border of one module or more, which is the default.
@@ -23,6 +23,10 @@ class QRCode(ConceptGenerator):
         edge: Side of the code over the picture's shorter side, border included: smallest, largest.
         versions: Smallest and largest version, 1 (21 modules a side) to 6 (41 modules).
         border: Quiet modules around the code.
+        places: Places along a side where it may be, evenly spaced; 0 for anywhere.
+        text: What it says; empty draws something new for each picture.
+
+    Raises ValueError for a text that does not fit into `versions`.
     """
 
     def __init__(
@@ -32,6 +36,8 @@ class QRCode(ConceptGenerator):
         edge: tuple[float, float] = (0.25, 0.5),
         versions: tuple[int, int] = (1, 6),
         border: int = 1,
+        places: int = 0,
+        text: str = "",
     ) -> None:
         check_range("edge", edge, 0.05, 1)
         check_range("versions", versions, 1, 6)
@@ -40,14 +46,19 @@ class QRCode(ConceptGenerator):
         self.edge = edge
         self.versions = versions
         self.border = border
+        self.places = places
+        self.text = text
+        if places < 0 or places == 1:
+            raise ValueError(f"places is {places}; give 0 (anywhere) or 2 or more along a side.")
+        if text and len(text) > _capacity(versions[0], "L"):
+            raise ValueError(f"text '{text}' does not fit into a code of version {versions[0]}.")
 
     def draw(
         self, picture: Image.Image, rng: np.random.Generator
     ) -> tuple[Image.Image, list[XYXY]]:
         width, height = picture.size
         side = max(round(rng.uniform(*self.edge) * min(width, height)), 8)
-        left = int(rng.integers(width - side + 1))
-        top = int(rng.integers(height - side + 1))
+        left, top = (self._place(length - side, rng) for length in (width, height))
         code = self.modules(rng)
         # Whole modules where there is room for them; else averages, as a small photograph has.
         how = Image.Resampling.NEAREST if side >= 2 * len(code) else Image.Resampling.BOX
@@ -56,13 +67,18 @@ class QRCode(ConceptGenerator):
         box = (left / width, top / height, (left + side) / width, (top + side) / height)
         return result, [box]
 
+    def _place(self, free: int, rng: np.random.Generator) -> int:
+        if not self.places:
+            return int(rng.integers(free + 1))
+        return round(free * int(rng.integers(self.places)) / (self.places - 1))
+
     def modules(self, rng: np.random.Generator) -> np.ndarray:
         """A random code, (M, M) uint8, 0 black and 255 white, border included."""
         segno = needed("segno", "The QR code generator")
         version = int(rng.integers(self.versions[0], self.versions[1] + 1))
-        error = "LMQH"[rng.integers(4)]
+        error = "LMQH"[rng.integers(4)] if not self.text else "L"
         letters = list(string.ascii_letters + string.digits)
-        text = "".join(rng.choice(letters, _MOST))[: _capacity(version, error)]
+        text = self.text or "".join(rng.choice(letters, _MOST))[: _capacity(version, error)]
         code = segno.make(text, version=version, error=error, boost_error=False, micro=False)
         rows = np.array([list(row) for row in code.matrix_iter(border=self.border)], bool)
         return np.where(rows, 0, 255).astype(np.uint8)
