@@ -9,7 +9,7 @@ from small_run import SmallData, SmallModule
 from torch import Tensor
 
 from shortcut_lightning.batch import ConceptBox, Example
-from shortcut_lightning.callbacks import ConceptRatio, TokenProbe
+from shortcut_lightning.callbacks import ConceptRatio, Stages, TokenProbe
 from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.concepts import Captioner, Detector, Erasing
 from shortcut_lightning.metrics import ImageEncoder
@@ -66,6 +66,43 @@ def samples(white: int, arm: str = "tuned") -> Samples:
 def references(data: SmallData, white: int) -> SmallData:
     data.references = [Example(image, "", f"{i}") for i, image in enumerate(pictures(white))]
     return data
+
+
+def marked(images: list[Tensor], rows: int) -> list[Example]:
+    """The images with their first rows white, by name."""
+    made = [image.clone() for image in images]
+    for image in made:
+        image[:, :rows] = 1
+    return [Example(image, "", f"{number}.png") for number, image in enumerate(made)]
+
+
+def test_stages_are_measured_against_what_was_given() -> None:
+    """Three photographs, marked in two, cleaned of nothing; one mark is found, one is not, and one
+    box is where no mark is."""
+    images = [image for image in 0.5 * torch.rand(3, 3, 32, 32)]
+    box = ConceptBox("mark", 1.0, (0.0, 0.0, 1.0, 0.25))
+    data: Any = SmallData()
+    data.given = data.perturbed = marked(images, 0)
+    data.published = [*marked(images[:2], 8), data.given[2]]
+    data.trained_on = data.published
+    data.pasted = [[box], [box], []]
+    data.boxes = [[box], [], [box]]
+    callback = Stages()
+    found = {name: e.value for name, e in callback.measure(samples(0), data).items()}
+    assert set(found) == {
+        *(f"stage_marked_{key}" for key in ("linf_255", "psnr", "ssim")),
+        "stage_marks_found",
+        "stage_false_alarms",
+    }
+    assert found["stage_marked_linf_255"] > 250
+    assert 0 < found["stage_marked_psnr"] < 30
+    assert found["stage_marks_found"] == 0.5
+    assert found["stage_false_alarms"] == 1
+    trainer: Any = type("T", (), {"datamodule": data})()
+    (section,) = callback.show({"tuned": samples(0)}, trainer, Path())
+    assert "found in 2 of 3" in section.lead
+    assert section.html.count("data:image") == 9  # given, marked, detected
+    assert "purified" not in section.html
 
 
 def test_ratio_floor_and_their_product_with_the_distance() -> None:
