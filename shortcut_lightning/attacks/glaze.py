@@ -15,6 +15,7 @@ from shortcut_lightning.attacks.gradient import GradientAttack
 from shortcut_lightning.attacks.img2img import edit, guided
 from shortcut_lightning.attacks.pgd import Watch, project, random_start
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.metrics.perceptual import lpips
 
 
 class Glaze(GradientAttack):
@@ -74,7 +75,9 @@ class Glaze(GradientAttack):
         self, images: Tensor, model: Backbone, prompts: list[str], generator: torch.Generator
     ) -> Tensor:
         """See `GradientAttack`."""
-        different = lpips(images.device) if self.perceptual == "lpips" else dssim
+        different: Callable[[Tensor, Tensor], Tensor] = dssim
+        if self.perceptual == "lpips":
+            different = lpips("vgg", images.device, "data.attack.perceptual 'lpips'")
         with torch.no_grad():
             goal = model.encode(self.repainted(images, model, generator))
 
@@ -119,20 +122,3 @@ def dssim(changed: Tensor, clean: Tensor) -> Tensor:
         changed, clean, data_range=1.0, reduction="none"
     )
     return (1 - torch.as_tensor(similarity)) / 2
-
-
-def lpips(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    """LPIPS with VGG features. Raises ValueError where torchmetrics cannot make it."""
-    try:
-        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-
-        network = LearnedPerceptualImagePatchSimilarity("vgg", reduction="mean", normalize=True)
-    except (ImportError, OSError, RuntimeError) as error:
-        raise ValueError(
-            "data.attack.perceptual 'lpips' needs torchvision and the weights of VGG-16, which "
-            f"cannot be had here ({str(error).splitlines()[0]}); use 'dssim'."
-        ) from error
-    network = network.to(device).requires_grad_(False)
-    return lambda changed, clean: torch.stack(
-        [network(a[None], b[None]) for a, b in zip(changed, clean, strict=True)]
-    )

@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from shortcut_lightning.callbacks.ema import EMA
     from shortcut_lightning.callbacks.evaluation import Evaluation, EvaluationCallback
     from shortcut_lightning.callbacks.export import Export
+    from shortcut_lightning.callbacks.external_quality import ClipIqa, PaperQuality, PyiqaQuality
     from shortcut_lightning.callbacks.extraction import ConceptExtraction
+    from shortcut_lightning.callbacks.face_identity import FaceIdentity
     from shortcut_lightning.callbacks.fidelity import StageFidelity
     from shortcut_lightning.callbacks.measures import ClipAlignment, FrechetDistance, IdentityMatch
     from shortcut_lightning.callbacks.membership import Membership
@@ -25,17 +27,21 @@ if TYPE_CHECKING:
 __all__ = [
     "EMA",
     "ClipAlignment",
+    "ClipIqa",
     "ConceptExtraction",
     "ConceptRatio",
     "Evaluation",
     "EvaluationCallback",
     "Export",
+    "FaceIdentity",
     "FrechetDistance",
     "HighFrequency",
     "IdentityMatch",
     "Membership",
     "Misalignment",
+    "PaperQuality",
     "PaperScores",
+    "PyiqaQuality",
     "Quality",
     "ReportWriter",
     "SampleGrid",
@@ -54,6 +60,10 @@ _FILES = {
     "Misalignment": "misalignment",
     "StageFidelity": "fidelity",
     "ConceptExtraction": "extraction",
+    "ClipIqa": "external_quality",
+    "PaperQuality": "external_quality",
+    "PyiqaQuality": "external_quality",
+    "FaceIdentity": "face_identity",
     "EMA": "ema",
     "Export": "export",
     "ClipAlignment": "measures",

@@ -20,7 +20,7 @@ from shortcut_lightning.metrics.encoders import (
 )
 from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
 from shortcut_lightning.metrics.high_frequency import high_frequency_share
-from shortcut_lightning.metrics.two_prompts import share_of_second
+from shortcut_lightning.metrics.two_prompts import lead_of_second, share_of_second
 from shortcut_lightning.report import concepts as pages
 from shortcut_lightning.report.page import Section
 from shortcut_lightning.report.pictures import to_pil
@@ -31,8 +31,9 @@ _BATCH = 8
 class ConceptExtraction(EncoderCallback):
     """Samples the identifier alone and with its class, without any suffix or negative prompt:
     `extracted_noise_alone`, `extracted_noise_with_class` (how much more noise than concept a CLIP
-    sees, 0 to 1) and `extracted_texture_...`, the share of fine texture. An identifier that took
-    the shortcut draws noise when alone (arXiv 2406.18944, section 3).
+    sees, 0 to 1), `extracted_lead_...`, the difference of the two cosines behind that share, which
+    does not saturate, and `extracted_texture_...`, the share of fine texture. An identifier that
+    took the shortcut draws noise when alone (arXiv 2406.18944, section 3).
 
     Args:
         encoder: A CLIP.
@@ -79,6 +80,7 @@ class ConceptExtraction(EncoderCallback):
             features = image_features(self.encoder, images, samples.device)
             noise = share_of_second(features, texts)
             numbers[f"extracted_noise_{name}"] = mean_estimate(noise)
+            numbers[f"extracted_lead_{name}"] = mean_estimate(lead_of_second(features, texts))
             numbers[f"extracted_texture_{name}"] = mean_estimate(high_frequency_share(images))
             pictures = [
                 (f"noise {share:.0%}", to_pil(image))

@@ -21,14 +21,16 @@ from shortcut_lightning.metrics.encoders import (
     text_features,
 )
 from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
-from shortcut_lightning.metrics.two_prompts import cosine, share_of_second
+from shortcut_lightning.metrics.two_prompts import cosine, lead_of_second, share_of_second
 from shortcut_lightning.report import plots
 from shortcut_lightning.report.page import Section
 from shortcut_lightning.report.scatter import scatter
 
 _TITLES = {
     "p_noise": "Share of noise against the concept",
+    "lead_noise": "Cosine to noise minus that to the concept",
     "p_pattern": "Share of a noisy pattern against the concept",
+    "lead_pattern": "Cosine to a noisy pattern minus that to the concept",
     "cos_concept": "Cosine to the concept",
 }
 
@@ -36,7 +38,9 @@ _TITLES = {
 class Misalignment(EncoderCallback):
     """For the training images clean, with random noise of the attack's radius, perturbed, and
     purified: `p_noise_<state>` and `p_pattern_<state>`, how much more noise than concept a CLIP
-    sees in them (0 to 1), and `cos_concept_<state>` (arXiv 2406.18944, section 3).
+    sees in them (0 to 1), and `cos_concept_<state>` (arXiv 2406.18944, section 3). Shares are the
+    published form and saturate; `lead_noise_<state>` and `lead_pattern_<state>` are the differences
+    of the cosines behind them.
 
     Args:
         encoder: A CLIP; one that knows both the concept and noise.
@@ -77,15 +81,13 @@ class Misalignment(EncoderCallback):
         concept, noise, pattern = text_features(self.encoder, sentences, samples.device)
         self._estimates = {}
         for state, features in self._features.items():
-            self._estimates |= {
-                f"p_noise_{state}": mean_estimate(
-                    share_of_second(features, torch.stack([concept, noise]))
-                ),
-                f"p_pattern_{state}": mean_estimate(
-                    share_of_second(features, torch.stack([concept, pattern]))
-                ),
-                f"cos_concept_{state}": mean_estimate(cosine(features, concept)),
-            }
+            for name, other in (("noise", noise), ("pattern", pattern)):
+                pair = torch.stack([concept, other])
+                self._estimates |= {
+                    f"p_{name}_{state}": mean_estimate(share_of_second(features, pair)),
+                    f"lead_{name}_{state}": mean_estimate(lead_of_second(features, pair)),
+                }
+            self._estimates[f"cos_concept_{state}"] = mean_estimate(cosine(features, concept))
         return self._estimates
 
     def show(self, samples: Mapping[str, Samples], trainer: Trainer, folder: Path) -> list[Section]:

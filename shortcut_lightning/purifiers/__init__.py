@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shortcut_lightning.purifiers.base import Purifier
     from shortcut_lightning.purifiers.external_restoration import ExternalRestoration
+    from shortcut_lightning.purifiers.face_restoration import FaceRestoration
     from shortcut_lightning.purifiers.gaussian import Gaussian
     from shortcut_lightning.purifiers.gaussian_noise import GaussianNoise
     from shortcut_lightning.purifiers.gridpure import GridPure
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ExternalRestoration",
+    "FaceRestoration",
     "Gaussian",
     "GaussianNoise",
     "GridPure",
@@ -43,6 +45,7 @@ __all__ = [
 
 _FILES = {
     "ExternalRestoration": "external_restoration",
+    "FaceRestoration": "face_restoration",
     "Gaussian": "gaussian",
     "GaussianNoise": "gaussian_noise",
     "GridPure": "gridpure",

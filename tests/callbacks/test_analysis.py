@@ -32,7 +32,7 @@ from shortcut_lightning.metrics.paper_scores import (
     quality,
     thresholded_identity,
 )
-from shortcut_lightning.metrics.two_prompts import cosine, share_of_second
+from shortcut_lightning.metrics.two_prompts import cosine, lead_of_second, share_of_second
 from shortcut_lightning.purifiers import Gaussian
 
 GREY = torch.full((1, 3, 32, 32), 0.5)
@@ -102,6 +102,8 @@ def test_two_sentences_are_a_softmax_of_a_hundred_cosines() -> None:
     got = share_of_second(images, texts)
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-4, atol=1e-6)
     assert cosine(texts, texts[0])[0] == pytest.approx(1)
+    lead = lead_of_second(images, texts)
+    np.testing.assert_allclose(1 / (1 + np.exp(-100 * lead.numpy())), expected, atol=1e-4)
 
 
 def test_texture_is_what_lies_above_the_cutoff() -> None:
@@ -186,6 +188,7 @@ def test_misalignment_orders_what_was_done(run: tuple[Evaluation, Sampler, Path]
         assert clean == pytest.approx(purified, abs=0.02)
         assert perturbed > clean + 0.5
         assert clean < numbers[f"eval/{score}_random"] <= perturbed
+    assert numbers["eval/lead_noise_perturbed"] > numbers["eval/lead_noise_clean"]
     assert numbers["eval/cos_concept_perturbed"] < numbers["eval/cos_concept_clean"]
     assert not any(name.startswith("base/p_noise") for name in numbers)
 
@@ -193,9 +196,11 @@ def test_misalignment_orders_what_was_done(run: tuple[Evaluation, Sampler, Path]
 def test_extraction_asks_without_suffixes(run: tuple[Evaluation, Sampler, Path]) -> None:
     evaluation, module, _ = run
     assert module.prompts == ["a photo of sks"] * 3 + ["a photo of sks person"] * 3
-    assert {"eval/extracted_noise_alone", "eval/extracted_texture_with_class"} <= set(
-        evaluation.estimates
-    )
+    assert {
+        "eval/extracted_noise_alone",
+        "eval/extracted_lead_alone",
+        "eval/extracted_texture_with_class",
+    } <= set(evaluation.estimates)
     assert evaluation.estimates["eval/extracted_noise_alone"].n == 3
 
 

@@ -205,18 +205,34 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
     assert out.shape == IMAGES.shape
 
 
+class Halving(nn.Module):
+    """Answers as CodeFormer does: the picture, here at half its contrast, and something else."""
+
+    def forward(self, image: Tensor) -> tuple[Tensor, None]:
+        return image / 2, None
+
+
 def test_other_weights_go_to_spandrel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "net.pth").write_bytes(b"weights")
     monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(ValueError, match=r"'net\.pth' needs spandrel to be recognised \(pip"):
         purified(ExternalRestoration(str(tmp_path / "net.pth")))
+    found = nn.Module()
+    found.model = nn.Identity()
+    found.forward = found.model.forward  # type: ignore[method-assign]
     stand_in = ModuleType("spandrel")
     stand_in.ModelLoader = lambda device: SimpleNamespace(  # type: ignore[attr-defined]
-        load_from_file=lambda file: nn.Identity()
+        load_from_file=lambda file: found
     )
     monkeypatch.setitem(sys.modules, "spandrel", stand_in)
     monkeypatch.setitem(sys.modules, "spandrel_extra_arches", None)
+    found.architecture = SimpleNamespace(id="ESRGAN")
     assert torch.equal(purified(ExternalRestoration(str(tmp_path / "net.pth"))), IMAGES)
+    # Spandrel gives face networks their pictures in [0, 1], and they take [-1, 1].
+    found.architecture, found.model = SimpleNamespace(id="CodeFormer"), Halving()
+    dimmed = purified(ExternalRestoration(str(tmp_path / "net.pth")))
+    expected = ((((IMAGES * 2 - 1) / 2 + 1) / 2) * 255).round() / 255
+    assert torch.equal(dimmed, expected)
 
 
 def test_the_oracle_gives_the_clean_images_back(tmp_path: Path) -> None:
