@@ -77,13 +77,14 @@ class AuditResult:
         )
 
     def write_csv(self, path: Path) -> None:
-        """One row per judged image: name, set, caption, every score and the headline's flag."""
+        """One row per judged image: name, content key, set, caption, every score and the headline's
+        flag."""
         head = self.judged[self.headline]
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             climbed = self.ladder.decided if self.ladder else []
             columns = ["ladder flagged", "ladder queries"] if climbed else []
-            writer.writerow(["name", "set", "caption", "flagged", *self.judged, *columns])
+            writer.writerow(["name", "key", "set", "caption", "flagged", *self.judged, *columns])
             for place, (name, pictures) in enumerate(
                 (("member", self.members), ("non-member", self.holdouts))
             ):
@@ -92,7 +93,7 @@ class AuditResult:
                     flagged = int(head.scores[place][row] > head.plain.tau)
                     said = climbed[place * len(self.members) + row] if climbed else None
                     writer.writerow(
-                        [picture.name, name, picture.caption, flagged]
+                        [picture.name, f"{picture.key:016x}", name, picture.caption, flagged]
                         + [f"{value:.6g}" for value in values]
                         + ([int(said.member), said.queries] if said else [])
                     )

@@ -1,0 +1,92 @@
+#!/bin/sh
+# Trains the models of the audit tables and audits them; about an hour on one core of a laptop.
+#   sh configs/audit/tables/run.sh runs/audit-tables [part...]      (parts below; all by default)
+# Stopped at any moment, the same command goes on. Then the tables:
+#   python -m shortcut_lightning.membership.tables runs/audit-tables
+#
+# Three models learn three random halves of the same 240 pictures, with three seeds. Each is audited
+# with the next one as its shadow, which is CLiD's protocol: a shadow on another split of the same
+# collection. What was measured lies in features/, so a model asked as target and as shadow, and the
+# base model, are asked once.
+set -eu
+here=$(dirname "$0")
+train=$here/../train.yaml
+out=$1
+shift
+parts=${*:-full10 full40 full20 controls lora flip queries dreambooth}
+
+sets() { # NUMBER: the split of that number
+  [ -f "$out/sets/$1/split.json" ] || python -m shortcut_lightning.membership.collection \
+    --output "$out/sets/$1" --n_members 120 --n_nonmembers 120 --shadow same --seed "$1"
+}
+fit() { # NAME NUMBER [OPTION...]: a model of the members of that split
+  sets "$2"
+  run=$1 split=$2
+  shift 2
+  [ -d "$out/$run/version_0/export/model" ] || {
+    rm -rf "${out:?}/$run"
+    python train.py fit --config "$train" --name "$run" --output_dir "$out" \
+      --seed_everything "$split" --data.instance_data_dir "$out/sets/$split/members" "$@"
+  }
+}
+audit() { # REPORT CONFIG TARGET SHADOW NUMBER NEXT [OPTION...]: models as --audit.target.KEY VALUE
+  report=$out/reports/$1 config=$here/$2.yaml target=$3 shadow=$4 own=$out/sets/$5 other=$out/sets/$6
+  shift 6
+  [ -f "$report/report.json" ] || python train.py audit --config "$config" --output "$report" \
+    --audit.features "$out/features" \
+    --audit.target "$target" --audit.shadow "$shadow" \
+    --audit.members "$own/members" --audit.nonmembers "$own/nonmembers" \
+    --audit.shadow_members "$other/members" --audit.shadow_nonmembers "$other/nonmembers" "$@"
+}
+at() { # NAME STEP: that checkpoint as a model
+  echo "{pretrained_model_name_or_path: pocket, checkpoint: $out/$1/version_0/checkpoints/step=$2.ckpt}"
+}
+full() { # STEP EPOCHS CONFIG: three seeds at that checkpoint
+  for number in 0 1 2; do
+    next=$(((number + 1) % 3))
+    fit "full-$number" "$number"
+    fit "full-$next" "$next"
+    audit "full$2-$number" "$3" "$(at "full-$number" "$1")" "$(at "full-$next" "$1")" "$number" "$next"
+  done
+}
+
+for part in $parts; do
+  case $part in
+    full10) full 300 10 few ;;
+    full20) full 600 20 scores ;;
+    full40) full 1200 40 scores ;;
+    controls) # captions that lie, and the collection as a whole
+      fit full-0 0
+      fit full-1 1
+      for step in 600 1200; do
+        audit "controls$((step / 30))-0" few "$(at full-0 $step)" "$(at full-1 $step)" 0 1 \
+          --audit.caption_controls true --audit.dataset true --audit.ladder true
+      done
+      ;;
+    lora)
+      for number in 0 1; do
+        fit "lora-$number" "$number" --model.method lora --model.rank 16 --model.learning_rate 2e-3
+      done
+      audit lora-0 few "{pretrained_model_name_or_path: $out/lora-0}" \
+        "{pretrained_model_name_or_path: $out/lora-1}" 0 1
+      audit lora-1 few "{pretrained_model_name_or_path: $out/lora-1}" \
+        "{pretrained_model_name_or_path: $out/lora-0}" 1 0
+      ;;
+    flip) # augmentation: half of the examples mirrored
+      for number in 0 1; do
+        fit "flip-$number" "$number" --data.random_flip true --data.cache_latents false
+      done
+      for step in 600 1200; do
+        audit "flip$((step / 30))-0" few "$(at flip-0 $step)" "$(at flip-1 $step)" 0 1
+        audit "flip$((step / 30))-1" few "$(at flip-1 $step)" "$(at flip-0 $step)" 1 0
+      done
+      ;;
+    queries) # 45 queries, and the other reducers
+      fit full-0 0
+      fit full-1 1
+      audit queries20-0 queries "$(at full-0 600)" "$(at full-1 600)" 0 1
+      ;;
+    dreambooth) sh "$here/dreambooth.sh" "$out" ;;
+    *) echo "no part '$part'; parts: full10 full20 full40 controls lora flip queries dreambooth" >&2; exit 2 ;;
+  esac
+done

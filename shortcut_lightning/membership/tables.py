@@ -1,0 +1,243 @@
+"""The tables over the audits of configs/audit/tables/run.sh, and what they say of CLiD's claims.
+
+python -m shortcut_lightning.membership.tables FOLDER
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from shortcut_lightning.membership.joined import (
+    Collection,
+    area,
+    caught,
+    gap,
+    read_audit,
+    success,
+)
+from shortcut_lightning.membership.statistics import Interval
+
+SETTINGS = {
+    "full40": "over-trained: 40 epochs",
+    "full20": "milder: 20 epochs",
+    "full10": "10 epochs",
+    "flip40": "40 epochs, mirrored at random",
+    "flip20": "20 epochs, mirrored at random",
+    "lora": "LoRA, 40 epochs",
+    "queries20": "20 epochs, one seed: queries and reducers",
+}
+BASELINES = ("Loss", "Monte-Carlo", "SecMI", "PIA", "PIAN", "PFAMI", "SimA")
+OURS = "CLiD_th"
+ARMS = "dreambooth "
+
+Term = tuple[float, str, str]  # weight, setting, score
+
+
+class Claim(NamedTuple):
+    """A statement that holds if every difference is above zero, each a sum of AUCs."""
+
+    text: str
+    differences: dict[str, list[Term]]
+
+
+def make_tables(folder: Path) -> str:
+    """Markdown from all finished audits in `folder/reports`; also written to `folder/tables.md`.
+
+    Raises ValueError when there are none.
+    """
+    done = [path.parent for path in sorted(folder.glob("reports/*/report.json"))]
+    if not done:
+        raise ValueError(f"No finished audits in {folder / 'reports'}; run.sh makes them.")
+    audits = [read_audit(each) for each in done]
+    arms = [each for each in audits if each.name.startswith(ARMS)]
+    same = Collection([each for each in audits if not each.name.startswith(ARMS)])
+    seconds = folder / "seconds.json"
+    times = json.loads(seconds.read_text("utf-8")) if seconds.exists() else {}
+    parts = [
+        text
+        for setting, title in SETTINGS.items()
+        if same.seeds(setting)
+        for text in (f"**{title}**", _methods(same, setting, times))
+    ]
+    parts += ["**Controls**", _controls(same)]
+    parts += ["**Claims**", _claims(same)]
+    if arms:
+        parts += ["**DreamBooth**", _arms(Collection(arms))]
+    text = "\n\n".join(parts) + "\n"
+    (folder / "tables.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def _methods(found: Collection, setting: str, times: dict[str, float]) -> str:
+    names = found.seeds(setting)
+    rows = []
+    for score in found.audits[names[0]].scores:
+        reports = [found.audits[name].report["scores"][score] for name in names]
+        areas = [report["target"]["auc"]["value"] for report in reports]
+        shifted = [r["target_minus_base"]["auc"]["value"] for r in reports]
+        rows.append(
+            [
+                score,
+                str(reports[0]["queries"]),
+                f"{times[score] * 1000:.0f}" if score in times else "",
+                *(_interval(found.mean(s, [(1, setting, score)])) for s in (success, area, caught)),
+                f"{min(areas):.2f} to {max(areas):.2f}" if len(areas) > 1 else "",
+                f"{sum(shifted) / len(shifted):.2f}",
+            ]
+        )
+    head = ["score", "queries", "ms an image", "ASR", "AUC", "TPR at 1 % FPR", "AUC of the seeds",
+            "AUC, minus base"]  # fmt: skip
+    return markdown(head, rows)
+
+
+def _controls(found: Collection) -> str:
+    rows = []
+    for name, each in found.audits.items():
+        report = each.report
+        head = report["scores"][report["headline"]]
+        areas = [score["base"]["auc"] for score in report["scores"].values()]
+        failed = [n for n, score in report["scores"].items() if not score["base"]["passed"]]
+        rows.append(
+            [
+                name,
+                f"{head['base']['auc']:.2f} (± {3 * head['base']['error']:.2f})",
+                f"{min(areas):.2f} to {max(areas):.2f}{'; outside: ' if failed else ''}"
+                + ", ".join(failed),
+                ", ".join(f"{b['name']} {b['auc']:.2f}" for b in report["blind"]),
+                ", ".join(f"{c['name']} {c['auc']:.2f}" for c in report["captions"]),
+                ", ".join(f"{t} p = {d['p_value']:.3f}" for t, d in report["dataset"].items()),
+            ]
+        )
+    head = ["audit", f"{OURS} on the base model (3 errors)", "all scores there", "blind",
+            "captions changed", "the set as a whole"]  # fmt: skip
+    return markdown(head, rows)
+
+
+def _claims(found: Collection) -> str:
+    rows = []
+    for claim in claims(found):
+        values = {
+            name: found.mean(area, terms)
+            for name, terms in claim.differences.items()
+            if all(found.has(setting, score) for _, setting, score in terms)
+        }
+        if values:
+            said = "; ".join(f"{name} {_signed(value)}" for name, value in values.items())
+            rows.append([claim.text, answer(list(values.values())), said])
+    for setting in ("full40", "full20"):
+        if not found.has(setting, "D null"):
+            continue
+        value = found.mean(gap, [(1, setting, "D null")])
+        text = f"Conditional gap above marginal gap, {SETTINGS[setting]}"
+        scaled = Interval(*(1000 * each for each in value))
+        rows.append([text, answer([value]), f"1000 x mean D_null {_signed(scaled)}"])
+    return markdown(["claim", "answer", "differences of AUC, 95 % interval"], rows)
+
+
+def claims(found: Collection) -> Iterator[Claim]:
+    """What can be asked of the audits that are there."""
+    over, milder = found_settings(found, ("full40", "full20")) + [""] * 2, "full20"
+    for setting in found_settings(found, ("full40", "full20", "lora")):
+        yield Claim(
+            f"CLiD above every baseline, {SETTINGS[setting]}",
+            {b: _versus(setting, OURS, b) for b in _baselines(found, setting)},
+        )
+    if over[0] and over[1]:
+        yield Claim(
+            "CLiD loses less by early stopping (40 to 20 epochs) than every baseline",
+            {
+                b: [*_versus(milder, OURS, b), *_versus(over[0], b, OURS)]
+                for b in _baselines(found, milder)
+            },
+        )
+    for epochs in ("40", "20"):
+        if found_settings(found, (f"flip{epochs}", f"full{epochs}"))[1:]:
+            yield Claim(
+                f"CLiD loses less by augmentation than every baseline, {epochs} epochs",
+                {
+                    b: [*_versus(f"flip{epochs}", OURS, b), *_versus(f"full{epochs}", b, OURS)]
+                    for b in _baselines(found, f"flip{epochs}")
+                },
+            )
+    for setting in found_settings(found, ("full40", "full20")):
+        for few in ("CLiD_th, 2 queries", "CLiD_th, 6 queries"):
+            yield Claim(
+                f"15 queries above {few.split(', ')[1]}, {SETTINGS[setting]}",
+                {"": _versus(setting, OURS, few)},
+            )
+    if found_settings(found, ("queries20",)):
+        many = _versus("queries20", "CLiD_th, 45 queries", OURS)
+        yield Claim("45 queries above 15, 20 epochs, one seed", {"": many})
+    for setting in found_settings(found, ("full40", "full20", "full10", "lora")):
+        yield Claim(
+            f"The log-ratio separates better than the difference, {SETTINGS[setting]}",
+            {
+                "D null": _versus(setting, "D null log-ratio", "D null"),
+                "CLiD_th": _versus(setting, "CLiD_th log-ratio", OURS),
+            },
+        )
+
+
+def found_settings(found: Collection, wanted: Sequence[str]) -> list[str]:
+    """Those of the settings that have been audited."""
+    return [setting for setting in wanted if found.seeds(setting)]
+
+
+def answer(values: Sequence[Interval]) -> str:
+    """Holds if all differences are surely above zero; does not, if one is surely below."""
+    if all(value.low > 0 for value in values):
+        return "holds"
+    return "does not hold" if any(value.high < 0 for value in values) else "undecided"
+
+
+def _versus(setting: str, first: str, second: str) -> list[Term]:
+    return [(1.0, setting, first), (-1.0, setting, second)]
+
+
+def _baselines(found: Collection, setting: str) -> list[str]:
+    known = found.audits[found.seeds(setting)[0]].scores
+    return [name for name in BASELINES if name in known]
+
+
+def _arms(found: Collection) -> str:
+    rows = []
+    scores = (OURS, "D null", "Monte-Carlo", "SimA")
+    for name in found.audits:
+        reference = f"{ARMS}protected" if "protected" in name else f"{ARMS}clean"
+        change = [(1.0, name, OURS), (-1.0, reference, OURS)]
+        rows.append(
+            [
+                name.removeprefix(ARMS),
+                *(_interval(found.mean(area, [(1, name, score)])) for score in scores),
+                "" if name == reference else _signed(found.mean(area, change)),
+                f"{found.audits[name].report['scores'][OURS]['base']['auc']:.2f}",
+            ]
+        )
+    head = ["model", *(f"AUC {score}" for score in scores), "CLiD_th, against no defence",
+            "CLiD_th on the base model"]  # fmt: skip
+    return markdown(head, rows)
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _interval(value: Interval) -> str:
+    return f"{value.value:.2f} ({value.low:.2f} to {value.high:.2f})"
+
+
+def _signed(value: Interval) -> str:
+    return f"{value.value:+.2f} ({value.low:+.2f} to {value.high:+.2f})"
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    try:
+        sys.stdout.write(make_tables(Path(sys.argv[1])))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
