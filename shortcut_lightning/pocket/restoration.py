@@ -37,6 +37,8 @@ class RestorationTraining(MeasureTraining):
             torch.manual_seed(batch_idx)
             spoilt = spoil(images)
         changed = (spoilt != images).flatten(1).any(1)  # pictures left alone would flatter the rest
+        if not changed.any():
+            return
         spoilt, targets = spoilt[changed], images[changed]
         for name, pictures, truth in (
             ("spoilt", spoilt, targets),
