@@ -20,6 +20,7 @@ from shortcut_lightning.pocket.captions import describe
 from shortcut_lightning.pocket.data import VIEWS, Collection
 from shortcut_lightning.pocket.labels import ATTRIBUTES, IGNORE
 from shortcut_lightning.pocket.measuring import QUALITY, nearest_is_same
+from shortcut_lightning.pocket.restoration import spoil
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -55,6 +56,25 @@ def autoencoder(vae: Any, images: Tensor, weights: Path) -> Figure:
     encoder = networks.load_identity_encoder(weights / "identity")
     match = (encoder(images) * encoder(decoded)).sum(-1)
     return {"psnr": mean(psnr), "identity": mean(match)}
+
+
+def restoration(images: Tensor, weights: Path) -> Figure:
+    """PSNR of spoilt pictures, of what the network makes of them, and of clean ones it has seen."""
+    network = networks.load_restoration(weights / "restoration")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        spoilt = torch.cat([spoil(part) for part in images.split(16)])
+    changed = (spoilt != images).flatten(1).any(1)
+    spoilt, targets = spoilt[changed], images[changed]
+
+    def psnr(pictures: Tensor, truth: Tensor) -> Figure:
+        return mean(-10 * (pictures - truth).square().mean((1, 2, 3)).clamp(min=1e-5).log10())
+
+    return {
+        "spoilt": psnr(spoilt, targets),
+        "restored": psnr(network(spoilt), targets),
+        "clean": psnr(network(images), images),
+    }
 
 
 def reconstruct(vae: Any, images: Tensor) -> Tensor:
@@ -266,6 +286,7 @@ class PocketCard(pl.LightningModule):
             "processor_seconds_for_them": time.process_time() - used,
             "threads": torch.get_num_threads(),
             "autoencoder": autoencoder(pipe.vae, images[some], weights),
+            "restoration": restoration(images[some], weights),
             "measuring": measuring(images, rows, indices // VIEWS, weights),
             "clip": clip(images, captions, rows, weights),
             "text_matters": text_matters(pipe, images[some], people),
