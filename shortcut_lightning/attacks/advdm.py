@@ -10,7 +10,7 @@ from shortcut_lightning.backbones.base import Backbone
 
 
 class AdvDM(GradientAttack):
-    """Steps up the denoising error of each image, or down it (AdvDM(-), arXiv 2310.04687), with new
+    """Steps up the denoising error of each image, or down it (AdvDM(-), arXiv 2311.12832), with new
     noise and a new timestep at each.
 
     Args:

@@ -1,4 +1,4 @@
-"""SDS and SDST of Diff-Protect (arXiv 2310.12314): score distillation instead of a UNet backward.
+"""SDS and SDST of Diff-Protect (arXiv 2311.12832): score distillation instead of a UNet backward.
 
 The gradient of the denoising error is taken with the denoiser's own Jacobian left out, as in
 DreamFusion (arXiv 2209.14988, eq. 3): only the encoder is differentiated, which takes little

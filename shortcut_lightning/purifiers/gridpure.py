@@ -1,4 +1,4 @@
-"""GrIDPure (arXiv 2312.07865): a little noise at a time, in overlapping windows of the picture."""
+"""GrIDPure (arXiv 2312.00084): a little noise at a time, in overlapping windows of the picture."""
 
 from collections.abc import Iterator
 
