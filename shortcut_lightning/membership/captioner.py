@@ -39,13 +39,9 @@ class Captioner:
 
         Raises ValueError when the model cannot be had.
         """
-        known: dict[str, str] = {}
         mark = f"{self.pretrained_model_name_or_path} {self.max_new_tokens}"
-        if file and file.exists():
-            rows = [
-                json.loads(row) for row in file.read_text("utf-8").splitlines() if row[-1:] == "}"
-            ]
-            known = {row["key"]: row["caption"] for row in rows if row["model"] == mark}
+        rows = _rows(file) if file and file.exists() else []
+        known = {row["key"]: row["caption"] for row in rows if row["model"] == mark}
         names = {f"{each.key:016x}": each for each in pictures}
         missing = [(name, each) for name, each in names.items() if name not in known]
         model = self._load() if missing else None
@@ -89,3 +85,12 @@ class Captioner:
         texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
         # An empty caption would be the null caption; CLiD could not tell the two apart.
         return [" ".join(text.split()) or "a photo" for text in texts]
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    """The file's rows; a last one that was cut off by a kill is taken away."""
+    text = file.read_text("utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if len(whole) < len(text):
+        file.write_text(whole, encoding="utf-8")
+    return [json.loads(line) for line in whole.splitlines()]

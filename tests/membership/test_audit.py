@@ -112,7 +112,7 @@ def test_an_audit_finds_what_was_learned_and_writes_it_down(
     assert scores["target"]["rates"][1]["support"] == "refused"
     assert scores["target"]["rates"][1]["tpr_member"]["value"] is None
     assert {each["name"] for each in report["blind"]} == {
-        "captions", "image statistics", "file metadata"
+        "captions", "image statistics", "embeddings (pocket-clip)", "file metadata"
     }  # fmt: skip
     assert [each["name"] for each in report["captions"]] == ["fixed", "shuffled", "swapped"]
     assert 0 < report["dataset"]["CDI with CLiD"]["p_value"] <= 1
@@ -170,6 +170,29 @@ def test_a_killed_audit_asks_no_image_twice(
     asked.clear()
     an_audit(sets, **settings).judge(models, tmp_path)
     assert not asked
+
+
+def test_a_ladder_asks_again_only_about_the_undecided(
+    sets: Path, models: dict[str, Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rungs = [CLiDThreshold(NullOnly(), n_t=1), CLiDThreshold(NullOnly())]
+    monkeypatch.setattr("shortcut_lightning.membership.ladder.default_rungs", lambda: rungs)
+    audit = an_audit(sets, ladder=True, ladder_error=0.3, blind=False, caption_controls=False)
+    monkeypatch.setattr(audit, "_load", lambda: models)
+    found = audit.run(tmp_path).ladder
+    assert found is not None
+    assert sum(found.per_rung) == 24
+    assert found.queries == pytest.approx((2 * 24 + 6 * sum(found.per_rung[1:])) / 24)
+    assert 2 <= found.queries < 8
+    assert found.asr > 0.6
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["ladder"]["queries"] == found.queries
+    with (tmp_path / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert np.mean([int(row["ladder queries"]) for row in rows]) == pytest.approx(found.queries)
+    flagged = [int(row["ladder flagged"]) for row in rows if row["set"] == "non-member"]
+    assert np.mean(flagged) == found.realised_fpr.value
+    assert "only undecided images are asked" in (tmp_path / "report.html").read_text()
 
 
 def test_without_a_shadow_half_is_set_aside(sets: Path, models: dict[str, Backbone]) -> None:
@@ -266,6 +289,42 @@ def test_a_run_stands_for_its_newest_exported_model(tmp_path: Path) -> None:
     assert exported_model(tmp_path) == str(tmp_path / "version_10/export/model")
     own = tmp_path / "version_9"
     assert exported_model(own) == str(own / "export/model")
+
+
+def test_a_checkpoint_is_laid_over_its_model(small_sd: Path, tmp_path: Path) -> None:
+    base = AuditedModel(str(small_sd)).load()
+    name, weight = next(iter(base.denoiser.named_parameters()))
+    whole = next(n for n, p in base.named_parameters() if p is weight)
+    file = tmp_path / "step=2.ckpt"
+    torch.save({"state_dict": {f"backbone.{whole}": weight + 1}}, file)
+    changed = AuditedModel(str(small_sd), checkpoint=str(file)).load()
+    torch.testing.assert_close(changed.denoiser.get_parameter(name), weight + 1)
+    for other in ("backbone.unet.lora_A.weight", f"backbone.{whole}"):
+        torch.save({"state_dict": {other: torch.zeros(3, 1)}}, file)
+        with pytest.raises(ValueError, match=r"does not fit the model .*takes checkpoints of the"):
+            AuditedModel(str(small_sd), checkpoint=str(file)).load()
+
+
+def test_audits_that_share_features_ask_a_model_once(
+    sets: Path, models: dict[str, Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"features": str(tmp_path / "kept"), "caption_controls": False, "blind": False}
+    first = an_audit(sets, **settings).judge(models)
+    monkeypatch.setattr(CLiDThreshold, "measure", lambda self, probe: pytest.fail("asked again"))
+    # Other names, and the models in exchanged parts: nothing new is asked of any of them.
+    scores = {"renamed": CLiDThreshold(NullOnly(), n_t=1)}
+    again = an_audit(sets, scores=scores, **settings).judge(models)
+    np.testing.assert_allclose(
+        again.judged["renamed"].scores.members, first.judged["CLiD_th"].scores.members, rtol=1e-6
+    )
+    turned = {"target": models["shadow"], "shadow": models["target"], "base": models["base"]}
+    exchanged = {
+        "members": str(sets / "shadow_members"),
+        "nonmembers": str(sets / "shadow_nonmembers"),
+        "shadow_members": str(sets / "members"),
+        "shadow_nonmembers": str(sets / "nonmembers"),
+    }
+    an_audit(sets, scores=scores, **settings, **exchanged).judge(turned)
 
 
 def test_a_score_that_needs_captions_says_so(models: dict[str, Backbone]) -> None:
