@@ -3,6 +3,7 @@
 from shortcut_lightning.membership.base import Score
 from shortcut_lightning.membership.clid import CLiD, CLiDThreshold, CLiDTrees
 from shortcut_lightning.membership.engine import Engine
+from shortcut_lightning.membership.gradients import GradientMasking, NoiseOptimization
 from shortcut_lightning.membership.gsa import GSA
 from shortcut_lightning.membership.loss import Loss, LossProfile, MonteCarlo
 from shortcut_lightning.membership.pfami import PFAMI, PFAMINN
@@ -28,10 +29,12 @@ __all__ = [
     "CLiDTrees",
     "Engine",
     "GaussianNoise",
+    "GradientMasking",
     "ImportantWords",
     "Loss",
     "LossProfile",
     "MonteCarlo",
+    "NoiseOptimization",
     "NullOnly",
     "Picture",
     "ReDiffuse",

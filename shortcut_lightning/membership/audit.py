@@ -59,6 +59,8 @@ class Audit:
             climbs on only while it is undecided.
         ladder_error: Largest share of shadow images that a rung decides wrongly, of each side.
         dataset: Test the set as a whole (CDI), with its own queries.
+        dataset_gradients: Give that test CDI's two features from gradients too; several times
+            as slow.
         permutations: Relabellings of that test.
         fprs: Shares of false accusations that are reported.
         resamples: Bootstrap samples.
@@ -91,6 +93,7 @@ class Audit:
         ladder: bool = False,
         ladder_error: float = 0.05,
         dataset: bool = True,
+        dataset_gradients: bool = False,
         permutations: int = 499,
         fprs: Sequence[float] = FPRS,
         resamples: int = RESAMPLES,
@@ -135,6 +138,7 @@ class Audit:
         self.blind, self.caption_controls, self.dataset = blind, caption_controls, dataset
         self.blind_encoder = blind_encoder
         self.fixed_caption = fixed_caption
+        self.dataset_gradients = dataset_gradients
         self.ladder, self.ladder_error = ladder, ladder_error
         self.permutations, self.features = permutations, features
         self.fprs, self.resamples, self.seed = fprs, resamples, seed
@@ -330,7 +334,7 @@ class Audit:
             rows = [engine.rows(name, "target") for name in names]
             return np.stack([np.concatenate([each[p.row] for each in rows]) for p in pictures])
 
-        own = battery.dataset_scores()
+        own = battery.dataset_scores(self.dataset_gradients)
         engine.measure([*sets.members, *sets.holdouts], own, ["target"])
         clid = next((n for n, s in self.scores.items() if isinstance(s, CLiD)), None)
         choices = {"CDI": [*own]} | ({"CDI with CLiD": [*own, clid]} if clid else {})

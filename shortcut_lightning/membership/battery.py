@@ -2,6 +2,7 @@
 
 from shortcut_lightning.membership.base import Score
 from shortcut_lightning.membership.clid import CLiDThreshold, CLiDTrees
+from shortcut_lightning.membership.gradients import GradientMasking, NoiseOptimization
 from shortcut_lightning.membership.loss import Loss, LossProfile, MonteCarlo
 from shortcut_lightning.membership.pfami import PFAMI
 from shortcut_lightning.membership.pia import PIA, SimA
@@ -25,13 +26,16 @@ def default_scores() -> dict[str, Score]:
     }
 
 
-def dataset_scores() -> dict[str, Score]:
-    """CDI's grey-box features; CLiD's columns join them from `default_scores`. Its two features
-    from gradients, masking and noise optimisation, are not among them."""
-    return {
+def dataset_scores(gradients: bool = False) -> dict[str, Score]:
+    """CDI's features; CLiD's columns join them from `default_scores`. With `gradients` also its two
+    features from gradients of the latent, which cost more than all others together."""
+    scores: dict[str, Score] = {
         "CDI loss": Loss(timestep=100, draws=5),
         "CDI losses": LossProfile(),
         "CDI SecMI": SecMI(),
         "CDI PIA": PIA(p=5.0),
         "CDI PIAN": PIA(p=5.0, normalize=True),
     }
+    if gradients:
+        scores |= {"CDI masking": GradientMasking(), "CDI noise": NoiseOptimization()}
+    return scores

@@ -54,8 +54,9 @@ def probe_of(model: Backbone, images: Tensor, captions: list[str], **changes: ob
 def test_all_scores_of_the_issue_are_found() -> None:
     names = {kind.__name__ for kind in SCORES}
     assert names == {
-        "CLiD", "CLiDThreshold", "CLiDTrees", "GSA", "Loss", "LossProfile", "MonteCarlo", "PFAMI",
-        "PFAMINN", "PIA", "ReDiffuse", "SecMI", "SecMINNs", "SimA",
+        "CLiD", "CLiDThreshold", "CLiDTrees", "GSA", "GradientMasking", "Loss", "LossProfile",
+        "MonteCarlo", "NoiseOptimization", "PFAMI", "PFAMINN", "PIA", "ReDiffuse", "SecMI",
+        "SecMINNs", "SimA",
     }  # fmt: skip
 
 

@@ -19,9 +19,11 @@ from shortcut_lightning.membership import (
     PIA,
     CLiD,
     GaussianNoise,
+    GradientMasking,
     Loss,
     LossProfile,
     MonteCarlo,
+    NoiseOptimization,
     NullOnly,
     ReDiffuse,
     Score,
@@ -138,6 +140,20 @@ def rediffuse_loop(plain: Plain) -> list[float]:
     return [float(structural_similarity_index_measure(rebuilt, plain.image[None], data_range=1.0))]
 
 
+def masking_loop(plain: Plain, step: int) -> list[float]:
+    """The fifth of x_t with the largest gradients becomes noise; the loss there."""
+    noise = plain.noise_at(step)
+    x = plain.noised(plain.z, noise, step).detach().requires_grad_()
+    loss = (plain.eps(x, step) - noise).square().mean()
+    size = torch.autograd.grad(loss, x)[0].abs().flatten()
+    places = size.argsort(descending=True)[: round(0.2 * len(size))]
+    holed = x.detach().flatten().clone()
+    holed[places] = noise.flatten()[places]
+    with torch.no_grad():
+        error = (plain.eps(holed.view_as(x), step) - noise).flatten()[places]
+    return [-float(error.square().mean())] * 2
+
+
 def multi(plain: Plain) -> list[float]:
     losses = [-plain.mse(step) for step in (0, 500)]
     return [np.mean(losses), *losses]
@@ -168,6 +184,7 @@ CASES: dict[str, tuple[Score, Loop, float]] = {
     "clid null": (CLiD(NullOnly()), lambda p: clid_loop(p, []), 1e-5),
     "gsa 1": (GSA(), lambda p: gsa_loop(p, False), 1e-3),
     "gsa 2": (GSA("every_timestep"), lambda p: gsa_loop(p, True), 1e-3),
+    "gradient masking": (GradientMasking([300]), lambda p: masking_loop(p, 300), 1e-4),
     "rediffuse": (ReDiffuse(), rediffuse_loop, 1e-4),
 }
 
@@ -179,7 +196,7 @@ def test_a_score_is_its_equation(
     score, loop, tolerance = CASES[name]
     # A batch size that divides nothing: rows of several jobs share calls, others are cut apart.
     ours = score(images[:2], captions[:2], epsilon_model, batch_size=7)
-    context = torch.enable_grad() if isinstance(score, GSA) else torch.no_grad()
+    context = torch.enable_grad() if score.access == "white-box" else torch.no_grad()
     with context:
         plain = [loop(Plain(epsilon_model, *pair)) for pair in zip(images[:2], captions)]  # noqa: B905
     assert ours.shape == (2, len(plain[0]))
@@ -192,10 +209,21 @@ def test_velocity_models_are_compared_in_noise_space(
 ) -> None:
     score, loop, tolerance = CASES[name]
     ours = score(images[:2], captions[:2], velocity_model)
-    context = torch.enable_grad() if isinstance(score, GSA) else torch.no_grad()
+    context = torch.enable_grad() if score.access == "white-box" else torch.no_grad()
     with context:
         plain = [loop(Plain(velocity_model, *pair)) for pair in zip(images[:2], captions)]  # noqa: B905
     torch.testing.assert_close(ours, torch.tensor(plain).double(), rtol=tolerance, atol=1e-6)
+
+
+def test_noise_optimisation_goes_down_and_says_how_far(
+    epsilon_model: Backbone, images: Tensor, captions: list[str]
+) -> None:
+    reached = NoiseOptimization()(images, captions, epsilon_model)
+    further = NoiseOptimization(iterations=15)(images, captions, epsilon_model)
+    start = Loss(100)(images, captions, epsilon_model)
+    assert (reached[:, 0] > start[:, 0]).all()
+    assert (further[:, 0] > reached[:, 0]).all()
+    assert (reached[:, 1] < 0).all()
 
 
 def test_secmi_maps_sum_to_the_score(
