@@ -36,6 +36,8 @@ class Text(ConceptGenerator):
         size: Height of letters over the picture's: least and largest.
         placements: Ways to place it, drawn evenly: a banner as wide as the picture, or a label.
         slant: Largest shear of the letters, for a second face of the one font.
+        text: What each line says; empty draws words for each picture.
+        places: Heights at which it may be, evenly spaced from top to bottom; 0 for anywhere.
     """
 
     def __init__(
@@ -46,6 +48,8 @@ class Text(ConceptGenerator):
         size: tuple[float, float] = (0.05, 0.12),
         placements: tuple[Placement, ...] = get_args(Placement),
         slant: float = 0.2,
+        text: str = "",
+        places: int = 0,
     ) -> None:
         check_range("lines", lines, 1, 8)
         check_range("size", size, 0.01, 0.5)
@@ -55,6 +59,10 @@ class Text(ConceptGenerator):
         self.size = size
         self.placements = placements
         self.slant = slant
+        self.text = text
+        self.places = places
+        if places < 0 or places == 1:
+            raise ValueError(f"places is {places}; give 0 (anywhere) or 2 or more.")
 
     def draw(
         self, picture: Image.Image, rng: np.random.Generator
@@ -68,7 +76,7 @@ class Text(ConceptGenerator):
         for _ in range(int(rng.integers(self.lines[0], self.lines[1] + 1))):
             words = rng.choice(WORDS, rng.integers(1, 4))
             text = " ".join(words).upper() if rng.random() < 0.5 else " ".join(words).capitalize()
-            lines.append(_line(text, letters, ink, bold, shear, width))
+            lines.append(_line(self.text or text, letters, ink, bold, shear, width))
         gap = max(round(letters * 0.25), 1)
         block_width = max(line.width for line in lines) + 2 * gap
         block_height = sum(line.height + gap for line in lines) + gap
@@ -87,7 +95,10 @@ class Text(ConceptGenerator):
                 Image.Resampling.LANCZOS,
             )
         left = int(rng.integers(width - min(block.width, width) + 1))
-        above = int(rng.integers(height - min(block.height, height) + 1))
+        free = height - min(block.height, height)
+        above = int(rng.integers(free + 1))
+        if self.places:
+            above = round(free * int(rng.integers(self.places)) / (self.places - 1))
         result = picture.copy()
         result.paste(block, (left, above))
         boxes: list[XYXY] = []
