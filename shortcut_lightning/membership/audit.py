@@ -11,20 +11,16 @@ import numpy as np
 import torch
 
 from shortcut_lightning.backbones import Backbone
-from shortcut_lightning.membership import battery, controls
-from shortcut_lightning.membership.base import Rule, Score
+from shortcut_lightning.membership import battery
+from shortcut_lightning.membership.base import Score
 from shortcut_lightning.membership.blind import Blind, blind_baselines
 from shortcut_lightning.membership.captioner import Captioner
-from shortcut_lightning.membership.clid import CLiD
-from shortcut_lightning.membership.dataset_inference import DatasetTest, dataset_test
 from shortcut_lightning.membership.engine import Engine, settings
-from shortcut_lightning.membership.evaluator import FPRS, RESAMPLES, Features, evaluate
-from shortcut_lightning.membership.ladder import DecidedSet, climb, decided_set
+from shortcut_lightning.membership.evaluator import FPRS, RESAMPLES
+from shortcut_lightning.membership.judging import Judge
 from shortcut_lightning.membership.loading import AuditedModel
-from shortcut_lightning.membership.pictures import Picture
-from shortcut_lightning.membership.result import AuditResult, Judged
-from shortcut_lightning.membership.sets import Sets, read_sets
-from shortcut_lightning.membership.statistics import auc, null_error
+from shortcut_lightning.membership.result import AuditResult
+from shortcut_lightning.membership.sets import read_sets
 from shortcut_lightning.membership.verdict import verdict
 from shortcut_lightning.metrics.encoders import ImageEncoder, PocketClip
 
@@ -191,8 +187,8 @@ class Audit:
         )
         tuning = "shadow" if "shadow" in models else "target"
         tuned_on = "the shadow model" if tuning == "shadow" else "a separate half of the images"
-        self._measure(engine, sets, tuning)
-        judged = {n: self._judge_score(n, s, engine, sets, tuning) for n, s in self.scores.items()}
+        judge = Judge(engine, sets, tuning, self.seed, self.fprs, self.resamples)
+        judged = judge.scores(self.scores)
         head = judged[self.headline]
         blind: list[Blind] = []
         if self.blind:
@@ -216,9 +212,13 @@ class Audit:
             tuned_on=tuned_on,
             judged=judged,
             blind=blind,
-            captions=self._caption_controls(engine, sets, head.rule),
-            ladder=self._ladder(engine, sets, tuning),
-            dataset=self._dataset_test(engine, sets),
+            captions=judge.captions(self.headline, head, self.fixed_caption)
+            if self.caption_controls
+            else [],
+            ladder=judge.ladder(self.ladder_error) if self.ladder else None,
+            dataset=judge.dataset(self.scores, self.permutations, self.dataset_gradients)
+            if self.dataset
+            else {},
             members=sets.members,
             holdouts=sets.holdouts,
             warnings=warnings,
@@ -245,116 +245,6 @@ class Audit:
                 "must be of one family (audit.target, audit.shadow, audit.base)."
             )
         return models
-
-    def _measure(self, engine: Engine, sets: Sets, tuning: str) -> None:
-        """Every image once, in front of all models that need it."""
-        needed: dict[str, tuple[Picture, set[str]]] = {}
-        base = {"base"} & set(engine.models)
-        for pictures, role in (
-            (sets.members + sets.holdouts, "target"),
-            (sets.shadow_members + sets.shadow_holdouts, tuning),
-        ):
-            for each in pictures:
-                needed.setdefault(each.row, (each, set()))[1].update({role} | base)
-        groups: dict[tuple[str, ...], list[Picture]] = {}
-        for picture, roles in needed.values():
-            groups.setdefault(tuple(r for r in engine.models if r in roles), []).append(picture)
-        for who, pictures in groups.items():
-            engine.measure(pictures, self.scores, who)
-
-    def _judge_score(
-        self, name: str, score: Score, engine: Engine, sets: Sets, tuning: str
-    ) -> Judged:
-        def features(role: str, members: list[Picture], holdouts: list[Picture]) -> Features:
-            rows = engine.rows(name, role)
-            return Features(*(np.stack([rows[p.row] for p in s]) for s in (members, holdouts)))
-
-        def fit(members: np.ndarray, holdouts: np.ndarray) -> Rule:
-            return score.fit(members, holdouts, self.seed)
-
-        judged, tuned = sets[:2], sets[2:]
-        target, shadow = features("target", *judged), features(tuning, *tuned)
-        rule = fit(*shadow)
-        options = {
-            "fprs": self.fprs,
-            "resamples": self.resamples,
-            "seed": self.seed,
-            "refit": score.refits_in_bootstrap,
-        }
-        plain = evaluate(fit, shadow, target, **options)  # type: ignore[arg-type]
-        base = calibrated = None
-        if "base" in engine.models:
-            unknowing = features("base", *judged)
-            base = controls.gate(unknowing.scored(rule))
-            if not _holds_shapes(score):
-                shift = shadow.minus(features("base", *tuned)), target.minus(unknowing)
-                calibrated = evaluate(fit, *shift, **options)  # type: ignore[arg-type]
-        return Judged(score, rule, target.scored(rule), plain, calibrated, base)
-
-    def _caption_controls(
-        self, engine: Engine, sets: Sets, rule: Rule
-    ) -> list[controls.CaptionControl]:
-        score = self.scores[self.headline]
-        if not self.caption_controls:
-            return []
-        changed = controls.other_captions(
-            sets.members, sets.holdouts, self.fixed_caption, self.seed
-        )
-        found = []
-        for name, (members, holdouts) in changed.items():
-            engine.measure([*members, *holdouts], {self.headline: score}, ["target"])
-            rows = engine.rows(self.headline, "target")
-            sample = Features(
-                *(rule(np.stack([rows[p.row] for p in s])) for s in (members, holdouts))
-            )
-            error = null_error(len(members), len(holdouts))
-            meaning = controls.CAPTION_CONTROLS[name]
-            found.append(controls.CaptionControl(name, meaning, auc(*sample), error))
-        return found
-
-    def _ladder(self, engine: Engine, sets: Sets, tuning: str) -> DecidedSet | None:
-        if not self.ladder:
-            return None
-        decided = climb(
-            engine,
-            [*sets.members, *sets.holdouts],
-            sets.shadow_members,
-            sets.shadow_holdouts,
-            error=self.ladder_error,
-            shadow=tuning,
-        )
-        return decided_set(decided, len(sets.members))
-
-    def _dataset_test(self, engine: Engine, sets: Sets) -> dict[str, DatasetTest]:
-        """The test with CDI's features, and with CLiD's columns added where they were measured."""
-        if not self.dataset or min(len(sets.members), len(sets.holdouts)) < 10:
-            return {}
-
-        def table(names: Sequence[str], pictures: Sequence[Picture]) -> np.ndarray:
-            rows = [engine.rows(name, "target") for name in names]
-            return np.stack([np.concatenate([each[p.row] for each in rows]) for p in pictures])
-
-        own = battery.dataset_scores(self.dataset_gradients)
-        engine.measure([*sets.members, *sets.holdouts], own, ["target"])
-        clid = next((n for n, s in self.scores.items() if isinstance(s, CLiD)), None)
-        choices = {"CDI": [*own]} | ({"CDI with CLiD": [*own, clid]} if clid else {})
-        return {
-            title: dataset_test(
-                table(names, sets.members),
-                table(names, sets.holdouts),
-                permutations=self.permutations,
-                seed=self.seed,
-            )
-            for title, names in choices.items()
-        }
-
-
-def _holds_shapes(score: Score) -> bool:
-    """Features that are maps with their sizes in front: differences of those mean nothing."""
-    from shortcut_lightning.membership.pfami import PFAMINN
-    from shortcut_lightning.membership.secmi import SecMINNs
-
-    return isinstance(score, PFAMINN | SecMINNs)
 
 
 def _plain(value: object) -> object:

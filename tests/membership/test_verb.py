@@ -15,7 +15,7 @@ from shortcut_lightning.membership import CLiDThreshold, ImportantWords
 from shortcut_lightning.membership.audit import Audit
 
 FOLDER = Path(__file__).parents[2] / "configs" / "audit"
-RECIPES = sorted(path for path in FOLDER.glob("*.yaml") if "\naudit:" in path.read_text())
+RECIPES = sorted(path for path in FOLDER.rglob("*.yaml") if "\naudit:" in path.read_text())
 CHEAP = """
 audit:
   scores:
@@ -34,7 +34,11 @@ Audited = Callable[..., tuple[str, str]]
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_makes_an_audit(path: Path) -> None:
     reader = audit_parser()
-    audit = reader.instantiate(reader.parse_args(["--config", str(path)])).audit
+    arguments = ["--config", str(path)]
+    if path.parent.name == "tables":  # run.sh says which model and whose pictures
+        model = "--audit.target.pretrained_model_name_or_path=pocket"
+        arguments += [model, "--audit.members=a", "--audit.nonmembers=b"]
+    audit = reader.instantiate(reader.parse_args(arguments)).audit
     assert isinstance(audit, Audit)
     assert audit.headline == "CLiD_th"
     assert sum(score.needs_captions for score in audit.scores.values()) >= 2

@@ -1,0 +1,136 @@
+"""What an audit asks of its models: scores, caption controls, the ladder, the set as a whole."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from shortcut_lightning.membership import battery, controls
+from shortcut_lightning.membership.base import Rule, Score
+from shortcut_lightning.membership.clid import CLiD
+from shortcut_lightning.membership.dataset_inference import DatasetTest, dataset_test
+from shortcut_lightning.membership.engine import Engine
+from shortcut_lightning.membership.evaluator import Features, evaluate
+from shortcut_lightning.membership.ladder import DecidedSet, climb, decided_set
+from shortcut_lightning.membership.pfami import PFAMINN
+from shortcut_lightning.membership.pictures import Picture
+from shortcut_lightning.membership.result import Judged
+from shortcut_lightning.membership.secmi import SecMINNs
+from shortcut_lightning.membership.sets import Sets
+from shortcut_lightning.membership.statistics import auc, null_error
+
+LEAST = 10  # images of each set for the test of the whole
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Asks the engine's models about the sets.
+
+    `tuning` is the role of the model that everything is tuned on: "shadow", or "target" where there
+    is none.
+    """
+
+    engine: Engine
+    sets: Sets
+    tuning: str
+    seed: int
+    fprs: Sequence[float]
+    resamples: int
+
+    def scores(self, scores: Mapping[str, Score]) -> dict[str, Judged]:
+        """Every image once, in front of all models that need it; then each score's worth."""
+        needed: dict[str, tuple[Picture, set[str]]] = {}
+        base = {"base"} & set(self.engine.models)
+        sets = self.sets
+        for pictures, role in (
+            (sets.members + sets.holdouts, "target"),
+            (sets.shadow_members + sets.shadow_holdouts, self.tuning),
+        ):
+            for each in pictures:
+                needed.setdefault(each.row, (each, set()))[1].update({role} | base)
+        groups: dict[tuple[str, ...], list[Picture]] = {}
+        for picture, roles in needed.values():
+            groups.setdefault(tuple(r for r in self.engine.models if r in roles), []).append(
+                picture
+            )
+        for who, pictures in groups.items():
+            self.engine.measure(pictures, scores, who)
+        return {name: self._judged(name, score) for name, score in scores.items()}
+
+    def captions(self, name: str, head: Judged, fixed: str) -> list[controls.CaptionControl]:
+        """The headline score with captions that are not the images' own."""
+        changed = controls.other_captions(*self.sets[:2], fixed, self.seed)
+        found = []
+        for control, (members, holdouts) in changed.items():
+            self.engine.measure([*members, *holdouts], {name: head.score}, ["target"])
+            sample = self._features(name, "target", members, holdouts).scored(head.rule)
+            error = null_error(len(members), len(holdouts))
+            meaning = controls.CAPTION_CONTROLS[control]
+            found.append(controls.CaptionControl(control, meaning, auc(*sample), error))
+        return found
+
+    def ladder(self, error: float) -> DecidedSet:
+        """CLiD with as many queries as each image needs."""
+        sets = self.sets
+        judged = [*sets.members, *sets.holdouts]
+        shadow = sets.shadow_members, sets.shadow_holdouts
+        decided = climb(self.engine, judged, *shadow, error=error, shadow=self.tuning)
+        return decided_set(decided, len(sets.members))
+
+    def dataset(
+        self, scores: Mapping[str, Score], permutations: int, gradients: bool
+    ) -> dict[str, DatasetTest]:
+        """The test with CDI's features, and with CLiD's columns added where they were measured."""
+        members, holdouts = self.sets[:2]
+        if min(len(members), len(holdouts)) < LEAST:
+            return {}
+
+        def table(names: Sequence[str], pictures: Sequence[Picture]) -> np.ndarray:
+            rows = [self.engine.rows(name, "target") for name in names]
+            return np.stack([np.concatenate([each[p.row] for each in rows]) for p in pictures])
+
+        own = battery.dataset_scores(gradients)
+        self.engine.measure([*members, *holdouts], own, ["target"])
+        clid = next((name for name, score in scores.items() if isinstance(score, CLiD)), None)
+        choices = {"CDI": [*own]} | ({"CDI with CLiD": [*own, clid]} if clid else {})
+        return {
+            title: dataset_test(
+                table(names, members),
+                table(names, holdouts),
+                permutations=permutations,
+                seed=self.seed,
+            )
+            for title, names in choices.items()
+        }
+
+    def _judged(self, name: str, score: Score) -> Judged:
+        def fit(members: np.ndarray, holdouts: np.ndarray) -> Rule:
+            return score.fit(members, holdouts, self.seed)
+
+        judged, tuned = self.sets[:2], self.sets[2:]
+        target = self._features(name, "target", *judged)
+        shadow = self._features(name, self.tuning, *tuned)
+        rule = fit(*shadow)
+        options = {
+            "fprs": self.fprs,
+            "resamples": self.resamples,
+            "seed": self.seed,
+            "refit": score.refits_in_bootstrap,
+        }
+        plain = evaluate(fit, shadow, target, **options)  # type: ignore[arg-type]
+        base = calibrated = None
+        if "base" in self.engine.models:
+            unknowing = self._features(name, "base", *judged)
+            base = controls.gate(unknowing.scored(rule))
+            # Features that are maps with their sizes in front: differences of those mean nothing.
+            if not isinstance(score, PFAMINN | SecMINNs):
+                before = self._features(name, "base", *tuned)
+                shift = shadow.minus(before), target.minus(unknowing)
+                calibrated = evaluate(fit, *shift, **options)  # type: ignore[arg-type]
+        return Judged(score, rule, target.scored(rule), plain, calibrated, base)
+
+    def _features(
+        self, name: str, role: str, members: Sequence[Picture], holdouts: Sequence[Picture]
+    ) -> Features:
+        rows = self.engine.rows(name, role)
+        return Features(*(np.stack([rows[p.row] for p in s]) for s in (members, holdouts)))
