@@ -15,7 +15,7 @@ from shortcut_lightning.callbacks.evaluation import EvaluationCallback
 from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.callbacks.trainers import fast_dev_run, run_folder
 from shortcut_lightning.draws import run_seed
-from shortcut_lightning.membership.clid import CLiD, two_features
+from shortcut_lightning.membership.clid import CLiD, Discrepancy, two_features
 from shortcut_lightning.membership.engine import Engine
 from shortcut_lightning.membership.evaluator import Features
 from shortcut_lightning.membership.pictures import Picture, picture, read_pictures
@@ -25,14 +25,22 @@ from shortcut_lightning.report import plots
 from shortcut_lightning.report.curves import Curve
 from shortcut_lightning.report.page import Section
 
+FORMS: tuple[Discrepancy, Discrepancy] = ("difference", "log_ratio")
+CURVES = {
+    "conditional discrepancy": "auc",
+    "the same as a log-ratio": "auc_log_ratio",
+    "loss": "auc_loss",
+}
+
 
 class Membership(EvaluationCallback):
     """Logs, over the steps of `fit`, how well members are told from hold-outs.
 
     There is no shadow model here, so nothing is tuned: `audit/auc` is that of CLiD's mean
-    discrepancy alone, `audit/auc_loss` that of the loss alone. Both are differences to the model
-    before its first step, which cannot know the members; `audit/auc_before` is the discrepancy's
-    AUC on it and should be near one half. Writes `membership.csv`; the verb `audit` says more.
+    discrepancy alone, `audit/auc_log_ratio` that of the same as a log-ratio of losses,
+    `audit/auc_loss` that of the loss alone. All are differences to the model before its first step,
+    which cannot know the members; `audit/auc_before` is the discrepancy's AUC on it and should be
+    near one half. Writes `membership.csv`; the verb `audit` says more.
 
     Args:
         members: Folder of captioned images; empty for those that are trained on.
@@ -102,7 +110,7 @@ class Membership(EvaluationCallback):
             return []
         curves = [
             Curve(title, [(row["step"], row[name]) for row in self._rows])
-            for title, name in (("conditional discrepancy", "auc"), ("loss", "auc_loss"))
+            for title, name in CURVES.items()
         ]
         inside, outside = (len(each) for each in self._sets)
         lead = (
@@ -144,7 +152,7 @@ class Membership(EvaluationCallback):
         return sets
 
     def _features(self, pl_module: LightningModule) -> Features:
-        """(N, 2) of both sets: minus the loss, and the mean discrepancy."""
+        """(N, 3) of both sets: minus the loss, the mean discrepancy, and that as a log-ratio."""
         engine = Engine(
             {"model": pl_module.backbone},  # type: ignore[dict-item]
             seed=run_seed(),
@@ -154,20 +162,21 @@ class Membership(EvaluationCallback):
         everything = [each for pictures in self._sets for each in pictures]
         engine.measure(everything, {"CLiD": self.score}, ["model"])
         rows = engine.rows("CLiD", "model")
-        return Features(
-            *(
-                two_features(np.stack([rows[each.row] for each in pictures]), "difference")
-                for pictures in self._sets
-            )
-        )
+        found = []
+        for pictures in self._sets:
+            measured = np.stack([rows[each.row] for each in pictures])
+            plain, ratio = (two_features(measured, form) for form in FORMS)
+            found.append(np.concatenate([plain, ratio[:, 1:]], 1))
+        return Features(*found)
 
     @torch.no_grad()
     def _numbers(self, pl_module: LightningModule) -> dict[str, float]:
         now = self._features(pl_module)
         change = now.minus(self._before) if self._before else now
-        loss, gap = (Features(*(rows[:, i] for rows in change)) for i in (0, 1))
+        loss, gap, ratio = (Features(*(rows[:, i] for rows in change)) for i in (0, 1, 2))
         numbers = {
             "auc": auc(*gap),
+            "auc_log_ratio": auc(*ratio),
             "auc_loss": auc(*loss),
             "tpr_member_at_10fpr": tpr_member(*gap, 0.1),
         }

@@ -83,6 +83,7 @@ def test_the_curve_is_logged_and_shown(epsilon_model: Backbone, tmp_path: Path) 
     for row in rows:
         assert all(0 <= float(row[name]) <= 1 for name in row if name != "step")
     assert float(rows[-1]["auc_loss"]) > 0.9  # members' loss fell more than that of the others
+    assert float(rows[-1]["auc_log_ratio"]) > 0.5
     assert rows[0]["auc_before"] == rows[1]["auc_before"]
     with (tmp_path / "run" / "metrics.csv").open() as file:
         assert "audit/auc" in next(csv.reader(file))

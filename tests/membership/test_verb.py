@@ -41,7 +41,7 @@ def test_a_recipe_makes_an_audit(path: Path) -> None:
     audit = reader.instantiate(reader.parse_args(arguments)).audit
     assert isinstance(audit, Audit)
     assert audit.headline == "CLiD_th"
-    assert sum(score.needs_captions for score in audit.scores.values()) >= 2
+    assert any(score.needs_captions for score in audit.scores.values())
 
 
 def test_the_paper_s_recipe_takes_words_by_importance() -> None:

@@ -13,7 +13,7 @@ here=$(dirname "$0")
 train=$here/../train.yaml
 out=$1
 shift
-parts=${*:-full10 full40 full20 controls lora flip queries dreambooth}
+parts=${*:-full40 full20 full10 lora dreambooth controls flip queries rest}
 
 sets() { # NUMBER: the split of that number
   [ -f "$out/sets/$1/split.json" ] || python -m shortcut_lightning.membership.collection \
@@ -86,7 +86,15 @@ for part in $parts; do
       fit full-1 1
       audit queries20-0 queries "$(at full-0 600)" "$(at full-1 600)" 0 1
       ;;
+    rest)
+      fit full-0 0
+      fit full-1 1
+      audit rest40-0 rest "$(at full-0 1200)" "$(at full-1 1200)" 0 1
+      ;;
     dreambooth) sh "$here/dreambooth.sh" "$out" ;;
-    *) echo "no part '$part'; parts: full10 full20 full40 controls lora flip queries dreambooth" >&2; exit 2 ;;
+    *)
+      echo "no part '$part'; parts: full40 full20 full10 lora dreambooth controls flip queries rest" >&2
+      exit 2
+      ;;
   esac
 done
