@@ -155,7 +155,7 @@ def test_everything_at_once_shows_each_stage(model: Path, tmp_path: Path) -> Non
     assert 1 < metrics["eval/stage_perturbed_linf_255"] < 11.5
     assert metrics["eval/stage_marked_linf_255"] > 60
     assert metrics["eval/stage_marked_psnr"] < metrics["eval/stage_perturbed_psnr"]
-    assert 0.8 < metrics["eval/stage_purified_ssim"] < 1
+    assert 0.5 < metrics["eval/stage_purified_ssim"] < metrics["eval/stage_perturbed_ssim"]
     assert metrics["eval/stage_marks_found"] >= 0.6
     assert {"eval/clip_t", "eval/identity", "eval/concept_ratio"} <= set(metrics)
     assert {"perturb", "purify", "detect"} <= set(report["seconds"])
