@@ -28,6 +28,7 @@ from torch import Tensor
 from shortcut_lightning import attacks, backbones, draws
 from shortcut_lightning.attacks import Attack, NoAttack, SurrogateTraining
 from shortcut_lightning.attacks.denoising import denoise_latents
+from shortcut_lightning.attacks.gradient import bfloat16
 from shortcut_lightning.attacks.surrogate import Surrogate
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.data import loading
@@ -105,7 +106,8 @@ def moved(model: Backbone, images: Tensor, rate: float, defect: dict[str, Any]) 
     training = SurrogateTraining(learning_rate=rate, num_class_images=0, **defect)
     surrogate = Surrogate(model, training, [PROMPT] * len(images), images, torch.Generator())
     before = surrogate.weights()
-    surrogate.train(surrogate.encode(images), 3)
+    with bfloat16(images, training.dtype == "bf16_ref"):
+        surrogate.train(surrogate.encode(images), 3)
     changed = sum(int((a != b).sum()) for a, b in zip(before, surrogate.weights(), strict=True))
     return changed / sum(each.numel() for each in before)
 
