@@ -25,7 +25,7 @@ SETTINGS = {
     "full10": "10 epochs",
     "flip40": "40 epochs, mirrored at random",
     "flip20": "20 epochs, mirrored at random",
-    "lora": "LoRA, 40 epochs",
+    "lora": "LoRA of rank 16, 20 epochs",
     "queries20": "20 epochs, one seed: queries and reducers",
     "rest40": "40 epochs, one seed: the slow ones and the white-box one",
 }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # What does a DreamBooth reveal about the photographs behind it, when they were protected, purified,
 # or learned with contrastive decoupling? Called by run.sh: dreambooth.sh OUT
-# Forty photographs of one person are learned, 120 others of the same person are not; the shadow
+# Twenty-four photographs of one person are learned, 80 others of the same person are not; the shadow
 # learns another person from photographs as they are. The audit shows all models the photographs as
 # they are, with the caption that DreamBooth gives them.
 set -eu
@@ -13,7 +13,7 @@ person() { # NUMBER
   [ -d "$out/persons/$1/reference" ] || python -c "
 from pathlib import Path
 from shortcut_lightning.pocket import world
-world.write_subject($1, Path('$out/persons/$1'), instances=40, references=120)"
+world.write_subject($1, Path('$out/persons/$1'), instances=24, references=80)"
 }
 arm() { # NAME NUMBER [OPTION...]: a model of that person's photographs
   name=$1 number=$2
@@ -41,17 +41,16 @@ purify="--data.purifiers $configs/purifiers/code_sr_pocket.yaml"
 decouple="--data.decoupling $configs/decoupling/training_only.yaml"
 own="a photo of sks person"
 
+both() { # NAME [OPTION...]: the model and its audit
+  arm "$1" 500 $2
+  audit "dreambooth $1" "$1" "$own"
+}
+
 arm shadow 501
-arm clean 500
-arm clean+decoupling 500 $decouple
-arm protected 500 $attack
-arm protected+purified 500 $attack $purify
-arm protected+decoupling 500 $attack $decouple
-arm protected+purified+decoupling 500 $attack $purify $decouple
-for name in clean clean+decoupling protected protected+purified protected+decoupling \
-  protected+purified+decoupling; do
-  audit "dreambooth $name" "$name" "$own"
-  case $name in
-    *decoupling) audit "dreambooth $name, its own words" "$name" "$own, bhj noisy pattern" ;;
-  esac
-done
+both clean ""
+both protected "$attack"
+both protected+decoupling "$attack $decouple"
+both protected+purified "$attack $purify"
+both clean+decoupling "$decouple"
+both protected+purified+decoupling "$attack $purify $decouple"
+audit "dreambooth protected+decoupling, its own words" protected+decoupling "$own, bhj noisy pattern"

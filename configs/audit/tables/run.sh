@@ -65,7 +65,8 @@ for part in $parts; do
       ;;
     lora)
       for number in 0 1; do
-        fit "lora-$number" "$number" --model.method lora --model.rank 16 --model.learning_rate 2e-3
+        fit "lora-$number" "$number" --model.method lora --model.rank 16 \
+          --model.learning_rate 2e-3 --trainer.max_steps 600
       done
       audit lora-0 few "{pretrained_model_name_or_path: $out/lora-0}" \
         "{pretrained_model_name_or_path: $out/lora-1}" 0 1
