@@ -9,7 +9,10 @@ from typing import Any, Literal
 import torch
 from diffusers.optimization import get_scheduler
 from lightning.pytorch import LightningModule
+from lightning.pytorch.plugins.precision import Precision
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor
+from torch.optim import Optimizer
 
 from shortcut_lightning import backbones, draws
 from shortcut_lightning.backbones import Backbone, Conditioning
@@ -271,6 +274,24 @@ class DreamBooth(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip under bf16 too: Lightning refuses to beside a fused optimizer whenever there is
+        autocast, for the sake of fp16's scaled gradients, which bf16 has not."""
+        if self.trainer.precision != "bf16-mixed":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        Precision.clip_gradients(
+            self.trainer.precision_plugin,
+            optimizer,
+            gradient_clip_val or 0.0,
+            GradClipAlgorithmType(gradient_clip_algorithm or "norm"),
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         learned = {name for name, p in self.named_parameters() if p.requires_grad}

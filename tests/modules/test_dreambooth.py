@@ -146,6 +146,35 @@ def test_precisions_and_gradient_checkpointing(
     assert torch.isfinite(trainer.callback_metrics["train/loss"])
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_gradients_are_clipped_in_either_precision(
+    precision: Any, small_sd: Path, tmp_path: Path
+) -> None:
+    class Norm(pl.Callback):
+        seen = 0.0
+
+        def on_before_zero_grad(self, trainer: Any, module: Any, optimizer: Any) -> None:
+            grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
+            self.seen = max(
+                self.seen, float(torch.nn.utils.get_total_norm(g for g in grads if g is not None))
+            )
+
+    def norm(clip: float | None) -> float:
+        watch = Norm()
+        options: Any = {"precision": precision, "enable_checkpointing": False}
+        fit(
+            DreamBooth(str(small_sd)),
+            tmp_path,
+            gradient_clip_val=clip,
+            callbacks=[watch],
+            **options,
+        )
+        return watch.seen
+
+    assert norm(None) > 0.01
+    assert norm(0.01) == pytest.approx(0.01, rel=0.02)
+
+
 def test_gradient_checkpointing_changes_no_gradient(small_sd: Path) -> None:
     def gradients(checkpointing: bool) -> list[Tensor]:
         module = DreamBooth(
