@@ -18,6 +18,8 @@ from shortcut_lightning.report.page import Page, Section, render
 from shortcut_lightning.report.pictures import data_uri
 
 _PICTURES = 4  # of each arm
+_PICTURE = Markup('<img src="{}" alt="" style="display: inline; width: 96px; margin: 2px">')
+_PICTURE_ROW = Markup('<tr><th>{}</th><td style="white-space: nowrap">{}</td></tr>')
 _LEAD = "Means over subjects [95 % bootstrap interval] (subjects)."
 _HEAD = ["arm", "minus", "difference", "subjects", "p (Wilcoxon)"]
 _CLAIM_HEAD = ["claim", "metric", "difference", "subjects", "p (Holm)", "verdict"]
@@ -94,6 +96,9 @@ def _claims(matrix: Matrix, table: Table) -> list[list[str]]:
 
 
 def _differences(matrix: Matrix, table: Table, metric: str) -> list[list[str]]:
+    """Rows of comparisons; none of how long stages took, which the cache decides."""
+    if metric.startswith("seconds/"):
+        return []
     return [
         ["/".join(levels), d.against, spread(d), str(d.n), _p(d.p)]
         for levels in matrix.arms()
@@ -121,7 +126,11 @@ def page(matrix: Matrix, table: Table) -> Page:
         )
         for metric in table.values
     ]
-    sections.append(Section("Measurements", plots.whiskers(comparisons), _LEAD))
+    longest = max((len(row.label) for c in comparisons for row in c.rows), default=0)
+    plot = Markup('<div style="--label: {}px">{}</div>').format(
+        7 * longest, plots.whiskers(comparisons)
+    )
+    sections.append(Section("Measurements", plot, _LEAD))
     for metric in table.values:
         rows = _differences(matrix, table, metric)
         if rows:
@@ -136,14 +145,16 @@ def _pictures(table: Table) -> Markup:
         folders = table.runs.get(arm, [])
         files = sorted((folders[0] / "samples" / "tuned").glob("*.png")) if folders else []
         images = Markup("").join(_image(file) for file in files[:_PICTURES])
-        rows += Markup("<tr><th>{}</th><td>{}</td></tr>").format(arm, images)
+        rows += _PICTURE_ROW.format(arm, images)
     return Markup("<table>{}</table>").format(rows)
 
 
 def _image(file: Path) -> Markup:
     with Image.open(file) as opened:
         pixels = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1) / 255
-    return Markup('<img src="{}" alt="" style="width: 96px; margin: 2px">').format(data_uri(pixels))
+    return Markup('<img src="{}" alt="" style="display: inline; width: 96px; margin: 2px">').format(
+        data_uri(pixels)
+    )
 
 
 def _html(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
