@@ -308,12 +308,12 @@ def test_mistakes_are_named(folder: Path, changes: dict[str, Any], message: str)
         matrix(folder, **changes)
 
 
-@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.stem)
+MATRICES = [file for file in sorted(CONFIGS.glob("*.yaml")) if "\nfactors:" in file.read_text()]
+
+
+@pytest.mark.parametrize("file", MATRICES, ids=lambda file: file.stem)
 def test_shipped_matrices(file: Path) -> None:
     content = yaml.safe_load(file.read_text())
-    if "factors" not in content:
-        assert file.stem == "cell"
-        return
     claims = [Claim(**claim) for claim in content.pop("claims", [])]
     of = Matrix(**content, claims=claims)
     cells = [cell for cell in of.cells() if cell.subject == of.subjects[0]]
