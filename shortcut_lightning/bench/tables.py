@@ -62,11 +62,13 @@ def summary(table: Table) -> dict[str, float]:
 
 
 def markdown(matrix: Matrix, table: Table) -> str:
-    """Claims; a table for each metric, the first factor down and the others across; differences."""
+    """Claims; all arms with all metrics; a table for each metric, the first factor down and the
+    others across; differences."""
     lines = [f"{table.finished} of {table.wanted} cells. {_LEAD}", ""]
     claims = _claims(matrix, table)
     if claims:
         lines += ["### Claims", "", *_rows(_CLAIM_HEAD, claims), ""]
+    lines += ["### Arms", "", *_rows(["arm", *table.values], _arms(table)), ""]
     for metric in table.values:
         lines += [f"### {metric}", "", *_grid(matrix, table, metric), ""]
     for metric in table.values:
@@ -74,6 +76,11 @@ def markdown(matrix: Matrix, table: Table) -> str:
         if differences:
             lines += [f"### Differences in {metric}", "", *_rows(_HEAD, differences), ""]
     return "\n".join(lines)
+
+
+def _arms(table: Table) -> list[list[str]]:
+    found = [(arm, [table.estimate(metric, arm) for metric in table.values]) for arm in table.arms]
+    return [[arm, *map(cell, estimates)] for arm, estimates in found if any(e.n for e in estimates)]
 
 
 def _grid(matrix: Matrix, table: Table, metric: str) -> list[str]:
