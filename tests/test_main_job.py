@@ -73,3 +73,29 @@ def test_real_photographs_on_a_random_model_of_the_large_ones_layout(tmp_path: P
     metrics = report_of(run)["metrics"]
     assert {f"eval/{name}" for name in METRICS} <= set(metrics)
     assert loss_fell(run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipes", [["sd15"], ["sd15", "sd15_full"]])
+def test_the_large_recipes_run_as_written_on_a_small_model(
+    recipes: list[str], tmp_path: Path
+) -> None:
+    """bf16, clipping, LoRA or all weights, their sampler: only size and encoders differ."""
+    from models import write_small_sd
+
+    model = write_small_sd(tmp_path / "model", size=64)
+    kept = ("Throughput", "Evaluation", "SampleGrid", "Export", "ReportWriter")
+    small = tmp_path / "small.yaml"
+    callbacks = "".join(f"    - class_path: {name}\n" for name in kept)
+    small.write_text(f"trainer:\n  accelerator: cpu\n  max_steps: 4\n  callbacks:\n{callbacks}")
+    configs = [str(ROOT / f"configs/{name}.yaml") for name in recipes] + [str(small)]
+    train(
+        *(word for config in configs for word in ("--config", config)),
+        *("--output_dir", str(tmp_path), "--data.instance_data_dir", "pocket:0"),
+        *("--model.pretrained_model_name_or_path", str(model), "--data.resolution", "64"),
+        *("--data.num_class_images", "2", "--data.images_per_prompt", "1"),
+        *("--model.num_inference_steps", "2", "--trainer.log_every_n_steps", "1"),
+    )
+    run = tmp_path / "sd15" / "version_0"
+    assert report_of(run)["counts"]
+    assert any((run / "export").iterdir())
