@@ -58,6 +58,11 @@ class Score(ABC):
         """
         return first_column
 
+    def calibrated(self, features: np.ndarray, base: np.ndarray) -> np.ndarray:
+        """What is left of (N, F) features when those on a model that cannot know the members are
+        taken into account: their difference."""
+        return features - base
+
     @final
     def __call__(
         self,

@@ -119,6 +119,15 @@ class CLiDThreshold(CLiD):
     def fit(self, members: np.ndarray, holdouts: np.ndarray, seed: int = 0) -> Rule:
         return fit_threshold_rule(members, holdouts, self.discrepancy, self.alphas)
 
+    def calibrated(self, features: np.ndarray, base: np.ndarray) -> np.ndarray:
+        """Differences of losses, or for log-ratios their quotients, whose log-ratios are then the
+        differences of the models' log-ratios."""
+        if self.discrepancy == "difference":
+            return super().calibrated(features, base)
+        here, there = (np.concatenate([f[:, :1], f[:, :1] + f[:, 1:]], 1) for f in (features, base))
+        quotients = here / there
+        return np.concatenate([quotients[:, :1], quotients[:, 1:] - quotients[:, :1]], 1)
+
 
 class CLiDTrees(CLiD):
     """CLiD_vec: boosted trees on the columns as they are."""

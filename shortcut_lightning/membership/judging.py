@@ -125,8 +125,11 @@ class Judge:
             # Features that are maps with their sizes in front: differences of those mean nothing.
             if not isinstance(score, PFAMINN | SecMINNs):
                 before = self._features(name, "base", *tuned)
-                shift = shadow.minus(before), target.minus(unknowing)
-                calibrated = evaluate(fit, *shift, **options)  # type: ignore[arg-type]
+                shifted = [
+                    Features(*(score.calibrated(*rows) for rows in zip(*both, strict=True)))
+                    for both in ((shadow, before), (target, unknowing))
+                ]
+                calibrated = evaluate(fit, *shifted, **options)  # type: ignore[arg-type]
         return Judged(score, rule, target.scored(rule), plain, calibrated, base)
 
     def _features(

@@ -84,10 +84,8 @@ def _methods(found: Collection, setting: str, times: dict[str, float]) -> str:
                 str(reports[0]["queries"]),
                 f"{times[score] * 1000:.0f}" if score in times else "",
                 *(_interval(found.mean(s, [(1, setting, score)])) for s in (success, area, caught)),
-                f"{min(areas):.2f} to {max(areas):.2f}" if len(areas) > 1 else "",
-                f"{sum(r['auc']['value'] for r in shifted) / len(shifted):.2f}"
-                if all(shifted)
-                else "",
+                _range(areas) if len(areas) > 1 else "",
+                _range([each["auc"]["value"] for each in shifted]) if all(shifted) else "",
             ]
         )
     head = ["score", "queries", "ms an image", "ASR", "AUC", "TPR at 1 % FPR", "AUC of the seeds",
@@ -229,6 +227,11 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _interval(value: Interval) -> str:

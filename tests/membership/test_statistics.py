@@ -8,7 +8,13 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from shortcut_lightning.membership import statistics
-from shortcut_lightning.membership.clid import ALPHAS, CLiDThreshold, CLiDTrees, fit_threshold_rule
+from shortcut_lightning.membership.clid import (
+    ALPHAS,
+    CLiDThreshold,
+    CLiDTrees,
+    fit_threshold_rule,
+    two_features,
+)
 from shortcut_lightning.membership.evaluator import Features, evaluate
 from shortcut_lightning.membership.packets import read_pair, read_scores, write_scores
 from shortcut_lightning.membership.reference import auc_on_grid, reference_table, tpr_on_grid
@@ -232,3 +238,14 @@ def test_bad_score_files_are_named(tmp_path: Path, text: str, message: str) -> N
     (tmp_path / "bad.txt").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_scores(tmp_path / "bad.txt")
+
+
+def test_log_ratios_are_calibrated_by_quotients() -> None:
+    rng = np.random.default_rng(5)
+    target, base = (np.abs(rng.normal(0.1, 0.02, (6, 3))) for _ in range(2))
+    score = CLiDThreshold(discrepancy="log_ratio")
+    found = two_features(score.calibrated(target, base), "log_ratio")
+    ratios = [two_features(rows, "log_ratio")[:, 1] for rows in (target, base)]
+    np.testing.assert_allclose(found[:, 1], ratios[0] - ratios[1])
+    np.testing.assert_allclose(found[:, 0], -target[:, 0] / base[:, 0])
+    np.testing.assert_allclose(CLiDThreshold().calibrated(target, base), target - base)
