@@ -27,6 +27,7 @@ SETTINGS = {
     "flip20": "20 epochs, mirrored at random",
     "lora": "LoRA of rank 16, 20 epochs",
     "queries20": "20 epochs, one seed: queries and reducers",
+    "timesteps20": "20 epochs, two seeds: CLiD around other timesteps",
     "rest40": "40 epochs, one seed: the slow ones and the white-box one",
 }
 BASELINES = ("Loss", "Monte-Carlo", "SecMI", "PIA", "PIAN", "PFAMI", "SimA")

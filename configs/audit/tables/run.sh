@@ -13,7 +13,7 @@ here=$(dirname "$0")
 train=$here/../train.yaml
 out=$1
 shift
-parts=${*:-full40 full20 full10 lora dreambooth controls flip queries rest}
+parts=${*:-full40 full20 full10 lora dreambooth timesteps controls flip queries rest}
 
 sets() { # NUMBER: the split of that number
   [ -f "$out/sets/$1/split.json" ] || python -m shortcut_lightning.membership.collection \
@@ -87,6 +87,12 @@ for part in $parts; do
       fit full-1 1
       audit queries20-0 queries "$(at full-0 600)" "$(at full-1 600)" 0 1
       ;;
+    timesteps)
+      fit full-0 0
+      fit full-1 1
+      audit timesteps20-0 timesteps "$(at full-0 600)" "$(at full-1 600)" 0 1
+      audit timesteps20-1 timesteps "$(at full-1 600)" "$(at full-0 600)" 1 0
+      ;;
     rest)
       fit full-0 0
       fit full-1 1
@@ -94,7 +100,8 @@ for part in $parts; do
       ;;
     dreambooth) sh "$here/dreambooth.sh" "$out" ;;
     *)
-      echo "no part '$part'; parts: full40 full20 full10 lora dreambooth controls flip queries rest" >&2
+      echo "no part '$part'; parts: full40 full20 full10 lora dreambooth timesteps controls flip " \
+        "queries rest" >&2
       exit 2
       ;;
   esac
