@@ -137,7 +137,29 @@ def _claims(found: Collection) -> str:
         text = f"Conditional gap above marginal gap, {SETTINGS[setting]}"
         scaled = Interval(*(1000 * each for each in value))
         rows.append([text, answer([value]), f"1000 x mean D_null {_signed(scaled)}"])
+    for setting in found_settings(found, ("full40", "full20", "full10", "lora")):
+        rows.append(_calibration(found, setting))
     return markdown(["claim", "answer", "differences of AUC, 95 % interval"], rows)
+
+
+def _calibration(found: Collection, setting: str) -> list[str]:
+    """Target minus base against the target alone, by the intervals of each audit: it holds where
+    the lowest bound of the one is above the highest of the other, in all seeds."""
+    answers, said = [], []
+    for score in (OURS, "Monte-Carlo", "D null log-ratio"):
+        entries = [found.audits[name].report["scores"][score] for name in found.seeds(setting)]
+        plain = [each["target"]["auc"] for each in entries]
+        shifted = [each["target_minus_base"]["auc"] for each in entries]
+        low, high = min(each["low"] for each in shifted), max(each["high"] for each in plain)
+        above = min(s["low"] - p["high"] for s, p in zip(shifted, plain, strict=True))
+        below = max(s["high"] - p["low"] for s, p in zip(shifted, plain, strict=True))
+        answers.append("holds" if above > 0 else "does not hold" if below < 0 else "undecided")
+        said.append(f"{score}: at least {low:.2f} against at most {high:.2f}")
+    return [
+        f"Target minus base separates better than the target alone, {SETTINGS[setting]}",
+        answers[0] if len(set(answers)) == 1 else "undecided",
+        "; ".join(said),
+    ]
 
 
 def claims(found: Collection) -> Iterator[Claim]:
