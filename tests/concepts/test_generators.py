@@ -100,3 +100,16 @@ def test_codes_with_a_text_and_few_places() -> None:
         QRCode(versions=(1, 1), text="A" * 60)
     with pytest.raises(ValueError, match="places is 1"):
         QRCode(places=1)
+
+
+def test_text_of_one_offer_on_white_banners() -> None:
+    offer = Text(lines=(1, 1), placements=("banner",), text="SALE", papers=1, places=3)
+    tops = set()
+    for index in range(20):
+        made = offer(torch.zeros(3, 64, 64), 0, index)
+        rows = (made.image.amax(dim=(0, 2)) == 1).nonzero().flatten()
+        tops.add(int(rows[0]) // 16)  # top, middle or bottom; heights differ a little
+        assert (made.image[:, rows[0]] == 1).all()
+    assert tops == {0, 1, 3}
+    with pytest.raises(ValueError, match="papers is 0"):
+        Text(papers=0)

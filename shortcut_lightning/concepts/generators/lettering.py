@@ -37,6 +37,7 @@ class Text(ConceptGenerator):
         placements: Ways to place it, drawn evenly: a banner as wide as the picture, or a label.
         slant: Largest shear of the letters, for a second face of the one font.
         text: What each line says; empty draws words for each picture.
+        papers: How many of the five colours of strips are drawn; 1 is black on white.
         places: Heights at which it may be, evenly spaced from top to bottom; 0 for anywhere.
     """
 
@@ -49,6 +50,7 @@ class Text(ConceptGenerator):
         placements: tuple[Placement, ...] = get_args(Placement),
         slant: float = 0.2,
         text: str = "",
+        papers: int = len(_PAPERS),
         places: int = 0,
     ) -> None:
         check_range("lines", lines, 1, 8)
@@ -60,7 +62,10 @@ class Text(ConceptGenerator):
         self.placements = placements
         self.slant = slant
         self.text = text
+        self.papers = papers
         self.places = places
+        if not 1 <= papers <= len(_PAPERS):
+            raise ValueError(f"papers is {papers}; give 1 to {len(_PAPERS)} colours.")
         if places < 0 or places == 1:
             raise ValueError(f"places is {places}; give 0 (anywhere) or 2 or more.")
 
@@ -68,7 +73,7 @@ class Text(ConceptGenerator):
         self, picture: Image.Image, rng: np.random.Generator
     ) -> tuple[Image.Image, list[XYXY]]:
         width, height = picture.size
-        paper = _PAPERS[rng.integers(len(_PAPERS))]
+        paper = _PAPERS[rng.integers(self.papers)]
         ink = (0, 0, 0) if sum(paper) > 380 else (255, 255, 255)
         letters = max(height * rng.uniform(*self.size), 6.0)
         bold, shear = bool(rng.random() < 0.5), float(rng.uniform(0, self.slant))
