@@ -22,6 +22,7 @@ from shortcut_lightning.membership.statistics import Interval
 SETTINGS = {
     "full40": "over-trained: 40 epochs",
     "full20": "milder: 20 epochs",
+    "slow20": "milder, one seed: every score",
     "full10": "10 epochs",
     "flip40": "40 epochs, mirrored at random",
     "flip20": "20 epochs, mirrored at random",
@@ -165,7 +166,7 @@ def _calibration(found: Collection, setting: str) -> list[str]:
 def claims(found: Collection) -> Iterator[Claim]:
     """What can be asked of the audits that are there."""
     over, milder = found_settings(found, ("full40", "full20")) + [""] * 2, "full20"
-    for setting in found_settings(found, ("full40", "full20", "lora")):
+    for setting in found_settings(found, ("full40", "full20", "slow20", "lora")):
         yield Claim(
             f"CLiD above every baseline, {SETTINGS[setting]}",
             {b: _versus(setting, OURS, b) for b in _baselines(found, setting)},

@@ -13,7 +13,7 @@ here=$(dirname "$0")
 train=$here/../train.yaml
 out=$1
 shift
-parts=${*:-full40 full20 full10 lora dreambooth timesteps controls flip queries rest}
+parts=${*:-full40 full20 slow20 full10 lora dreambooth timesteps controls flip queries rest}
 
 sets() { # NUMBER: the split of that number
   [ -f "$out/sets/$1/split.json" ] || python -m shortcut_lightning.membership.collection \
@@ -53,7 +53,7 @@ full() { # STEP EPOCHS CONFIG: three seeds at that checkpoint
 for part in $parts; do
   case $part in
     full10) full 300 10 few ;;
-    full20) full 600 20 scores ;;
+    full20) full 600 20 few ;;
     full40) full 1200 40 scores ;;
     controls) # captions that lie, and the collection as a whole
       fit full-0 0
@@ -93,6 +93,11 @@ for part in $parts; do
       audit timesteps20-0 timesteps "$(at full-0 600)" "$(at full-1 600)" 0 1
       audit timesteps20-1 timesteps "$(at full-1 600)" "$(at full-0 600)" 1 0
       ;;
+    slow20) # every score in the milder setting, one seed
+      fit full-0 0
+      fit full-1 1
+      audit slow20-0 scores "$(at full-0 600)" "$(at full-1 600)" 0 1
+      ;;
     rest)
       fit full-0 0
       fit full-1 1
@@ -100,8 +105,8 @@ for part in $parts; do
       ;;
     dreambooth) sh "$here/dreambooth.sh" "$out" ;;
     *)
-      echo "no part '$part'; parts: full40 full20 full10 lora dreambooth timesteps controls flip " \
-        "queries rest" >&2
+      echo "no part '$part'; parts: full40 full20 slow20 full10 lora dreambooth timesteps " \
+        "controls flip queries rest" >&2
       exit 2
       ;;
   esac
