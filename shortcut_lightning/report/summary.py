@@ -50,7 +50,8 @@ class Report:
         (folder / "report.html").write_text(render(page), encoding="utf-8")
 
     def as_json(self) -> dict[str, Any]:
-        """Plain types for JSON; a number that is not finite becomes null."""
+        """Plain types for JSON; a number that is not finite becomes null, in the configuration its
+        YAML text (`.inf`)."""
         return {
             "title": self.title,
             "created": self.created,
@@ -62,7 +63,7 @@ class Report:
             "throughput": _finite(self.throughput),
             "warnings": list(self.warnings),
             "versions": dict(self.versions),
-            "config": yaml.safe_load(self.config) if self.config else {},
+            "config": _as_written(yaml.safe_load(self.config)) if self.config else {},
         }
 
     def facts(self) -> list[str]:
@@ -85,3 +86,15 @@ def installed_versions() -> dict[str, str]:
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _as_written(value: Any) -> Any:
+    """A value of YAML, with text for the numbers that JSON does not have."""
+    match value:
+        case dict():
+            return {key: _as_written(entry) for key, entry in value.items()}
+        case list():
+            return [_as_written(entry) for entry in value]
+        case float() if not math.isfinite(value):
+            return yaml.safe_dump(value).split()[0]
+    return value

@@ -240,3 +240,9 @@ def test_a_positive_quantity_never_has_a_negative_axis() -> None:
 )
 def test_numbers_are_written_for_people(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_an_infinite_setting_is_kept_as_written(tmp_path) -> None:
+    Report("x", config="data: {erasing: [{alpha: .inf}, 1.5]}").write(tmp_path)
+    config = json.loads((tmp_path / "report.json").read_text())["config"]
+    assert config == {"data": {"erasing": [{"alpha": ".inf"}, 1.5]}}
