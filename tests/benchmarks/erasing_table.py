@@ -6,8 +6,9 @@ A ratio is pooled over the runs (trainings with other seeds and other starting n
 interval over all their images; other numbers are means over runs. The paper's ordering is answered
 step by step: `>` wants Newcombe's interval (Statistics in Medicine 17, 1998) of the pooled
 difference above zero, `>>` above ten points, `>=` above minus ten points, `~` inside ten points
-either way; with several runs `>` and `>>` also want the same sign in each. Wholly on the other side
-is "does not hold", the rest "undecided".
+either way; `>` and `>>` also want the same sign in each run. Wholly on the other side is "does not
+hold", the rest "undecided". The interval is over images, not over trainings: with fewer than three
+runs nothing is decided, and what these runs alone would say stands in brackets.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from shortcut_lightning.bench.runner import Runner
 from shortcut_lightning.metrics.concept_ratio import concept_ratio
 
 MARGIN = 0.1
+RUNS = 3  # fewer decide nothing
 ORDER = [
     ("plain/none", ">>", "name/none"),
     ("name/none", ">", "geometry/none"),
@@ -130,7 +132,10 @@ def ordering(arms: dict[str, Arm]) -> list[str]:
             )
             text = f"{first} {relation} {second}"
             span = f"{middle:+.2f} [{low:+.2f}, {high:+.2f}]"
-            lines.append(row([text, span, runs, answer(a, relation, b)]))
+            said = answer(a, relation, b)
+            if len(a.by_run.keys() & b.by_run.keys()) < RUNS:
+                said = f"undecided (these runs: {said})"
+            lines.append(row([text, span, runs, said]))
     return lines if len(lines) > 2 else []
 
 
