@@ -105,7 +105,7 @@ def test_a_split_is_written_as_folders_that_fit_reads(album: list[Picture], tmp_
 
 
 def test_a_drawn_collection_has_a_caption_for_every_image() -> None:
-    pictures = drawn_pictures(30, seed=2)
+    pictures = drawn_pictures(30, world_seed=2)
     assert len({each.key for each in pictures}) == 30
     assert all("person" in each.caption for each in pictures)
     assert drawn_pictures(1, seed=3)[0].key != pictures[0].key
