@@ -283,8 +283,8 @@ class PersonalizationDataModule(LightningDataModule):
         now = self.state_dict()["global_batch"]
         if now != state["global_batch"]:
             log.warning(
-                "The checkpoint trained on %d examples a step, this run on %d (data.train_batch_size "
-                "times processes): it goes on, but with other examples than an unbroken run.",
+                "The checkpoint trained on %d examples a step, this run on %d (processes times "
+                "data.train_batch_size): it goes on, but with other examples than an unbroken run.",
                 state["global_batch"],
                 now,
             )
