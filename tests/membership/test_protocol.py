@@ -108,7 +108,7 @@ def test_a_drawn_collection_has_a_caption_for_every_image() -> None:
     pictures = drawn_pictures(30, world_seed=2)
     assert len({each.key for each in pictures}) == 30
     assert all("person" in each.caption for each in pictures)
-    assert drawn_pictures(1, seed=3)[0].key != pictures[0].key
+    assert drawn_pictures(1, world_seed=3)[0].key != pictures[0].key
 
 
 def test_an_image_in_both_sets_is_an_error(album: list[Picture]) -> None:
