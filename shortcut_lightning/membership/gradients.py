@@ -115,7 +115,7 @@ class NoiseOptimization(Score):
             optimizer.zero_grad()
             with torch.enable_grad():
                 value = loss()
-                value.backward()
+            (change.grad,) = torch.autograd.grad(value, change)  # and none for the model
             return value
 
         optimizer.step(closure)
