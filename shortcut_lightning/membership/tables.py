@@ -228,21 +228,25 @@ def _baselines(found: Collection, setting: str) -> list[str]:
 
 
 def _arms(found: Collection) -> str:
+    """The defended are compared with their undefended likes, the protected with the clean."""
     rows = []
     scores = (OURS, "D null", "Monte-Carlo", "SimA")
     for name in found.audits:
-        reference = f"{ARMS}protected" if "protected" in name else f"{ARMS}clean"
-        change = [(1.0, name, OURS), (-1.0, reference, OURS)]
+        arm = name.removeprefix(ARMS)
+        other = "protected" if arm.startswith("protected") and arm != "protected" else "clean"
+        changes = [[(1.0, name, s), (-1.0, ARMS + other, s)] for s in (OURS, "SimA")]
+        known = arm != "clean" and found.has(ARMS + other, OURS)
         rows.append(
             [
-                name.removeprefix(ARMS),
+                arm,
                 *(_interval(found.mean(area, [(1, name, score)])) for score in scores),
-                "" if name == reference else _signed(found.mean(area, change)),
                 f"{found.audits[name].report['scores'][OURS]['base']['auc']:.2f}",
+                other if known else "",
+                *(_signed(found.mean(area, c)) if known else "" for c in changes),
             ]
         )
-    head = ["model", *(f"AUC {score}" for score in scores), "CLiD_th, against no defence",
-            "CLiD_th on the base model"]  # fmt: skip
+    head = ["model", *(f"AUC {score}" for score in scores), f"{OURS} on the base model",
+            "against", f"{OURS}", "SimA"]  # fmt: skip
     return markdown(head, rows)
 
 
