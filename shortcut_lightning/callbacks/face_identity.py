@@ -1,17 +1,17 @@
 """Identity by a face encoder, which may find no face at all."""
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from shortcut_lightning.callbacks.evaluation import EvaluationCallback, SubjectData
+from shortcut_lightning.callbacks.evaluation import SubjectData
+from shortcut_lightning.callbacks.measures import NetworkCallback
 from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.faces import FaceEncoder
 from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
 
 
-class FaceIdentity(EvaluationCallback):
+class FaceIdentity(NetworkCallback):
     """`face_missing_<encoder>`, the share of generated images without a face (FDFR), and
     `face_match_<encoder>`, the mean cosine of the faces found to the references' mean face (ISM;
     both of Anti-DreamBooth, arXiv 2303.15433, section 5.1). Neither says much without the other:
@@ -22,16 +22,8 @@ class FaceIdentity(EvaluationCallback):
     """
 
     def __init__(self, encoder: FaceEncoder) -> None:
-        self.encoder = encoder
-        self.extractor = encoder.name
-        self._warnings: list[str] = []
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage in ("fit", "test") and trainer.is_global_zero:
-            _ = self.encoder.network
-
-    def warnings(self) -> list[str]:
-        return self._warnings
+        super().__init__(encoder)
+        self.encoder: FaceEncoder = encoder
 
     def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
         self._warnings = []

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from shortcut_lightning.callbacks.evaluation import EvaluationCallback, SubjectData
 from shortcut_lightning.callbacks.samples import Samples
+from shortcut_lightning.faces import FaceEncoder
 from shortcut_lightning.metrics.clip_alignment import (
     image_image_similarity,
     image_text_similarity,
@@ -44,14 +45,14 @@ OTHER_WORLD = (
 )
 
 
-class EncoderCallback(EvaluationCallback):
-    """An evaluation callback with an encoder.
+class NetworkCallback(EvaluationCallback):
+    """An evaluation callback whose network is there, or says why not, before anything is trained.
 
     Args:
         encoder: The network that looks at the images.
     """
 
-    def __init__(self, encoder: ImageEncoder) -> None:
+    def __init__(self, encoder: ImageEncoder | FaceEncoder) -> None:
         self.encoder = encoder
         self.extractor = encoder.name
         self._warnings: list[str] = []
@@ -62,6 +63,18 @@ class EncoderCallback(EvaluationCallback):
 
     def warnings(self) -> list[str]:
         return self._warnings
+
+
+class EncoderCallback(NetworkCallback):
+    """An evaluation callback with an encoder of images.
+
+    Args:
+        encoder: The network that looks at the images.
+    """
+
+    def __init__(self, encoder: ImageEncoder) -> None:
+        super().__init__(encoder)
+        self.encoder: ImageEncoder = encoder
 
     def features(self, samples: Samples) -> Tensor:
         """(N, D) features of the generated images."""

@@ -49,13 +49,17 @@ def share(hits: Tensor) -> Figure:
     return {"value": p, "low": low, "high": high, "n": n}
 
 
+def psnr(pictures: Tensor, truth: Tensor) -> Tensor:
+    """Decibels (N,) of pictures in [0, 1], 50 at most."""
+    return -10 * (pictures - truth).square().mean((1, 2, 3)).clamp(min=1e-5).log10()
+
+
 def autoencoder(vae: Any, images: Tensor, weights: Path) -> Figure:
     """PSNR of reconstructions, and how far they still show the same person (cosine of identity)."""
     decoded = torch.cat([reconstruct(vae, part) for part in images.split(50)])
-    psnr = -10 * (decoded - images).square().mean((1, 2, 3)).log10()
     encoder = networks.load_identity_encoder(weights / "identity")
     match = (encoder(images) * encoder(decoded)).sum(-1)
-    return {"psnr": mean(psnr), "identity": mean(match)}
+    return {"psnr": mean(psnr(decoded, images)), "identity": mean(match)}
 
 
 def restoration(images: Tensor, weights: Path) -> Figure:
@@ -66,14 +70,10 @@ def restoration(images: Tensor, weights: Path) -> Figure:
         spoilt = torch.cat([spoil(part) for part in images.split(16)])
     changed = (spoilt != images).flatten(1).any(1)
     spoilt, targets = spoilt[changed], images[changed]
-
-    def psnr(pictures: Tensor, truth: Tensor) -> Figure:
-        return mean(-10 * (pictures - truth).square().mean((1, 2, 3)).clamp(min=1e-5).log10())
-
     return {
-        "spoilt": psnr(spoilt, targets),
-        "restored": psnr(network(spoilt), targets),
-        "clean": psnr(network(images), images),
+        "spoilt": mean(psnr(spoilt, targets)),
+        "restored": mean(psnr(network(spoilt), targets)),
+        "clean": mean(psnr(network(images), images)),
     }
 
 
