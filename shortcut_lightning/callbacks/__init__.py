@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from shortcut_lightning.callbacks.measures import ClipAlignment, FrechetDistance, IdentityMatch
     from shortcut_lightning.callbacks.membership import Membership
     from shortcut_lightning.callbacks.misalignment import Misalignment
-    from shortcut_lightning.callbacks.quality import HighFrequency, PaperScores, Quality
+    from shortcut_lightning.callbacks.quality import PaperScores, Quality
     from shortcut_lightning.callbacks.report import ReportWriter
     from shortcut_lightning.callbacks.sample_grid import SampleGrid
     from shortcut_lightning.callbacks.save_images import SaveImages
     from shortcut_lightning.callbacks.stages import Stages
+    from shortcut_lightning.callbacks.texture import HighFrequency, TextureLevel
     from shortcut_lightning.callbacks.throughput import Throughput
     from shortcut_lightning.callbacks.token_probe import TokenProbe
 
@@ -48,6 +49,7 @@ __all__ = [
     "SaveImages",
     "StageFidelity",
     "Stages",
+    "TextureLevel",
     "Throughput",
     "TokenProbe",
 ]
@@ -55,7 +57,8 @@ __all__ = [
 _FILES = {
     "Quality": "quality",
     "PaperScores": "quality",
-    "HighFrequency": "quality",
+    "HighFrequency": "texture",
+    "TextureLevel": "texture",
     "Membership": "membership",
     "Misalignment": "misalignment",
     "StageFidelity": "fidelity",

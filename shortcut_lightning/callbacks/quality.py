@@ -1,4 +1,4 @@
-"""How good pictures are: by the pocket's classifier, by texture, and as papers score it."""
+"""How good pictures are: by the pocket's classifier, and as papers score it."""
 
 from functools import cached_property
 from typing import Any
@@ -19,35 +19,9 @@ from shortcut_lightning.metrics.encoders import (
     text_features,
 )
 from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
-from shortcut_lightning.metrics.high_frequency import high_frequency_share
 from shortcut_lightning.metrics.two_prompts import share_of_second
 from shortcut_lightning.pocket import networks
 from shortcut_lightning.pocket.labels import ATTRIBUTES
-
-
-class HighFrequency(EvaluationCallback):
-    """`high_frequency`: share of the generated images' energy in fine texture, and on the tuned
-    arm `high_frequency_references`, the same of the references.
-
-    Args:
-        cutoff: Where fine begins, as a share of the highest frequency.
-    """
-
-    def __init__(self, cutoff: float = 0.5) -> None:
-        if not 0 < cutoff < 1:
-            raise ValueError(f"HighFrequency.cutoff is {cutoff}; give a share between 0 and 1.")
-        self.cutoff = cutoff
-
-    def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
-        numbers = {
-            "high_frequency": mean_estimate(high_frequency_share(samples.images, self.cutoff))
-        }
-        references = getattr(datamodule, "references", [])
-        if references and samples.arm == "tuned":
-            images = torch.stack([example.image for example in references])
-            shares = high_frequency_share(images, self.cutoff)
-            numbers["high_frequency_references"] = mean_estimate(shares)
-        return numbers
 
 
 class Quality(EvaluationCallback):

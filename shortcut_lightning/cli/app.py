@@ -18,6 +18,7 @@ from shortcut_lightning.cli.class_index import class_index, descendants, import_
 from shortcut_lightning.cli.errors import UserError, as_user_error, is_first_process, listed, notice
 from shortcut_lightning.cli.explain import explain_interpolation
 from shortcut_lightning.cli.first_look import config_files
+from shortcut_lightning.cli.nulls import refuse_nulls
 from shortcut_lightning.cli.parser import ShortcutParser, class_switches
 from shortcut_lightning.cli.quiet import quiet, quiet_wandb
 from shortcut_lightning.cli.resume import ConfigWins, find_checkpoint
@@ -226,6 +227,8 @@ class ShortcutCLI(LightningCLI):
                 f"model: `{verb}` needs one; give --config FILE or --model CLASS"
                 f"\n  classes: {listed(names)}"
             )
+        for part in ("model", "data"):
+            refuse_nulls(config, part)
         files = config_files(self.parser.args)
         config.name = config.name or (files[0].stem if files else "run")
         if config.get("ckpt_path"):

@@ -22,6 +22,7 @@ from shortcut_lightning.callbacks import (
     Quality,
     ReportWriter,
     StageFidelity,
+    TextureLevel,
 )
 from shortcut_lightning.callbacks.misalignment import states
 from shortcut_lightning.callbacks.samples import Samples
@@ -32,6 +33,7 @@ from shortcut_lightning.metrics.paper_scores import (
     quality,
     thresholded_identity,
 )
+from shortcut_lightning.metrics.texture import texture_level
 from shortcut_lightning.metrics.two_prompts import cosine, lead_of_second, share_of_second
 from shortcut_lightning.purifiers import Gaussian
 
@@ -119,6 +121,21 @@ def test_texture_is_what_lies_above_the_cutoff() -> None:
     assert high_frequency_share(noise).mean() == pytest.approx(outside, abs=0.03)
 
 
+def test_texture_level_is_the_strength_of_noise_between_edges() -> None:
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.full((4, 3, 128, 128), 0.3)
+    picture[:, :, :, 64:] = 0.8  # an edge, a ramp and a spot do not count
+    picture += torch.linspace(0, 0.1, 128)[:, None]
+    picture[:, :, 40:50, 20:30] = 1.0
+    assert texture_level(picture).max() < 1e-5
+    noise = 0.05 * torch.randn(4, 1, 128, 128, generator=generator)
+    # Grey noise; each halving averages four pixels.
+    for octave, expected in ((0, 0.05), (1, 0.025)):
+        assert texture_level(picture + noise, octave).mean() == pytest.approx(expected, rel=0.05)
+    with pytest.raises(ValueError, match="8x8 pixels are too small for octave 2"):
+        texture_level(torch.zeros(1, 3, 8, 8), 2)
+
+
 def test_identity_by_the_published_rule_and_plainly() -> None:
     references = torch.eye(3)
     images = torch.tensor([[1.0, 0.2, 0.0], [1.0, 1.0, 1.0], [-1.0, 0.0, 0.0]])
@@ -168,6 +185,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Sampler, 
             ConceptExtraction(Noisiness(), seeds=[0, 1, 2]),
             StageFidelity(),
             HighFrequency(),
+            TextureLevel(),
             quality_of,
             paper,
             ReportWriter(),
@@ -210,6 +228,8 @@ def test_other_numbers(run: tuple[Evaluation, Sampler, Path]) -> None:
     assert numbers["eval/purified_linf_255"].value < 1
     assert numbers["eval/quality_pocket"].value > 0.99
     assert numbers["eval/high_frequency"].n == 12
+    assert numbers["eval/texture"].n == 12
+    assert numbers["eval/texture_references"].value >= 0
     iqac, q = numbers["eval/clip_iqac"].value, numbers["eval/q_pocket"].value
     judged = 2 * float(torch.tensor([9.0, 0, 0]).softmax(0)[0]) - 1
     assert q == pytest.approx((judged + iqac) / 2, abs=1e-5)
@@ -243,6 +263,7 @@ def test_dropped_images_have_no_fidelity() -> None:
     [
         (lambda: ConceptExtraction(seeds=[]), r"ConceptExtraction\.seeds is empty"),
         (lambda: HighFrequency(1.5), r"HighFrequency\.cutoff is 1\.5"),
+        (lambda: TextureLevel(-1), r"TextureLevel\.octave is -1"),
     ],
 )
 def test_impossible_settings_are_refused(make: Any, message: str) -> None:

@@ -50,6 +50,8 @@ def config(tmp_path: Path) -> str:
         (["--trainer.max_steps=1e3"], ["trainer.max_steps: expected int, got '1000.0'"]),
         (["--trainer.max_steps"], ["--trainer.max_steps needs a value"]),
         (["--model.learning_rate=abc"], ["model.learning_rate: expected float, got 'abc'"]),
+        (["--model.learning_rate=null"], ["model.learning_rate: expected float, got null"]),
+        (["--data.stage.passes=null"], ["data.stage.passes: expected int, got "]),
         (["--data.stage.passes=1.5"], ["data.stage.passes: expected int, got '1.5'"]),
         (["--seed_everything=abc"], ["seed_everything: expected bool or int, got 'abc'"]),
         (
