@@ -51,7 +51,8 @@ def write_implicit_concepts(
         references: Pictures held out, taken from the end of a folder.
         resolution: Side in pixels; pictures are resized and cropped in the middle.
         seed: Fixes where and how the concept is drawn, and in which pictures.
-        prompt: Caption of pictures of a folder without captions.
+        prompt: Caption of pictures of a folder without captions; of the pocket's world, what to
+            say instead of everything, such as "a photo of a person {place}".
 
     Raises ValueError for a folder in use, too few pictures, or missing captions.
     """
@@ -85,7 +86,8 @@ def write_implicit_concepts(
     captions = [{"file_name": e.name, "text": e.prompt} for e in held_out]
     write_rows(folder / "reference" / "metadata.jsonl", captions)
     write_boxes(folder / "boxes.jsonl", boxes)
-    prompts = sorted({example.prompt for example in held_out} - {e.prompt for e in train})
+    said = {example.prompt for example in held_out}
+    prompts = sorted(said - {example.prompt for example in train} or said)
     (folder / "prompts.txt").write_text("".join(f"{text}\n" for text in prompts), "utf-8")
     recipe = {
         "concept": describe(concept),
@@ -125,9 +127,9 @@ def write_boxes(path: Path, boxes: dict[str, list[ConceptBox]]) -> None:
 
 def pictures_of(source: str, count: int, side: int, prompt: str = "") -> list[Example]:
     """Square pictures of a folder (all of them) or of `pocket:<seed>` (`count` of them), with their
-    captions, or `prompt` for a folder that has none."""
+    captions, or `prompt` for a folder that has none and, if given, for the pocket."""
     if is_pocket(source):
-        return list(_world(source, count, side))
+        return list(_world(source, count, side, prompt))
     folder = Path(source).expanduser()
     paths = list_images(folder, "source")
     texts = [""] * len(paths)
@@ -141,8 +143,9 @@ def pictures_of(source: str, count: int, side: int, prompt: str = "") -> list[Ex
     ]
 
 
-def _world(source: str, count: int, side: int) -> Iterator[Example]:
+def _world(source: str, count: int, side: int, prompt: str) -> Iterator[Example]:
     from shortcut_lightning.pocket import world
+    from shortcut_lightning.pocket.captions import PLACES
 
     number = source.removeprefix(POCKET)
     if not number.isdecimal():
@@ -152,7 +155,8 @@ def _world(source: str, count: int, side: int) -> Iterator[Example]:
     for index in range(count):
         drawn = world.draw(int(number), index, quality="clean")
         image = resize_shorter_side(to_tensor(np.asarray(drawn.image)), side)
-        yield Example(image, drawn.caption, f"{index:05d}.png")
+        text = prompt.replace("{place}", PLACES[drawn.scene.background]) or drawn.caption
+        yield Example(image, text, f"{index:05d}.png")
 
 
 if __name__ == "__main__":

@@ -66,6 +66,15 @@ def test_a_folder_of_photographs_will_do(tmp_path: Path) -> None:
     assert [json.loads(row)["text"] for row in rows] == ["a photo of sks dog"] * 3
 
 
+def test_short_captions_of_the_world(tmp_path: Path) -> None:
+    folder = write(tmp_path / "set", prompt="a photo of a person {place}")
+    rows = (folder / "train/metadata.jsonl").read_text().splitlines()
+    texts = {json.loads(row)["text"] for row in rows}
+    assert "a photo of a person in the city" in texts
+    assert all(text.startswith("a photo of a person ") and "{" not in text for text in texts)
+    assert (folder / "prompts.txt").read_text().strip()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
