@@ -1,6 +1,7 @@
 """The tables of the erasing matrices, from the reports of what has run.
 
     python tests/benchmarks/erasing_table.py configs/bench/erasing.yaml [--output_dir FOLDER]
+    python tests/benchmarks/erasing_table.py --runs FOLDER    # of configs/erasing/table/unlearning.sh
 
 A ratio is pooled over the runs (trainings with other seeds and other starting noise), with Wilson's
 interval over all their images; other numbers are means over runs. The paper's ordering is answered
@@ -33,6 +34,7 @@ ORDER = [
     ("geometry/none", ">=", "full/none"),
     ("full/none", "~", "clean/none"),
     ("plain/none", ">>", "full/none"),
+    ("full/none", "~", "masked/none"),
 ]
 MEANS = {
     "eval/kid_pocket": "kernel distance x 1000",
@@ -78,6 +80,15 @@ def collect(matrix: Matrix, folder: Path) -> dict[str, dict[str, Arm]]:
         run, concept = levels.pop("run", str(cell.seed)), levels.pop("concept", "")
         metrics = json.loads(path.read_text("utf-8"))["metrics"]
         found[concept]["/".join(levels.values())].add(run, metrics)
+    return found
+
+
+def of_runs(folder: Path) -> dict[str, dict[str, Arm]]:
+    """Concept -> name of a run -> it, from folders `concept/name/version_N`."""
+    found: dict[str, dict[str, Arm]] = defaultdict(lambda: defaultdict(Arm))
+    for path in sorted(folder.glob("*/*/version_*/report.json"), key=lambda p: p.stat().st_mtime):
+        concept, name = path.parts[-4:-2]
+        found[concept][name].add("0", json.loads(path.read_text("utf-8"))["metrics"])
     return found
 
 
@@ -145,18 +156,24 @@ def row(cells: list[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("matrix", type=Path)
+    parser.add_argument("matrix", type=Path, nargs="?")
     parser.add_argument("--output_dir", default="")
+    parser.add_argument("--runs", type=Path)
     given = parser.parse_args()
-    settings = yaml.safe_load(given.matrix.read_text("utf-8"))
-    if given.output_dir:
-        settings["output_dir"] = given.output_dir
-    found = collect(Matrix(**settings), given.matrix.resolve().parent)
+    if given.runs:
+        found = of_runs(given.runs)
+    elif given.matrix:
+        settings = yaml.safe_load(given.matrix.read_text("utf-8"))
+        if given.output_dir:
+            settings["output_dir"] = given.output_dir
+        found = collect(Matrix(**settings), given.matrix.resolve().parent)
+    else:
+        parser.error("give a matrix or --runs FOLDER")
     for concept, arms in found.items():
         floors = [
             v for arm in arms.values() for v in arm.values.get("eval/concept_ratio_floor", [])
         ]
-        lines = [f"### {concept or given.matrix.stem}", "", *table(arms), ""]
+        lines = [f"### {concept or "all"}", "", *table(arms), ""]
         if floors:
             lines += [f"The counting network on clean held-out pictures: {floors[0]:.3f}.", ""]
         sys.stdout.write("\n".join([*lines, *ordering(arms), "", ""]))
