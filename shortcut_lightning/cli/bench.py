@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from shortcut_lightning.bench.matrix import Matrix
 from shortcut_lightning.bench.results import collect
@@ -63,7 +63,7 @@ def bench(argv: list[str], run: Callable[[list[str]], None]) -> None:
     settings = parser.instantiate(config)
     failed = 0
     try:
-        matrix = Matrix(**{k: v for k, v in vars(settings).items() if k not in _OPTIONS})
+        matrix = _matrix({k: v for k, v in vars(settings).items() if k not in _OPTIONS}, argv)
         runner = Runner(matrix, folder, run, notice)
         same = ["bench", *argv, "--workers=1", "--tables=none"]
         if config.tables == "only":
@@ -90,6 +90,17 @@ def bench(argv: list[str], run: Callable[[list[str]], None]) -> None:
             f"{len(runner.failures)} cells failed, first {first[0]}: {first[1].splitlines()[0]}\n"
             "  the same command tries them again"
         )
+
+
+def _matrix(settings: dict[str, Any], argv: list[str]) -> Matrix:
+    """The matrix; with --arms on the command line without the claims about other arms."""
+    if any(word.partition("=")[0] == "--arms" for word in argv):
+        arms = {"/".join(levels) for levels in Matrix(**settings | {"claims": []}).arms()}
+        claims = settings["claims"]
+        settings["claims"] = [c for c in claims if {c.arm, c.against} <= arms]
+        if left := len(claims) - len(settings["claims"]):
+            notice(f"claims: {left} of {len(claims)} are about other arms than --arms and wait")
+    return Matrix(**settings)
 
 
 def _shard(given: str) -> tuple[int, int]:

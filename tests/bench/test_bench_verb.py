@@ -82,6 +82,23 @@ def test_cells_run_and_one_table_comes_out(
     )
 
 
+def test_a_part_of_the_arms_leaves_the_other_arms_claims(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    matrix = yaml.safe_load(config.read_text())
+    claim = {"metric": "eval/high_frequency", "against": "clean/plain"}
+    matrix["claims"] = [
+        claim | {"text": "Noise stays", "arm": "random/plain"},
+        claim | {"text": "Words help", "arm": "random/negative"},
+    ]
+    config.write_text(yaml.safe_dump(matrix, sort_keys=False))
+    part = '--arms={"clean/plain": 0, "random/plain": 0}'
+    main(["bench", "--config", str(config), "--tables=only", part])
+    said = capsys.readouterr()
+    assert "1 of 2 are about other arms than --arms" in said.err
+    assert "0 of 2 cells" in said.out
+
+
 def test_mistakes_cost_a_line(
     config: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -130,6 +147,7 @@ def test_shipped_matrices_run_on_a_folder_of_sd_2_1_s_layout(
 ) -> None:
     one = ["--subjects=[pocket:0]", "--settings.trainer.max_steps=1"]
     few = ["--settings.data.num_class_images=1", "--settings.model.num_inference_steps=1"]
+    few += ["--settings.data.images_per_prompt=1"]
     model = f"--settings.model.pretrained_model_name_or_path={small_sd_v}"
     out = f"--output_dir={tmp_path}"
     main(["bench", "--config", str(CONFIGS / f"{matrix}.yaml"), *one, *few, model, out])

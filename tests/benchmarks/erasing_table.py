@@ -1,7 +1,9 @@
 """The tables of the erasing matrices, from the reports of what has run.
 
     python tests/benchmarks/erasing_table.py configs/bench/erasing.yaml [--output_dir FOLDER]
-    python tests/benchmarks/erasing_table.py --runs FOLDER    # of configs/erasing/table/unlearning.sh
+    python tests/benchmarks/erasing_table.py --runs FOLDER
+
+(the second for the runs of configs/erasing/table/unlearning.sh).
 
 A ratio is pooled over the runs (trainings with other seeds and other starting noise), with Wilson's
 interval over all their images; other numbers are means over runs. The paper's ordering is answered
@@ -173,7 +175,7 @@ def main() -> None:
         floors = [
             v for arm in arms.values() for v in arm.values.get("eval/concept_ratio_floor", [])
         ]
-        lines = [f"### {concept or "all"}", "", *table(arms), ""]
+        lines = [f"### {concept or 'all'}", "", *table(arms), ""]
         if floors:
             lines += [f"The counting network on clean held-out pictures: {floors[0]:.3f}.", ""]
         sys.stdout.write("\n".join([*lines, *ordering(arms), "", ""]))
