@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -29,6 +29,9 @@ from shortcut_lightning.cli.run_folder import (
     prepare_loggers,
 )
 from shortcut_lightning.cli.verbs import PROGRAM, VERBS
+
+if TYPE_CHECKING:
+    from shortcut_lightning.data import PersonalizationDataModule
 
 # Filled in by the program, or of no use on a command line.
 _NOT_OPTIONS = {
@@ -99,44 +102,47 @@ class ShortcutTrainer(Trainer):
                 takes `data.reference_data_dir`, and without that drawn pictures.
             overwrite: Replace what is in the output folder.
         """
-        from shortcut_lightning.data import PersonalizationDataModule, detect_folder
+        from shortcut_lightning.data import detect_folder
         from shortcut_lightning.files.cache import Cache
 
-        backbone: Any = getattr(model, "backbone", None)
-        if not isinstance(datamodule, PersonalizationDataModule) or backbone is None:
-            raise ValueError(
-                "`detect` needs data: PersonalizationDataModule and a model with a backbone, whose "
-                "resolution decides at which size pictures are looked at; configs/quickstart.yaml "
-                "has both."
-            )
+        backbone, data = _parts_for("detect", model, datamodule)
         if self.is_global_zero:
             look = detect_folder.Look(
-                datamodule.detector,
-                datamodule.instance_data_dir,
+                data.detector,
+                data.instance_data_dir,
                 output,
-                datamodule.resolution or backbone.resolution,
-                datamodule.center_crop,
-                clean_data_dir or datamodule.reference_data_dir,
+                data.resolution or backbone.resolution,
+                data.center_crop,
+                clean_data_dir or data.reference_data_dir,
                 overwrite,
             )
             device = self.strategy.root_device
-            found = detect_folder.detect_folder(look, Cache(datamodule.cache_dir), device)
+            found = detect_folder.detect_folder(look, Cache(data.cache_dir), device)
             sys.stdout.write(f"{detect_folder.told(found)}\nwritten to {output}\n")
 
     def _copy(self, verb: str, model: Any, data: Any, settings: tuple[Any, ...]) -> None:
-        from shortcut_lightning.data import PersonalizationDataModule, copies
+        from shortcut_lightning.data import copies
 
-        if not isinstance(data, PersonalizationDataModule) or not hasattr(model, "backbone"):
-            raise ValueError(
-                f"`{verb}` needs data: PersonalizationDataModule and a model with a backbone, such "
-                "as DreamBooth; a recipe like configs/quickstart.yaml has both."
-            )
+        backbone, data = _parts_for(verb, model, data)
         if not self.is_global_zero:
             return
         work = copies.protect_folder if verb == "protect" else copies.purify_folder
         wanted = copies.Copies(*settings)
-        measured = work(data, model.backbone, self.strategy.root_device, wanted)
+        measured = work(data, backbone, self.strategy.root_device, wanted)
         sys.stdout.write(f"{measured.table()}\nwritten to {wanted.output}\n")
+
+
+def _parts_for(verb: str, model: Any, data: Any) -> "tuple[Any, PersonalizationDataModule]":
+    """The backbone and the data, for a verb that works on pictures without training."""
+    from shortcut_lightning.data import PersonalizationDataModule
+
+    if not isinstance(data, PersonalizationDataModule) or not hasattr(model, "backbone"):
+        raise ValueError(
+            f"`{verb}` needs data: PersonalizationDataModule and a model with a backbone, such as "
+            "DreamBooth, whose resolution decides at which size pictures are looked at; a recipe "
+            "like configs/quickstart.yaml has both."
+        )
+    return model.backbone, data
 
 
 class ShortcutCLI(LightningCLI):
