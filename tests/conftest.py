@@ -16,8 +16,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 
-# Lightning writes to the stderr it finds when first imported; inside a test that one is soon closed.
-import lightning.pytorch  # noqa: E402, F401
+# Lightning writes to the stderr that it finds when first imported; a test has one that is closed
+# soon afterwards.
+import lightning.pytorch  # noqa: F401
 
 
 @pytest.fixture(scope="session")
