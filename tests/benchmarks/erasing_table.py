@@ -36,6 +36,8 @@ ORDER = [
     ("geometry/none", ">=", "full/none"),
     ("full/none", "~", "clean/none"),
     ("plain/none", ">>", "full/none"),
+    ("name/none", ">", "learned name/none"),
+    ("learned name/none", ">", "geometry/none"),
     ("full/none", "~", "masked/none"),
 ]
 MEANS = {
