@@ -37,6 +37,14 @@ def small_sd_v(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_small_sd(tmp_path_factory.mktemp("models") / "velocity", "v_prediction")
 
 
+@pytest.fixture(scope="session")
+def small_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in SDXL's layout: 32 px, two text encoders, random weights."""
+    from models import write_small_sdxl
+
+    return write_small_sdxl(tmp_path_factory.mktemp("models") / "xl")
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests share one cache that is not the user's."""

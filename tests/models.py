@@ -3,8 +3,20 @@
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 WORDS = ["a", "photo", "of", "sks", "person", "dog", "the", "in", "on", "beach", "noisy"]
 
@@ -30,24 +42,41 @@ def small_tokenizer() -> CLIPTokenizer:
     return Tokenizer(vocab=ids, merges=merges, model_max_length=77)
 
 
+def text_config(tokenizer: CLIPTokenizer, width: int = 32, **options: int) -> CLIPTextConfig:
+    """Two layers."""
+    settings = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 77,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    return CLIPTextConfig(**settings | options)
+
+
+def small_vae(size: int, scaling_factor: float) -> AutoencoderKL:
+    """f = 4."""
+    return AutoencoderKL(
+        block_out_channels=(16, 32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=size,
+        scaling_factor=scaling_factor,
+    )
+
+
 def write_small_sd(
     folder: Path, prediction_type: str = "epsilon", size: int = 32, seed: int = 0
 ) -> Path:
     """Writes a random-weight model with SD 1.5's layout (f = 8 becomes f = 4), a few hundred kB."""
     torch.manual_seed(seed)
     tokenizer = small_tokenizer()
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=77,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    )
+    text_encoder = CLIPTextModel(text_config(tokenizer))
     unet = UNet2DConditionModel(
         sample_size=size // 4,
         in_channels=4,
@@ -60,15 +89,7 @@ def write_small_sd(
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         norm_num_groups=8,
     )
-    vae = AutoencoderKL(
-        block_out_channels=(16, 32, 32),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        latent_channels=4,
-        norm_num_groups=8,
-        sample_size=size,
-        scaling_factor=0.18215,
-    )
+    vae = small_vae(size, 0.18215)
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -87,5 +108,41 @@ def write_small_sd(
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    ).save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def write_small_sdxl(folder: Path, size: int = 32, seed: int = 0) -> Path:
+    """The same with SDXL's layout: two text encoders (the second with the legacy end id 2, as
+    published), a pooled embedding, sizes."""
+    torch.manual_seed(seed)
+    tokenizer = small_tokenizer()
+    unet = UNet2DConditionModel(
+        sample_size=size // 4,
+        block_out_channels=(32, 64),
+        layers_per_block=2,
+        cross_attention_dim=32 + 48,
+        attention_head_dim=(4, 8),
+        transformer_layers_per_block=(1, 2),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=24 + 6 * 8,
+        norm_num_groups=8,
+    )
+    second = text_config(tokenizer, 48, projection_dim=24, eos_token_id=2)
+    StableDiffusionXLPipeline(
+        vae=small_vae(size, 0.13025),
+        text_encoder=CLIPTextModel(text_config(tokenizer)),
+        tokenizer=tokenizer,
+        text_encoder_2=CLIPTextModelWithProjection(second),
+        tokenizer_2=small_tokenizer(),
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+        ),
+        add_watermarker=False,
     ).save_pretrained(folder, safe_serialization=True)
     return folder

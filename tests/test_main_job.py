@@ -76,14 +76,15 @@ def test_real_photographs_on_a_random_model_of_the_large_ones_layout(tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipes", [["sd15"], ["sd15", "sd15_full"]])
+@pytest.mark.parametrize("recipes", [["sd15"], ["sd15", "sd15_full"], ["sdxl"]])
 def test_the_large_recipes_run_as_written_on_a_small_model(
     recipes: list[str], tmp_path: Path
 ) -> None:
     """bf16, clipping, LoRA or all weights, their sampler: only size and encoders differ."""
-    from models import write_small_sd
+    from models import write_small_sd, write_small_sdxl
 
-    model = write_small_sd(tmp_path / "model", size=64)
+    write = write_small_sdxl if "sdxl" in recipes else write_small_sd
+    model = write(tmp_path / "model", size=64)
     kept = ("Throughput", "Evaluation", "SampleGrid", "Export", "ReportWriter")
     small = tmp_path / "small.yaml"
     callbacks = "".join(f"    - class_path: {name}\n" for name in kept)
@@ -96,6 +97,31 @@ def test_the_large_recipes_run_as_written_on_a_small_model(
         *("--data.num_class_images", "2", "--data.images_per_prompt", "1"),
         *("--model.num_inference_steps", "2", "--trainer.log_every_n_steps", "1"),
     )
-    run = tmp_path / "sd15" / "version_0"
+    run = tmp_path / recipes[0] / "version_0"
     assert report_of(run)["counts"]
     assert any((run / "export").iterdir())
+
+
+@pytest.mark.slow
+def test_everything_at_once_on_sdxl_s_layout(tmp_path: Path) -> None:
+    """Attack, purifier, decoupling, learned words of both text encoders, all weights."""
+    from models import write_small_sdxl
+
+    model = write_small_sdxl(tmp_path / "model", size=64)
+    configs = ROOT / "configs"
+    train(
+        *("--config", str(configs / "quickstart.yaml"), "--output_dir", str(tmp_path)),
+        *("--data.instance_data_dir", "pocket:0", "--trainer.max_steps", "2"),
+        *("--model.pretrained_model_name_or_path", str(model), "--trainer.accelerator", "cpu"),
+        *("--data.attack", str(configs / "attacks/pocket/aspl.yaml")),
+        *("--data.attack.rounds", "1", "--data.attack.steps", "1"),
+        *("--data.attack.training.num_class_images", "1"),
+        *("--data.purifiers", "[{class_path: SDEdit, init_args: {steps: 2}}]"),
+        *("--data.decoupling", str(configs / "decoupling/learned_token.yaml")),
+        *("--model.new_tokens", "[<noise>]", "--data.num_class_images", "2"),
+        *("--data.images_per_prompt", "1", "--model.num_inference_steps", "2"),
+    )
+    run = tmp_path / "quickstart" / "version_0"
+    assert report_of(run)["counts"]
+    assert (run / "export/model/text_encoder_2").is_dir()
+    assert (run / "export/tokens/noise.safetensors").is_file()

@@ -1,5 +1,6 @@
 """Text-to-image models behind one interface; the only files that import diffusers' models."""
 
+import json
 from pathlib import Path
 
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
@@ -14,7 +15,9 @@ def load(
 
     Raises ValueError when the name leads nowhere or the folder holds something else.
     """
-    from shortcut_lightning.backbones.stable_diffusion import StableDiffusion  # slow import
+    # slow imports
+    from shortcut_lightning.backbones.sdxl import StableDiffusionXL
+    from shortcut_lightning.backbones.stable_diffusion import StableDiffusion
     from shortcut_lightning.pocket import WEIGHTS
 
     name = pretrained_model_name_or_path
@@ -25,10 +28,24 @@ def load(
             "a hub id or 'pocket' (model.pretrained_model_name_or_path)."
         )
     try:
-        return StableDiffusion.from_pretrained(path, revision or None, variant or None)
+        kind = _pipeline_class(path, revision or None)
+        if kind.startswith("StableDiffusion3") or not kind.startswith("StableDiffusion"):
+            raise ValueError(f"it is a {kind}; Stable Diffusion 1.x, 2.x and XL are known.")
+        family = StableDiffusionXL if kind.startswith("StableDiffusionXL") else StableDiffusion
+        return family.from_pretrained(path, revision or None, variant or None)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"Cannot load the model '{name}': {reason} Give a diffusers folder, a hub id that can "
             "be reached, or 'pocket', which is built in (model.pretrained_model_name_or_path)."
         ) from error
+
+
+def _pipeline_class(path: str, revision: str | None) -> str:
+    """The name of the diffusers pipeline that a folder or hub id was written by."""
+    from huggingface_hub import hf_hub_download
+
+    name = "model_index.json"
+    local = Path(path) / name
+    index = local if local.is_file() else Path(hf_hub_download(path, name, revision=revision))
+    return str(json.loads(index.read_text("utf-8"))["_class_name"])

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 from diffusers.training_utils import _collate_lora_metadata
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft.utils import get_peft_model_state_dict
@@ -32,7 +31,7 @@ KOHYA_NAMES = {
 
 def adapted(backbone: "StableDiffusion") -> dict[str, nn.Module]:
     """The parts that carry an adapter, by name."""
-    parts = {"unet": backbone.unet, "text_encoder": backbone.text_encoder}
+    parts = backbone.networks
     return {name: part for name, part in parts.items() if getattr(part, "peft_config", None)}
 
 
@@ -43,10 +42,9 @@ def save_diffusers(backbone: "StableDiffusion", folder: Path) -> None:
         name: convert_state_dict_to_diffusers(get_peft_model_state_dict(part))
         for name, part in parts.items()
     }
-    StableDiffusionPipeline.save_lora_weights(
+    backbone.pipeline_class.save_lora_weights(
         folder,
-        unet_lora_layers=layers.get("unet"),
-        text_encoder_lora_layers=layers.get("text_encoder"),
+        **{f"{name}_lora_layers": tensors for name, tensors in layers.items()},
         **_collate_lora_metadata(parts),
     )
 
@@ -54,18 +52,17 @@ def save_diffusers(backbone: "StableDiffusion", folder: Path) -> None:
 def save_kohya(backbone: "StableDiffusion", path: Path) -> None:
     """Writes one file in the keys of kohya's sd-scripts.
 
-    A module's path is joined by underscores behind `lora_unet_` or `lora_te_`; a scalar `alpha`
-    stands beside each pair of matrices. Written by hand: diffusers' converter infers one type for
-    a file that holds both parts, and misnames the text encoder of SD 1.x.
+    A module's path is joined by underscores behind the part's prefix; a scalar `alpha` stands
+    beside each pair of matrices. Written by hand: diffusers' converter infers one type for a file
+    that holds several parts, and misnames the text encoder of SD 1.x.
     """
     tensors: dict[str, Tensor] = {}
     for name, part in adapted(backbone).items():
         alpha = float(part.peft_config["default"].lora_alpha)  # type: ignore[index,union-attr]
-        prefix = "lora_unet_" if name == "unet" else "lora_te_text_model_"
         for key, tensor in get_peft_model_state_dict(part).items():
             match = re.fullmatch(r"(?:text_model\.)?(.+)\.(lora_[^.]+)(?:\.weight)?", key)
             assert match is not None, key
-            stem = prefix + match[1].replace(".", "_")
+            stem = backbone.kohya_name(name, match[1])
             value = tensor.detach().cpu().contiguous()
             kind = KOHYA_NAMES[match[2]]
             tensors[f"{stem}.{kind}"] = value.view(-1, 1) if kind == "dora_scale" else value
@@ -96,7 +93,7 @@ def load(backbone: "StableDiffusion", path: str) -> None:
     merge(pipeline)
 
 
-def merge(pipeline: StableDiffusionPipeline) -> None:
+def merge(pipeline: Any) -> None:
     """Adds the adapters to the weights they stand beside and takes them off."""
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()

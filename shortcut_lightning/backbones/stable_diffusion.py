@@ -1,10 +1,10 @@
 """Stable Diffusion 1.x and 2.x, and every model in the same folder layout, the pocket included."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import diffusers
 import torch
@@ -25,8 +25,15 @@ class StableDiffusion(Backbone):
     """Latent diffusion with one CLIP text encoder; epsilon- or v-prediction."""
 
     alphas: Tensor
+    pipeline_class: Any = StableDiffusionPipeline
+    # What the pipeline is built with besides the networks.
+    pipeline_options: Mapping[str, Any] = {
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    }
 
-    def __init__(self, pipeline: StableDiffusionPipeline) -> None:
+    def __init__(self, pipeline: Any) -> None:
         super().__init__()
         self.vae: AutoencoderKL = pipeline.vae
         self.unet: UNet2DConditionModel = pipeline.unet
@@ -50,22 +57,35 @@ class StableDiffusion(Backbone):
     @classmethod
     def from_pretrained(
         cls, path: str | Path, revision: str | None = None, variant: str | None = None
-    ) -> "StableDiffusion":
+    ) -> Self:
         """Loads a diffusers folder or hub id in fp32, from safetensors alone."""
         # Bars for reading local files only; a hub download keeps its own.
         diffusers.utils.logging.disable_progress_bar()
         transformers.utils.logging.disable_progress_bar()
-        pipeline = StableDiffusionPipeline.from_pretrained(
+        pipeline = cls.pipeline_class.from_pretrained(
             path,
             revision=revision,
             variant=variant,
             dtype=torch.float32,
             use_safetensors=True,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
+            **cls.pipeline_options,
         )
         return cls(pipeline)
+
+    @property
+    def vocabularies(self) -> list[tuple[CLIPTokenizer, Any]]:
+        """Each tokenizer with its text encoder."""
+        return [(self.tokenizer, self.text_encoder)]
+
+    @property
+    def tokenizers(self) -> dict[str, CLIPTokenizer]:
+        """Each tokenizer by its name in the pipeline."""
+        return {"tokenizer": self.tokenizer}
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """What may carry an adapter, by its name in the pipeline."""
+        return {"unet": self.unet, "text_encoder": self.text_encoder}
 
     def encode(self, images: Tensor) -> Posterior:
         posterior = self.vae.encode(images * 2 - 1).latent_dist
@@ -77,14 +97,18 @@ class StableDiffusion(Backbone):
         return (images.float() / 2 + 0.5).clamp(0, 1)
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
-        tokens = self.tokenizer(
+        return Conditioning(self.text_encoder(self.token_ids(self.tokenizer, prompts))[0])
+
+    def token_ids(self, tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
+        """(B, 77) token ids, padded and truncated."""
+        tokens = tokenizer(
             list(prompts),
             padding="max_length",
             truncation=True,
-            max_length=self.text_encoder.config.max_position_embeddings,
+            max_length=self.prompt_length + 2,
             return_tensors="pt",
         )
-        return Conditioning(self.text_encoder(tokens.input_ids.to(self.alphas.device))[0])
+        return tokens.input_ids.to(self.alphas.device)
 
     def count_tokens(self, text: str) -> int:
         return len(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
@@ -114,8 +138,7 @@ class StableDiffusion(Backbone):
         draws = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         latents = torch.cat([torch.randn(shape, generator=draw) for draw in draws])
         return self.pipeline(scheduler)(
-            prompt_embeds=self.embed(prompts).hidden,
-            negative_prompt_embeds=self.embed(negative_prompts).hidden,
+            **self.prompt_arguments(prompts, negative_prompts),
             latents=latents.to(self.alphas.device),
             generator=draws,
             num_inference_steps=num_inference_steps,
@@ -123,7 +146,16 @@ class StableDiffusion(Backbone):
             output_type="pt",
         ).images.float()
 
-    def pipeline(self, scheduler: str = "") -> StableDiffusionPipeline:
+    def prompt_arguments(
+        self, prompts: Sequence[str], negative_prompts: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """The prompts as the stock pipeline takes them."""
+        return {
+            "prompt_embeds": self.embed(prompts).hidden,
+            "negative_prompt_embeds": self.embed(negative_prompts).hidden,
+        }
+
+    def pipeline(self, scheduler: str = "") -> Any:
         """Stock diffusers pipeline over the same weights; `scheduler` is a diffusers class name."""
         chosen: Any = type(self.scheduler)
         if scheduler:
@@ -134,15 +166,12 @@ class StableDiffusion(Backbone):
                     "(model.sampling_scheduler)."
                 )
             chosen = getattr(diffusers, scheduler)
-        pipeline = StableDiffusionPipeline(
+        pipeline = self.pipeline_class(
             vae=self.vae,
-            text_encoder=self.text_encoder,
-            tokenizer=self.tokenizer,
-            unet=self.unet,
             scheduler=chosen.from_config(self.scheduler.config),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
+            **self.networks,
+            **self.tokenizers,
+            **self.pipeline_options,
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
@@ -150,38 +179,14 @@ class StableDiffusion(Backbone):
     def add_tokens(self, tokens: Sequence[str], initializers: Sequence[str] | None = None) -> None:
         if self.tokens:
             raise ValueError(f"Tokens were added already: {', '.join(self.tokens)}.")
-        table = self.text_encoder.get_input_embeddings()
         known = [token for token in tokens if token in self.tokenizer.get_vocab()]
         if known or len(set(tokens)) < len(tokens):
             raise ValueError(
                 f"New tokens must be new and distinct; the vocabulary has: {', '.join(known)}, "
                 f"given: {', '.join(tokens)} (model.new_tokens)."
             )
-        rows = initial_rows(table.weight.detach(), len(tokens))
-        for row, word in enumerate(initializers or []):
-            if not word:
-                continue
-            ids = self.tokenizer(word, add_special_tokens=False).input_ids
-            if len(ids) != 1:
-                raise ValueError(
-                    f"'{word}' is {len(ids)} tokens in this vocabulary; an initializer must be "
-                    "exactly one (model.token_initializers)."
-                )
-            rows[row] = table.weight[ids[0]].detach().cpu()
-        # single_word: otherwise a token would also match inside longer words. Words in brackets
-        # cannot, and must match right after a name: "watermark<l3>".
-        self.tokenizer.add_tokens(
-            [
-                AddedToken(
-                    token, single_word=token[0].isalnum() or token[-1].isalnum(), normalized=False
-                )
-                for token in tokens
-            ]
-        )
-        first_id = self.tokenizer.convert_tokens_to_ids(tokens[0])
-        self.text_encoder.set_input_embeddings(
-            TokenTable(table, rows.to(table.weight.device), first_id)
-        )
+        for tokenizer, text_encoder in self.vocabularies:
+            add_rows(tokenizer, text_encoder, tokens, initializers or [])
         self.tokens = list(tokens)
 
     def add_lora(
@@ -192,7 +197,8 @@ class StableDiffusion(Backbone):
         if unet:
             self.unet.add_adapter(LoraConfig(**config, use_dora=dora, **lora.UNET))
         if text_encoder:
-            self.text_encoder.add_adapter(LoraConfig(**config, **lora.TEXT_ENCODER))
+            for _, network in self.vocabularies:
+                network.add_adapter(LoraConfig(**config, **lora.TEXT_ENCODER))
 
     def load_lora(self, path: str) -> None:
         lora.load(self, path)
@@ -201,18 +207,28 @@ class StableDiffusion(Backbone):
         for path in paths:
             if not Path(path).is_file():
                 raise ValueError(f"No textual-inversion file at '{path}' (model.embeddings).")
-            self.pipeline().load_textual_inversion(path)
+            self.load_token(path)
+
+    def load_token(self, path: str) -> None:
+        """Adds the word of one file."""
+        self.pipeline().load_textual_inversion(path)
 
     def save(self, folder: Path) -> None:
         """Writes a plain diffusers folder: adapters merged in, tokens in the table."""
         pipeline = self.pipeline()
         pipeline.scheduler = self.scheduler
         if self.tokens or lora.adapted(self):
-            pipeline.unet, pipeline.text_encoder = deepcopy((self.unet, self.text_encoder))
+            for name, network in deepcopy(self.networks).items():
+                setattr(pipeline, name, network)
         if self.tokens:
-            merged = pipeline.text_encoder.get_input_embeddings().merged()
-            pipeline.text_encoder.set_input_embeddings(merged)
-            pipeline.text_encoder.config.vocab_size = merged.num_embeddings
+            for name in self.networks.keys() - {"unet"}:
+                text_encoder = getattr(pipeline, name)
+                merged = text_encoder.get_input_embeddings().merged()
+                text_encoder.set_input_embeddings(merged)
+                text_encoder.config.vocab_size = merged.num_embeddings
+                # With 2, the legacy of old configs, pooling takes the highest id for the end of the
+                # text, which is now a new word.
+                text_encoder.config.eos_token_id = self.tokenizer.eos_token_id
         if lora.adapted(self):
             lora.merge(pipeline)
         pipeline.save_pretrained(folder, safe_serialization=True)
@@ -221,17 +237,28 @@ class StableDiffusion(Backbone):
         lora.save_diffusers(self, folder)
         lora.save_kohya(self, folder / "kohya_lora.safetensors")
 
+    def kohya_name(self, part: str, module: str) -> str:
+        """The name that kohya's sd-scripts give a module of "unet" or "text_encoder"."""
+        prefix = "lora_unet_" if part == "unet" else "lora_te_text_model_"
+        return prefix + module.replace(".", "_")
+
     def save_tokens(self, folder: Path) -> None:
         """Files `{token: vector}`; stock `load_textual_inversion` reads each."""
         folder.mkdir(parents=True, exist_ok=True)
-        rows = self.token_rows[0].detach().cpu().float()
+        rows = [table.detach().cpu().float() for table in self.token_rows]
         for number, token in enumerate(self.tokens):
             stem = re.sub(r"[^A-Za-z0-9_-]", "", token) or f"token{number}"
-            save_file({token: rows[number : number + 1].clone()}, folder / f"{stem}.safetensors")
+            vectors = [table[number : number + 1].clone() for table in rows]
+            self.save_token(folder / f"{stem}.safetensors", token, vectors)
+
+    def save_token(self, path: Path, token: str, vectors: Sequence[Tensor]) -> None:
+        """One word, with a row (1, D) for each text encoder."""
+        save_file({token: vectors[0]}, path)
 
     def enable_gradient_checkpointing(self) -> None:
         self.unet.enable_gradient_checkpointing()
-        self.text_encoder.gradient_checkpointing_enable()
+        for _, text_encoder in self.vocabularies:
+            text_encoder.gradient_checkpointing_enable()
 
     @property
     def denoiser(self) -> nn.Module:
@@ -239,9 +266,39 @@ class StableDiffusion(Backbone):
 
     @property
     def text_encoders(self) -> nn.ModuleList:
-        return nn.ModuleList([self.text_encoder])
+        return nn.ModuleList([text_encoder for _, text_encoder in self.vocabularies])
 
     @property
     def token_rows(self) -> list[nn.Parameter]:
-        table = self.text_encoder.get_input_embeddings()
-        return [table.rows] if isinstance(table, TokenTable) else []
+        tables = [text_encoder.get_input_embeddings() for _, text_encoder in self.vocabularies]
+        return [table.rows for table in tables if isinstance(table, TokenTable)]
+
+
+def add_rows(
+    tokenizer: CLIPTokenizer, text_encoder: Any, tokens: Sequence[str], initializers: Sequence[str]
+) -> None:
+    """Adds words to one vocabulary and learnable rows to its text encoder."""
+    table = text_encoder.get_input_embeddings()
+    rows = initial_rows(table.weight.detach(), len(tokens))
+    for row, word in enumerate(initializers):
+        if not word:
+            continue
+        ids = tokenizer(word, add_special_tokens=False).input_ids
+        if len(ids) != 1:
+            raise ValueError(
+                f"'{word}' is {len(ids)} tokens in this vocabulary; an initializer must be "
+                "exactly one (model.token_initializers)."
+            )
+        rows[row] = table.weight[ids[0]].detach().cpu()
+    # single_word: otherwise a token would also match inside longer words. Words in brackets cannot,
+    # and must match right after a name: "watermark<l3>".
+    tokenizer.add_tokens(
+        [
+            AddedToken(
+                token, single_word=token[0].isalnum() or token[-1].isalnum(), normalized=False
+            )
+            for token in tokens
+        ]
+    )
+    first_id = tokenizer.convert_tokens_to_ids(tokens[0])
+    text_encoder.set_input_embeddings(TokenTable(table, rows.to(table.weight.device), first_id))

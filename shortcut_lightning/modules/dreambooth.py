@@ -135,7 +135,7 @@ class DreamBooth(LightningModule):
         if compile_unet:
             self.backbone.denoiser.compile()
         self.loss = DreamBoothLoss(self.backbone.prediction_type, prior_loss_weight, snr_gamma)
-        self._text_cache: dict[str, Tensor] = {}
+        self._text_cache: dict[str, Conditioning] = {}
         self._base: list[Backbone] = []  # in a list, so that it is no submodule
         # Only what learns is in a checkpoint; the rest comes from the pretrained model.
         self.strict_loading = False
@@ -227,8 +227,10 @@ class DreamBooth(LightningModule):
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._text_cache]
         if new:
             with torch.no_grad():
-                self._text_cache.update(zip(new, self.backbone.embed(new).hidden, strict=True))
-        return Conditioning(torch.stack([self._text_cache[prompt] for prompt in prompts]))
+                embedded = self.backbone.embed(new)
+            for row, prompt in enumerate(new):
+                self._text_cache[prompt] = embedded.rows(slice(row, row + 1))
+        return Conditioning.stack([self._text_cache[prompt] for prompt in prompts])
 
     def draw_timesteps(self, batch: TrainBatch) -> Tensor:
         """(B,) uniform timesteps."""

@@ -1,0 +1,126 @@
+"""Stable Diffusion XL (arXiv 2307.01952) and every model in the same folder layout.
+
+Two text encoders speak side by side: the denoiser reads the states before the last layer of both,
+the second one's pooled state, and the size of the picture. Pictures count as uncropped and of the
+size they are trained at.
+
+The last layer of the first text encoder is never used: to train the text encoders under DDP give
+`--trainer.strategy ddp_find_unused_parameters_true`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+from shortcut_lightning.backbones.base import Conditioning
+from shortcut_lightning.backbones.stable_diffusion import StableDiffusion
+
+
+class StableDiffusionXL(StableDiffusion):
+    """Latent diffusion with two CLIP text encoders and micro-conditioning on the size."""
+
+    pipeline_class = StableDiffusionXLPipeline
+    pipeline_options: Mapping[str, Any] = {"add_watermarker": False}
+
+    def __init__(self, pipeline: StableDiffusionXLPipeline) -> None:
+        super().__init__(pipeline)
+        self.text_encoder_2: CLIPTextModelWithProjection = pipeline.text_encoder_2
+        self.tokenizer_2: CLIPTokenizer = pipeline.tokenizer_2
+        # The published models were trained with zeros where there is no (negative) prompt.
+        self.zeros_for_empty = bool(pipeline.config.force_zeros_for_empty_prompt)
+
+    @property
+    def vocabularies(self) -> list[tuple[CLIPTokenizer, Any]]:
+        return [*super().vocabularies, (self.tokenizer_2, self.text_encoder_2)]
+
+    @property
+    def tokenizers(self) -> dict[str, CLIPTokenizer]:
+        return super().tokenizers | {"tokenizer_2": self.tokenizer_2}
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        return super().networks | {"text_encoder_2": self.text_encoder_2}
+
+    def embed(self, prompts: Sequence[str]) -> Conditioning:
+        hidden = []
+        for tokenizer, text_encoder in self.vocabularies:
+            ids = self.token_ids(tokenizer, prompts)
+            states = text_encoder(ids, output_hidden_states=True)
+            hidden.append(states.hidden_states[-2])
+        # Pooled at the end of the text. The encoder itself, where its config has the legacy end 2,
+        # would take the highest id, which is a new word's if there is one.
+        ends = (ids == self.tokenizer_2.eos_token_id).int().argmax(dim=1)
+        last = states.last_hidden_state[torch.arange(len(ids), device=ids.device), ends]
+        return Conditioning(torch.cat(hidden, dim=-1), self.text_encoder_2.text_projection(last))
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        height, width = (side * self.downsampling for side in noisy.shape[-2:])
+        # original size, top left corner of the crop, size: the pipeline's order
+        sizes = torch.tensor([[height, width, 0, 0, height, width]], device=noisy.device)
+        added = {
+            "text_embeds": conditioning.pooled,
+            "time_ids": sizes.expand(len(noisy), -1).to(conditioning.hidden.dtype),
+        }
+        return self.unet(
+            noisy, timesteps, conditioning.hidden, added_cond_kwargs=added, return_dict=False
+        )[0].float()
+
+    def prompt_arguments(
+        self, prompts: Sequence[str], negative_prompts: Sequence[str]
+    ) -> dict[str, Tensor]:
+        positive, negative = self.embed(prompts), self.embed(negative_prompts)
+        assert positive.pooled is not None
+        assert negative.pooled is not None
+        kept = torch.tensor(
+            [bool(text) or not self.zeros_for_empty for text in negative_prompts],
+            device=negative.hidden.device,
+        )
+        return {
+            "prompt_embeds": positive.hidden,
+            "pooled_prompt_embeds": positive.pooled,
+            "negative_prompt_embeds": negative.hidden * kept[:, None, None],
+            "negative_pooled_prompt_embeds": negative.pooled * kept[:, None],
+        }
+
+    def save_token(self, path: Path, token: str, vectors: Sequence[Tensor]) -> None:
+        """One word as kohya and A1111 write it, with the token in the metadata."""
+        save_file({"clip_l": vectors[0], "clip_g": vectors[1]}, path, {"token": token})
+
+    def load_token(self, path: str) -> None:
+        """Adds the word of one file; it is called as the metadata says, or as the file."""
+        vectors = load_file(path)
+        if vectors.keys() != {"clip_l", "clip_g"}:
+            raise ValueError(
+                f"'{path}' holds {', '.join(sorted(vectors)) or 'nothing'}; a textual inversion of "
+                "this model has clip_l and clip_g (model.embeddings)."
+            )
+        with safe_open(path, "pt") as opened:
+            token = (opened.metadata() or {}).get("token") or Path(path).stem
+        pipeline = self.pipeline()
+        for part, (tokenizer, text_encoder) in zip(
+            ("clip_l", "clip_g"), self.vocabularies, strict=True
+        ):
+            pipeline.load_textual_inversion(
+                vectors[part], token=token, tokenizer=tokenizer, text_encoder=text_encoder
+            )
+
+    def kohya_name(self, part: str, module: str) -> str:
+        """Kohya keeps the block names of the original code for this model's UNet."""
+        if part != "unet":
+            number = 2 if part == "text_encoder_2" else 1
+            return f"lora_te{number}_text_model_{module.replace('.', '_')}"
+        per_block = self.unet.config.layers_per_block + 1  # and a down- or upsampler
+        for blocks, original, first in (("down", "input", 1), ("up", "output", 0)):
+            if match := re.match(rf"{blocks}_blocks\.(\d+)\.attentions\.(\d+)\.", module):
+                number = int(match[1]) * per_block + int(match[2]) + first
+                module = f"{original}_blocks.{number}.1.{module[match.end() :]}"
+        module = re.sub(r"^mid_block\.attentions\.0\.", "middle_block.1.", module)
+        return "lora_unet_" + module.replace(".", "_")
