@@ -36,6 +36,10 @@ class StableDiffusionXL(StableDiffusion):
         self.tokenizer_2: CLIPTokenizer = pipeline.tokenizer_2
         # The published models were trained with zeros where there is no (negative) prompt.
         self.zeros_for_empty = bool(pipeline.config.force_zeros_for_empty_prompt)
+        self.pipeline_options = {
+            **self.pipeline_options,
+            "force_zeros_for_empty_prompt": self.zeros_for_empty,
+        }
 
     @property
     def vocabularies(self) -> list[tuple[CLIPTokenizer, Any]]:

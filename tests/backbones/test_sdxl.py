@@ -60,6 +60,23 @@ def test_sampling_agrees_with_the_stock_pipeline(negative: str, small_sdxl: Path
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 
 
+def test_a_model_without_zeros_for_empty_prompts_keeps_its_way(
+    small_sdxl: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(small_sdxl, tmp_path / "model")
+    index = folder / "model_index.json"
+    settings = json.loads(index.read_text()) | {"force_zeros_for_empty_prompt": False}
+    index.write_text(json.dumps(settings))
+    backbone = loaded(folder)
+    stock = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False)
+    torch.testing.assert_close(
+        picture(backbone, "a dog"), stock_picture(stock, "a dog"), atol=1e-5, rtol=0
+    )
+    assert (picture(backbone, "a dog") - picture(loaded(small_sdxl), "a dog")).abs().max() > 1e-4
+    backbone.save(tmp_path / "saved")
+    assert not loaded(tmp_path / "saved").zeros_for_empty
+
+
 def test_the_denoiser_hears_both_encoders_the_pooled_state_and_the_size(small_sdxl: Path) -> None:
     backbone = loaded(small_sdxl)
     said = backbone.embed(["a photo of sks dog", "noisy"])

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains the models of the audit tables and audits them; about an hour on one core of a laptop.
+# Trains the models of the audit tables and audits them; about two hours on one core of a laptop.
 #   sh configs/audit/tables/run.sh runs/audit-tables [part...]      (parts below; all by default)
 # Stopped at any moment, the same command goes on. Then the tables:
 #   python -m shortcut_lightning.membership.tables runs/audit-tables
