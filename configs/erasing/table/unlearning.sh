@@ -4,7 +4,8 @@
 # ten minutes of one core a concept. After the sets of configs/bench/erasing.yaml:
 #   sh configs/erasing/table/unlearning.sh runs/unlearning [qr|watermark|text...]
 #   python tests/benchmarks/erasing_table.py --runs runs/unlearning
-# Stopped at any moment, the same command goes on.
+# Stopped at any moment, the same command goes on. OPTIONS='--trainer.max_steps 1 ...' in the environment
+# is added to every command.
 set -eu
 here=$(dirname "$0")
 erasing=$here/..
@@ -17,7 +18,7 @@ learn() { # CONCEPT ARM [OPTION...]: a run of `fit`, evaluated at its end
   [ -f "$out/$concept/$arm/version_0/report.json" ] || {
     rm -rf "${out:?}/$concept/$arm"
     python train.py fit --config "$here/cell.yaml" --config "$here/$concept.yaml" \
-      --data.instance_data_dir "sets/$concept/train" --output_dir "$out/$concept" --name "$arm" "$@"
+      --data.instance_data_dir "sets/$concept/train" --output_dir "$out/$concept" --name "$arm" "$@" ${OPTIONS:-}
   }
 }
 ask() { # CONCEPT ARM [OPTION...]: a run of `test` of the model that has learned the concept
@@ -26,7 +27,7 @@ ask() { # CONCEPT ARM [OPTION...]: a run of `test` of the model that has learned
   [ -f "$out/$concept/$arm/version_0/report.json" ] || {
     rm -rf "${out:?}/$concept/$arm"
     python train.py test --config "$here/cell.yaml" --config "$here/$concept.yaml" \
-      --data.instance_data_dir "sets/$concept/train" --output_dir "$out/$concept" --name "$arm" "$@"
+      --data.instance_data_dir "sets/$concept/train" --output_dir "$out/$concept" --name "$arm" "$@" ${OPTIONS:-}
   }
 }
 
