@@ -22,14 +22,15 @@ from shortcut_lightning.membership.statistics import Interval
 SETTINGS = {
     "full40": "over-trained: 40 epochs",
     "full20": "milder: 20 epochs",
-    "slow20": "milder, one seed: every score",
+    "slow20": "milder: every score",
     "full10": "10 epochs",
     "flip40": "40 epochs, mirrored at random",
     "flip20": "20 epochs, mirrored at random",
     "lora": "LoRA of rank 16, 20 epochs",
     "queries20": "20 epochs, one seed: queries and reducers",
     "timesteps20": "20 epochs, two seeds: CLiD around other timesteps",
-    "rest40": "40 epochs, one seed: the slow ones and the white-box one",
+    "rest40": "40 epochs: the slow scores and the white-box ones",
+    "rest20": "20 epochs: the slow scores and the white-box ones",
 }
 BASELINES = ("Loss", "Monte-Carlo", "SecMI", "PIA", "PIAN", "PFAMI", "SimA")
 OURS = "CLiD_th"
