@@ -42,10 +42,6 @@ class StableDiffusionXL(StableDiffusion):
         }
 
     @property
-    def vocabularies(self) -> list[tuple[CLIPTokenizer, Any]]:
-        return [*super().vocabularies, (self.tokenizer_2, self.text_encoder_2)]
-
-    @property
     def tokenizers(self) -> dict[str, CLIPTokenizer]:
         return super().tokenizers | {"tokenizer_2": self.tokenizer_2}
 

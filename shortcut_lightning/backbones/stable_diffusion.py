@@ -73,11 +73,6 @@ class StableDiffusion(Backbone):
         return cls(pipeline)
 
     @property
-    def vocabularies(self) -> list[tuple[CLIPTokenizer, Any]]:
-        """Each tokenizer with its text encoder."""
-        return [(self.tokenizer, self.text_encoder)]
-
-    @property
     def tokenizers(self) -> dict[str, CLIPTokenizer]:
         """Each tokenizer by its name in the pipeline."""
         return {"tokenizer": self.tokenizer}
@@ -86,6 +81,12 @@ class StableDiffusion(Backbone):
     def networks(self) -> dict[str, nn.Module]:
         """What may carry an adapter, by its name in the pipeline."""
         return {"unet": self.unet, "text_encoder": self.text_encoder}
+
+    @property
+    def vocabularies(self) -> list[tuple[CLIPTokenizer, Any]]:
+        """Each tokenizer with its text encoder."""
+        encoders = [network for name, network in self.networks.items() if name != "unet"]
+        return list(zip(self.tokenizers.values(), encoders, strict=True))
 
     def encode(self, images: Tensor) -> Posterior:
         posterior = self.vae.encode(images * 2 - 1).latent_dist

@@ -4,18 +4,23 @@ import torch
 from torch import Tensor
 
 
+def brightness(images: Tensor) -> Tensor:
+    """(N, 3, H, W) -> (N, H, W) float32, weighed as the eye does (ITU-R BT.601)."""
+    weights = torch.tensor([0.299, 0.587, 0.114], device=images.device)
+    return torch.einsum("nchw,c->nhw", images.float(), weights)
+
+
 def high_frequency_share(images: Tensor, cutoff: float = 0.5) -> Tensor:
     """(N, 3, H, W) in [0, 1] -> (N,) share of the brightness's spectral energy, without its mean,
     at frequencies above `cutoff` of the highest along an axis (0.5 cycles per pixel); 0 for a flat
     picture. A Hann window keeps the picture's edges from counting as texture."""
     height, width = images.shape[-2:]
-    weights = torch.tensor([0.299, 0.587, 0.114], device=images.device)
-    brightness = torch.einsum("nchw,c->nhw", images.float(), weights)
+    grey = brightness(images)
     window = torch.outer(
         torch.hann_window(height, periodic=False), torch.hann_window(width, periodic=False)
     ).to(images.device)
-    mean = (brightness * window).sum((1, 2), keepdim=True) / window.sum()
-    energy = torch.fft.rfft2((brightness - mean) * window).abs().square()
+    mean = (grey * window).sum((1, 2), keepdim=True) / window.sum()
+    energy = torch.fft.rfft2((grey - mean) * window).abs().square()
     # rfft2 keeps half of the plane: columns in the middle stand for two.
     twice = torch.full((energy.shape[-1],), 2.0, device=images.device)
     twice[0] = 1.0

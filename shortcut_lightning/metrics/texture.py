@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from shortcut_lightning.metrics.high_frequency import brightness
+
 # Differs from zero on nothing but texture: no plane and no straight edge along an axis answers.
 # Scaled so that white noise keeps its standard deviation (Immerkaer, CVIU 64(2), 1996).
 KERNEL = torch.tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]]) / 6
@@ -17,13 +19,11 @@ def texture_level(images: Tensor, octave: int = 1) -> Tensor:
     they are less than half of the picture, do not count (Donoho and Johnstone's robust estimate).
 
     Raises ValueError for pictures smaller than 3 pixels at that size."""
-    weights = torch.tensor([0.299, 0.587, 0.114], device=images.device)
-    brightness = torch.einsum("nchw,c->nhw", images.float(), weights)[:, None]
     if min(images.shape[-2:]) >> octave < 3:
         raise ValueError(
             f"Images of {images.shape[-1]}x{images.shape[-2]} pixels are too small for octave "
             f"{octave}."
         )
-    reduced = F.avg_pool2d(brightness, 2**octave)
+    reduced = F.avg_pool2d(brightness(images)[:, None], 2**octave)
     answers = F.conv2d(reduced, KERNEL.to(images.device)[None, None]).abs()
     return answers.flatten(1).median(dim=1).values / NORMAL_QUARTILE

@@ -177,7 +177,7 @@ def main() -> None:
         floors = [
             v for arm in arms.values() for v in arm.values.get("eval/concept_ratio_floor", [])
         ]
-        lines = [f"### {concept or 'all'}", "", *table(arms), ""]
+        lines = [f"### {concept or given.matrix.stem}", "", *table(arms), ""]
         if floors:
             lines += [f"The counting network on clean held-out pictures: {floors[0]:.3f}.", ""]
         sys.stdout.write("\n".join([*lines, *ordering(arms), "", ""]))

@@ -12,21 +12,12 @@ erasing=$here/..
 out=$1
 shift
 
-learn() { # CONCEPT ARM [OPTION...]: a run of `fit`, evaluated at its end
-  concept=$1 arm=$2
-  shift 2
+row() { # VERB CONCEPT ARM [OPTION...]: a run of `fit`, evaluated at its end, or of `test`
+  verb=$1 concept=$2 arm=$3
+  shift 3
   [ -f "$out/$concept/$arm/version_0/report.json" ] || {
     rm -rf "${out:?}/$concept/$arm"
-    python train.py fit --config "$here/cell.yaml" --config "$here/$concept.yaml" \
-      --data.instance_data_dir "sets/$concept/train" --output_dir "$out/$concept" --name "$arm" "$@" ${OPTIONS:-}
-  }
-}
-ask() { # CONCEPT ARM [OPTION...]: a run of `test` of the model that has learned the concept
-  concept=$1 arm=$2
-  shift 2
-  [ -f "$out/$concept/$arm/version_0/report.json" ] || {
-    rm -rf "${out:?}/$concept/$arm"
-    python train.py test --config "$here/cell.yaml" --config "$here/$concept.yaml" \
+    python train.py "$verb" --config "$here/cell.yaml" --config "$here/$concept.yaml" \
       --data.instance_data_dir "sets/$concept/train" --output_dir "$out/$concept" --name "$arm" "$@" ${OPTIONS:-}
   }
 }
@@ -36,18 +27,18 @@ for concept in ${*:-qr watermark text}; do
     qr) word="QR code" ;;
     *) word=$concept ;;
   esac
-  learn "$concept" contaminated --trainer.callbacks+=Export
+  row fit "$concept" contaminated --trainer.callbacks+=Export
   model=$out/$concept/contaminated/version_0/export/model
-  ask "$concept" "negative prompt" --model.pretrained_model_name_or_path "$model" \
+  row test "$concept" "negative prompt" --model.pretrained_model_name_or_path "$model" \
     --data.negative_prompt "$word"
-  ask "$concept" UCE --model.pretrained_model_name_or_path "$model" \
+  row test "$concept" UCE --model.pretrained_model_name_or_path "$model" \
     --model UnifiedConceptEditing --model.concepts "[$word]"
   for parts in cross_attention others; do
-    learn "$concept" "ESD $parts" --model.pretrained_model_name_or_path "$model" \
+    row fit "$concept" "ESD $parts" --model.pretrained_model_name_or_path "$model" \
       --model ErasedStableDiffusion --model.concept "$word" --model.parts "$parts" \
       --model.learning_rate 1e-4 --model.ddim_steps 12 --trainer.max_steps 60
   done
-  learn "$concept" "words for places" --model.pretrained_model_name_or_path "$model" \
+  row fit "$concept" "words for places" --model.pretrained_model_name_or_path "$model" \
     --model GeometryErasure --model.removal model --model.token_lr 5e-3 \
     --data.erasing "$erasing/full.yaml" --data.erasing.alpha 1
 done
