@@ -35,6 +35,11 @@ class Score(ABC):
     refits_in_bootstrap: ClassVar[bool] = True
 
     @property
+    def asks_anchor(self) -> bool:
+        """Whether the numbers depend on the model that weighs words (`Engine.anchor`) too."""
+        return False
+
+    @property
     @abstractmethod
     def queries(self) -> int:
         """Calls of the denoiser for one image and model; backward passes count as one more."""

@@ -53,6 +53,10 @@ class CLiD(Score):
         self.draws = draws
 
     @property
+    def asks_anchor(self) -> bool:
+        return self.reducer.asks_anchor
+
+    @property
     def queries(self) -> int:
         return self.n_t * self.draws * (len(self.reducer.names) + 2)
 

@@ -166,7 +166,8 @@ class Engine:
             who = role
             if self.folder:  # hashing every weight takes seconds on a large model
                 who = self.models[role].name
-                facts.append(self.anchor.name)
+                if score.asks_anchor:
+                    facts.append(self.anchor.name)
             stem = f"{type(score).__name__}-{who}"
             book = Ledger(self.folder, stem, json.dumps(facts))
             self._ledgers[name, role] = self._books.setdefault(f"{stem} {facts}", book)

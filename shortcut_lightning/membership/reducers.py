@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 
@@ -14,6 +15,8 @@ from shortcut_lightning.membership.probe import Probe, Variant
 
 class Reducer(ABC):
     """Gives poorer and poorer versions of the captions. The empty caption is added by CLiD."""
+
+    asks_anchor: ClassVar[bool] = False  # whether they depend on `Engine.anchor`
 
     @property
     @abstractmethod
@@ -68,6 +71,8 @@ class ImportantWords(Reducer):
         num_inference_steps: Sampling steps of the image the weights are read from.
         guidance_scale: Its guidance.
     """
+
+    asks_anchor = True
 
     def __init__(
         self,

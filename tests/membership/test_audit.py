@@ -12,7 +12,13 @@ from torch.nn import functional
 
 from shortcut_lightning import draws
 from shortcut_lightning.backbones import Backbone
-from shortcut_lightning.membership import CLiDThreshold, Loss, MonteCarlo, NullOnly
+from shortcut_lightning.membership import (
+    CLiDThreshold,
+    ImportantWords,
+    Loss,
+    MonteCarlo,
+    NullOnly,
+)
 from shortcut_lightning.membership.audit import Audit
 from shortcut_lightning.membership.blind import Blind
 from shortcut_lightning.membership.controls import Gate, other_captions
@@ -325,6 +331,12 @@ def test_audits_that_share_features_ask_a_model_once(
         "shadow_nonmembers": str(sets / "nonmembers"),
     }
     an_audit(sets, scores=scores, **settings, **exchanged).judge(turned)
+    # Without a base model another one weighs words, which matters to scores that ask for weights.
+    two = {"target": models["target"], "shadow": models["shadow"]}
+    an_audit(sets, scores=scores, **settings).judge(two)
+    assert CLiDThreshold(ImportantWords()).asks_anchor
+    assert not CLiDThreshold(NullOnly()).asks_anchor
+    assert not Loss().asks_anchor
 
 
 def test_a_score_that_needs_captions_says_so(models: dict[str, Backbone]) -> None:
