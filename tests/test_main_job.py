@@ -55,6 +55,20 @@ def test_the_quickstart_learns_its_subject(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_quickstart_on_two_processes(tmp_path: Path) -> None:
+    """Every callback of the recipe, of which some write and measure on the first rank alone."""
+    train(
+        *("--config", str(ROOT / "configs/quickstart.yaml"), "--output_dir", str(tmp_path)),
+        *("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"),
+        *("--trainer.max_steps=3", "--data.num_class_images=4", "--data.images_per_prompt=2"),
+        *("--data.cache_dir", str(tmp_path / "cache"), "--model.num_inference_steps=2"),
+    )
+    run = tmp_path / "quickstart" / "version_0"
+    assert report_of(run)["metrics"]["eval/identity"]["n"] == 8
+    assert (run / "export" / "model" / "model_index.json").is_file()
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="the photographs are not beside the checkout")
 def test_real_photographs_on_a_random_model_of_the_large_ones_layout(tmp_path: Path) -> None:
     from models import write_small_sd

@@ -6,9 +6,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import yaml
+
+from shortcut_lightning import __version__
 
 Settings = Mapping[str, Any]
 
@@ -102,6 +107,7 @@ class Matrix:
         self.against = list(against)
         self.metrics = list(metrics)
         self.claims = list(claims)
+        self.asked = len(self.claims)  # also those that wait for arms which are not run
         self.output_dir = output_dir
         self.keep_checkpoints = keep_checkpoints
         self._arms = [
@@ -156,6 +162,7 @@ class Matrix:
         options = {"seed_everything": cell.seed, **subject_options(cell.subject, folder)}
         options |= {key: value for key, value in cell.settings.items() if key != "config"}
         options |= {"output_dir": str(own.parent), "name": own.name}
+        options["trainer.devices"] = 1  # or Lightning would start `bench` once for each GPU
         words = ["test" if checkpoint else "fit"]
         for config in configs:
             words += ["--config", located(config, folder)]
@@ -163,15 +170,18 @@ class Matrix:
         return words + ([f"--ckpt_path={checkpoint}"] if checkpoint else [])
 
     def key(self, cell: Cell, folder: Path) -> str:
-        """A hash of all that decides a cell: its command line and the files it names."""
-        command = self.command(cell, folder)
-        digest = hashlib.sha256("\0".join(command).encode())
-        digest.update(cell.trained_as.encode())
-        for word in command:
-            file = Path(word.partition("=")[2] or word)
-            if file.suffix in (".yaml", ".yml") and file.is_file():
-                digest.update(file.read_bytes())
-        return digest.hexdigest()[:16]
+        """A hash of all that decides a cell: options, what the files they name say, the subject's
+        pictures. Where the files lie does not matter, so folders of several machines can be
+        brought together."""
+        facts = {
+            "version": __version__,
+            "base": [content(name, folder) for name in self.base],
+            "options": {key: content(value, folder) for key, value in cell.settings.items()},
+            "subject": pictures(cell.subject, folder),
+            "seed": cell.seed,
+            "trained as": cell.trained_as,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     def _subjects(self, levels: tuple[str, ...]) -> int:
         """On how many subjects the arm is run."""
@@ -204,6 +214,12 @@ class Matrix:
                     f"factors.{factor}: a factor needs levels, whose names have no '/' and no '*';"
                     f" given: {', '.join(levels) or 'none'}."
                 )
+        given = [self.settings, *(s for levels in self.factors.values() for s in levels.values())]
+        if any("trainer.devices" in settings for settings in given):
+            raise ValueError(
+                "trainer.devices cannot be set in a matrix: each cell takes one device; several "
+                "are kept busy by --workers."
+            )
         if self.sampling and self.sampling not in self.factors:
             raise ValueError(
                 f"sampling is '{self.sampling}', which is no factor; factors: "
@@ -275,6 +291,41 @@ def located(value: str, folder: Path) -> str:
     """A path as written in the matrix's file, from where it is run."""
     path = folder / Path(value).expanduser()
     return str(path.resolve()) if path.exists() else value
+
+
+def content(value: Any, folder: Path) -> Any:
+    """A value of YAML with what YAML files say in the place of their names."""
+    if isinstance(value, Mapping):
+        return {str(key): content(inner, folder) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [content(inner, folder) for inner in value]
+    if isinstance(value, str) and value.endswith((".yaml", ".yml")):
+        file = folder / Path(value).expanduser()
+        if file.is_file():
+            return content(_parsed(file, file.stat().st_mtime_ns), file.parent)
+    return value
+
+
+def pictures(subject: str, folder: Path) -> Any:
+    """The files of a subject's folders by content; a name that is no folder as it is."""
+    root = Path(located(subject, folder))
+    if not root.is_dir():
+        return subject
+    return [
+        [str(file.relative_to(root)), _hashed(file, file.stat().st_mtime_ns)]
+        for file in sorted(root.rglob("*"))
+        if file.is_file()
+    ]
+
+
+@lru_cache(None)
+def _parsed(file: Path, modified: int) -> Any:
+    return yaml.safe_load(file.read_text("utf-8"))
+
+
+@lru_cache(None)
+def _hashed(file: Path, modified: int) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def written(value: Any, folder: Path) -> str:

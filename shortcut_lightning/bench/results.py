@@ -108,13 +108,15 @@ class Decision(NamedTuple):
     verdict: str  # "holds", "does not hold" or "undecided"
 
 
-def holm(given: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values (Scandinavian Journal of Statistics 6, 1979), in the order given;
-    NaN, of what was not measured, stays and does not count."""
+def holm(given: Sequence[float], asked: int = 0) -> list[float]:
+    """Holm's adjusted p values (Scandinavian Journal of Statistics 6, 1979), in the order given.
+    What was not measured yet counts as well, so that a later measurement takes no verdict back:
+    NaN, which stays, and what makes `asked` more than are given."""
+    tests = max(asked, len(given))
     known = sorted((p, number) for number, p in enumerate(given) if not math.isnan(p))
     adjusted, largest = [math.nan] * len(given), 0.0
     for rank, (p, number) in enumerate(known):
-        largest = max(largest, min(1.0, p * (len(known) - rank)))
+        largest = max(largest, min(1.0, p * (tests - rank)))
         adjusted[number] = largest
     return adjusted
 
@@ -131,13 +133,14 @@ def verdict(claim: Claim, difference: Difference, p: float) -> str:
     return "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
 
 
-def decided(table: Table, claims: Iterable[Claim]) -> list[Decision]:
-    """Each claim whose metric was measured, with its difference and verdict."""
+def decided(table: Table, claims: Iterable[Claim], asked: int = 0) -> list[Decision]:
+    """Each claim whose metric was measured, with its difference and verdict; `asked` claims are to
+    be decided in all."""
     measured = [claim for claim in claims if claim.metric in table.values]
     differences = [table.difference(c.metric, c.arm, c.against) for c in measured]
     return [
         Decision(claim, difference, p, verdict(claim, difference, p))
         for claim, difference, p in zip(
-            measured, differences, holm([d.p for d in differences]), strict=True
+            measured, differences, holm([d.p for d in differences], asked), strict=True
         )
     ]

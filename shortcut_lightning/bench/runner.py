@@ -90,13 +90,10 @@ class Runner:
 
     def report(self, cell: Cell) -> Path | None:
         """The report of a finished cell."""
-        state = cell.folder(self.root) / STATE
-        if not state.is_file():
-            return None
-        noted = json.loads(state.read_text("utf-8"))
-        report = state.parent / noted["run"] / "report.json"
+        noted = self._noted(cell)
+        report = cell.folder(self.root) / noted.get("run", "") / "report.json"
         key = self.matrix.key(cell, self.folder)
-        return report if noted["key"] == key and report.is_file() else None
+        return report if noted.get("key") == key and report.is_file() else None
 
     def reports(self) -> list[tuple[Cell, Path]]:
         """All finished cells with their reports."""
@@ -126,15 +123,22 @@ class Runner:
                 "needs the callbacks Evaluation and ReportWriter."
             )
         state = {"key": self.matrix.key(cell, self.folder), "run": newest.parent.name}
-        (folder / STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
+        half = folder / f".{STATE}.part"
+        half.write_text(json.dumps(state) + "\n", encoding="utf-8")
+        half.replace(folder / STATE)
 
     def _checkpoint(self, cell: Cell) -> str:
-        folder = cell.folder(self.root)
-        state = folder / STATE
-        if not state.is_file():
-            return ""
-        file = folder / json.loads(state.read_text("utf-8"))["run"] / "checkpoints" / "last.ckpt"
+        run = self._noted(cell).get("run", "")
+        file = cell.folder(self.root) / run / "checkpoints" / "last.ckpt"
         return str(file) if file.is_file() else ""
+
+    def _noted(self, cell: Cell) -> dict[str, str]:
+        """What was written down when the cell was finished; nothing where it was not."""
+        state = cell.folder(self.root) / STATE
+        try:
+            return dict(json.loads(state.read_text("utf-8"))) if state.is_file() else {}
+        except ValueError:  # written by something that a full disk or a kill cut off
+            return {}
 
     def _discard_checkpoints(self, group: list[Cell]) -> None:
         for cell in group:

@@ -98,7 +98,7 @@ def _grid(matrix: Matrix, table: Table, metric: str) -> list[str]:
 def _claims(matrix: Matrix, table: Table) -> list[list[str]]:
     return [
         [claim.text, claim.metric, spread(d), str(d.n), _p(p), verdict]
-        for claim, d, p, verdict in decided(table, matrix.claims)
+        for claim, d, p, verdict in decided(table, matrix.claims, matrix.asked)
     ]
 
 

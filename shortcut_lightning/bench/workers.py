@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+import torch
 
 _PROGRAM = "from shortcut_lightning.cli import main; main()"
 _OF_A_SWEEP = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
@@ -14,7 +16,8 @@ _OF_A_SWEEP = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
 def run_workers(argv: Sequence[str], count: int) -> int:
     """Runs the same command line in `count` processes, which share the work by its locks.
 
-    They divide this machine's threads among them, unless OMP_NUM_THREADS is set. What they would
+    They divide this machine's threads among them, unless OMP_NUM_THREADS is set, and its GPUs,
+    one for each, or one for several where there are fewer. What they would
     inherit from a W&B agent is taken away: their cells are runs of their own.
 
     Args:
@@ -27,12 +30,25 @@ def run_workers(argv: Sequence[str], count: int) -> int:
     environment = {k: v for k, v in os.environ.items() if k not in _OF_A_SWEEP}
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     command = [sys.executable, "-c", _PROGRAM, *argv]
-    workers = [subprocess.Popen(command, env=environment) for _ in range(count)]
+    gpus = visible_gpus(environment)
+    shares = [
+        {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
+        for number in range(count)
+    ]
+    workers = [subprocess.Popen(command, env=environment | share) for share in shares]
     try:
         return sum(worker.wait() != 0 for worker in workers)
     finally:  # stopped by hand: a cell that was not finished is run again next time
         for worker in workers:
             worker.terminate()
+
+
+def visible_gpus(environment: Mapping[str, str]) -> list[str]:
+    """Names of the GPUs that a process of this environment sees, as CUDA_VISIBLE_DEVICES has
+    them."""
+    if given := environment.get("CUDA_VISIBLE_DEVICES"):
+        return given.split(",")
+    return [str(number) for number in range(torch.cuda.device_count())]
 
 
 def in_sweep() -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from shortcut_lightning.batch import ConceptBox, Example
@@ -49,9 +49,8 @@ class ConceptRatio(EvaluationCallback):
         self._boxes: dict[str, list[list[ConceptBox]]] = {}
         self._warnings: list[str] = []
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage in ("fit", "test") and trainer.is_global_zero:
-            self.detector.detect(torch.zeros(1, 3, 64, 64))  # what is missing is said at once
+    def load(self) -> None:
+        self.detector.detect(torch.zeros(1, 3, 64, 64))  # what is missing is said at once
 
     def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
         self._warnings = []
@@ -121,6 +120,4 @@ class ConceptRatio(EvaluationCallback):
 def _clean(datamodule: SubjectData | None) -> list[Example]:
     """The held-out references; none where the data module falls back to what is trained on."""
     references = list(getattr(datamodule, "references", []))
-    trained_on = [example.image for example in getattr(datamodule, "given", [])]
-    same = any(torch.equal(references[0].image, image) for image in trained_on) if references else 0
-    return [] if same else references
+    return references if getattr(datamodule, "held_out", True) else []

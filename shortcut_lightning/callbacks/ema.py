@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from diffusers.training_utils import EMAModel
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 
 class EMA(Callback):
@@ -21,9 +22,11 @@ class EMA(Callback):
         self._average: EMAModel | None = None
         self._stored: dict[str, Any] = {}
         self._last_step = 0
+        self._in_training: dict[str, Tensor] = {}  # once training has ended
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         learned = [p for p in pl_module.parameters() if p.requires_grad]
+        self._in_training = {}
         self._average = EMAModel(learned, decay=self.decay, foreach=True)
         if self._stored:
             self._average.load_state_dict(self._stored)
@@ -51,6 +54,10 @@ class EMA(Callback):
 
     @torch.no_grad()
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # A checkpoint may still be written, after a stop between two others.
+        self._in_training = {
+            name: p.detach().clone() for name, p in pl_module.named_parameters() if p.requires_grad
+        }
         self.average.copy_to(p for p in pl_module.parameters() if p.requires_grad)
 
     def on_save_checkpoint(
@@ -62,7 +69,8 @@ class EMA(Callback):
             return
         names = [name for name, p in pl_module.named_parameters() if p.requires_grad]
         state = checkpoint["state_dict"]
-        checkpoint["weights_in_training"] = {name: state[name] for name in names}
+        live = self._in_training or state
+        checkpoint["weights_in_training"] = {name: live[name] for name in names}
         averages = dict(zip(names, self.average.shadow_params, strict=True))
         checkpoint["state_dict"] = state | averages
 

@@ -20,6 +20,7 @@ from shortcut_lightning.callbacks import samples as sampled
 from shortcut_lightning.callbacks.loggers import log_pictures, log_table
 from shortcut_lightning.callbacks.samples import Sample, Samples
 from shortcut_lightning.callbacks.trainers import callbacks_of, fast_dev_run, run_folder
+from shortcut_lightning.files.cache import together
 from shortcut_lightning.metrics.estimate import FEW, Estimate
 from shortcut_lightning.report.page import Section
 from shortcut_lightning.report.pictures import to_pil
@@ -34,15 +35,23 @@ class SubjectData(Protocol):
 
     given: list[Example]  # instance images before any stage
     references: list[Example]  # held-out photographs of the subject; `given` where there are none
+    held_out: bool  # whether the references are others than `given`
 
 
 class EvaluationCallback(Callback):
-    """A look at the images of an evaluation. Subclasses write one or more of the three methods.
+    """A look at the images of an evaluation. Subclasses write some of the methods.
 
-    They are called on the first rank only, so they must not wait for other ranks.
+    All are called on the first rank only, so they must not wait for other ranks.
     """
 
     extractor: str = ""  # name of the network behind the numbers, for the report
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage in ("fit", "test"):
+            together(self.load, trainer.strategy)
+
+    def load(self) -> None:
+        """Loads what measuring takes, or says why it cannot, before hours of training."""
 
     def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
         """Numbers of one arm by bare name, such as `clip_t`; the arm's prefix is added."""
@@ -105,11 +114,18 @@ class Evaluation(Callback):
         folder = run_folder(trainer)
         collected = sampled.gather(self._own, trainer.world_size)
         self._own = []
-        if trainer.is_global_zero:
+
+        def evaluate() -> None:
             self.samples = sampled.merge(collected, pl_module.device)
             self._evaluate(trainer, folder)
+
+        together(evaluate, trainer.strategy)
         self.estimates = trainer.strategy.broadcast(self.estimates)
-        values = {name: torch.tensor(e.value) for name, e in self.estimates.items()}
+        # On the device: NCCL reduces nothing that lies on the CPU.
+        values = {
+            name: torch.tensor(e.value, device=pl_module.device)
+            for name, e in self.estimates.items()
+        }
         pl_module.log_dict(values, rank_zero_only=False, sync_dist=trainer.world_size > 1)
 
     def _evaluate(self, trainer: Trainer, folder: Path) -> None:

@@ -4,9 +4,10 @@ import logging
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
 
 from shortcut_lightning.backbones import Backbone
+from shortcut_lightning.callbacks.trainers import run_folder
+from shortcut_lightning.files.cache import together
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +26,15 @@ class Export(Callback):
         self.pipeline = pipeline
 
     # After every callback's `on_train_end`, where averaged weights take their place.
-    @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fast_dev_run or trainer.interrupted:  # type: ignore[attr-defined]
             return
         backbone = pl_module.backbone
         assert isinstance(backbone, Backbone)
-        folder = Path(trainer.log_dir or trainer.default_root_dir) / "export"
+        folder = run_folder(trainer) / "export"
+        together(lambda: self._write(backbone, folder), trainer.strategy)
+
+    def _write(self, backbone: Backbone, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if any("lora_" in name for name, _ in backbone.named_parameters()):
             backbone.save_lora(folder)

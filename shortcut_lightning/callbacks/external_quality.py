@@ -4,7 +4,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
 
 from shortcut_lightning.callbacks.evaluation import EvaluationCallback, SubjectData
 from shortcut_lightning.callbacks.measures import EncoderCallback
@@ -56,9 +55,8 @@ class PyiqaQuality(EvaluationCallback):
         """pyiqa's metric, loaded at first use."""
         return pyiqa_scores.load(self.name)
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage in ("fit", "test") and trainer.is_global_zero:
-            _ = self.metric
+    def load(self) -> None:
+        _ = self.metric
 
     def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
         return {f"iqa_{self.name}": mean_estimate(self.scores(samples))}
@@ -91,10 +89,9 @@ class PaperQuality(PyiqaQuality):
         self.good = good
         self.bad = bad
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
-        if stage in ("fit", "test") and trainer.is_global_zero:
-            _ = self.clip.network
+    def load(self) -> None:
+        super().load()
+        _ = self.clip.network
 
     def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
         texts = text_features(self.clip, [self.good, self.bad], samples.device)

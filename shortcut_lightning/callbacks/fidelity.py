@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from shortcut_lightning.batch import Example
@@ -29,8 +28,8 @@ class StageFidelity(EvaluationCallback):
         self.lpips = lpips
         self._different: Callable[[Tensor, Tensor], Tensor] | None = None
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if self.lpips and stage in ("fit", "test") and trainer.is_global_zero:
+    def load(self) -> None:
+        if self.lpips:
             what = f"StageFidelity.lpips '{self.lpips}'"
             self._different = lpips(self.lpips, torch.device("cpu"), what)
 

@@ -7,7 +7,6 @@ loaded when the run starts, so that one which cannot be had is reported before h
 from collections.abc import Iterator, Sequence
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from shortcut_lightning.callbacks.evaluation import EvaluationCallback, SubjectData
@@ -57,9 +56,8 @@ class NetworkCallback(EvaluationCallback):
         self.extractor = encoder.name
         self._warnings: list[str] = []
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage in ("fit", "test") and trainer.is_global_zero:
-            _ = self.encoder.network
+    def load(self) -> None:
+        _ = self.encoder.network
 
     def warnings(self) -> list[str]:
         return self._warnings
@@ -96,7 +94,7 @@ class EncoderCallback(NetworkCallback):
         source = str(getattr(datamodule, "instance_data_dir", "pocket:"))
         if self.encoder.only_pocket and not source.startswith("pocket:"):
             yield OTHER_WORLD
-        if getattr(datamodule, "references", 0) is getattr(datamodule, "given", 1):
+        if not getattr(datamodule, "held_out", True):
             yield TRAINED_ON
 
 

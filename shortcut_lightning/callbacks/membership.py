@@ -15,6 +15,7 @@ from shortcut_lightning.callbacks.evaluation import EvaluationCallback
 from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.callbacks.trainers import fast_dev_run, run_folder
 from shortcut_lightning.draws import run_seed
+from shortcut_lightning.files.cache import together
 from shortcut_lightning.membership.clid import CLiD, Discrepancy, two_features
 from shortcut_lightning.membership.engine import Engine
 from shortcut_lightning.membership.evaluator import Features
@@ -76,8 +77,12 @@ class Membership(EvaluationCallback):
         backbone = pl_module.backbone
         assert isinstance(backbone, Backbone)
         self._sets = self._read(trainer, backbone.resolution)
-        if self._before is None and trainer.global_step == 0 and trainer.is_global_zero:
-            self._before = self._features(pl_module)
+        if self._before is None and trainer.global_step == 0:
+
+            def measure() -> None:
+                self._before = self._features(pl_module)
+
+            together(measure, trainer.strategy)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._measured_at = trainer.global_step
@@ -89,7 +94,8 @@ class Membership(EvaluationCallback):
         if fast_dev_run(trainer) or step % self.every_n_steps or step == self._measured_at:
             return
         self._measured_at = step
-        numbers = self._numbers(pl_module) if trainer.is_global_zero else {}
+        numbers: dict[str, float] = {}
+        together(lambda: numbers.update(self._numbers(pl_module)), trainer.strategy)
         numbers = trainer.strategy.broadcast(numbers)
         self._rows.append({"step": step, **numbers})
         pl_module.log_dict({f"audit/{name}": value for name, value in numbers.items()})

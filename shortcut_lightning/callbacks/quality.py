@@ -4,7 +4,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
 
 from shortcut_lightning.callbacks.evaluation import EvaluationCallback, SubjectData
 from shortcut_lightning.callbacks.measures import OTHER_WORLD, EncoderCallback
@@ -35,10 +34,11 @@ class Quality(EvaluationCallback):
         """The classifier."""
         return networks.load_attribute_classifier()
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage in ("fit", "test") and trainer.is_global_zero:
-            _ = self.network
+    def __init__(self) -> None:
         self._warnings: list[str] = []
+
+    def load(self) -> None:
+        _ = self.network
 
     def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
         source = str(getattr(datamodule, "instance_data_dir", "pocket:"))
@@ -86,10 +86,9 @@ class PaperScores(EncoderCallback):
         """The pocket's attribute classifier."""
         return networks.load_attribute_classifier()
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
-        if stage in ("fit", "test") and trainer.is_global_zero:
-            _ = self.clip.network, self.classifier
+    def load(self) -> None:
+        super().load()
+        _ = self.clip.network, self.classifier
 
     def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
         texts = text_features(self.clip, [self.good, self.bad], samples.device)

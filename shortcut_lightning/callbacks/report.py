@@ -84,9 +84,11 @@ def _counts(data: Any, samples: dict[str, Samples]) -> dict[str, int]:
 
 
 def _photographs(given: list[Example], trained_on: list[Example]) -> list[Section]:
+    left = {after.name: after for after in trained_on}  # some may have been dropped
     pairs = [
-        sections.Photograph(before.name, before.image, after.image)
-        for before, after in zip(given, trained_on, strict=False)
+        sections.Photograph(before.name, before.image, left[before.name].image)
+        for before in given
+        if before.name in left
     ]
     return [sections.photographs(pairs)] if pairs else []
 

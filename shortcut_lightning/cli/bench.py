@@ -94,13 +94,16 @@ def bench(argv: list[str], run: Callable[[list[str]], None]) -> None:
 
 def _matrix(settings: dict[str, Any], argv: list[str]) -> Matrix:
     """The matrix; with --arms on the command line without the claims about other arms."""
-    if any(word.partition("=")[0] == "--arms" for word in argv):
-        arms = {"/".join(levels) for levels in Matrix(**settings | {"claims": []}).arms()}
-        claims = settings["claims"]
-        settings["claims"] = [c for c in claims if {c.arm, c.against} <= arms]
-        if left := len(claims) - len(settings["claims"]):
-            notice(f"claims: {left} of {len(claims)} are about other arms than --arms and wait")
-    return Matrix(**settings)
+    if not any(word.partition("=")[0] == "--arms" for word in argv):
+        return Matrix(**settings)
+    claims = settings["claims"]
+    matrix = Matrix(**settings | {"claims": []})
+    arms = {"/".join(levels) for levels in matrix.arms()}
+    matrix.claims = [claim for claim in claims if {claim.arm, claim.against} <= arms]
+    matrix.asked = len(claims)
+    if left := len(claims) - len(matrix.claims):
+        notice(f"claims: {left} of {len(claims)} are about other arms than --arms and wait")
+    return matrix
 
 
 def _shard(given: str) -> tuple[int, int]:

@@ -59,10 +59,13 @@ def import_named(args: Iterable[str], entries: Sequence[ClassEntry]) -> None:
 def _texts(args: Iterable[str]) -> list[str]:
     """The arguments and the contents of every YAML file that they, or those files, name."""
     texts, seen = list(args), set[Path]()
+    # An argument, or what follows its first "=", may be a path with spaces; so may a quoted name.
     queue = [(text, Path()) for text in texts]
+    queue += [(f"'{part}'", Path()) for text in texts for part in (text, text.partition("=")[2])]
     while queue:
         text, folder = queue.pop()
-        for name in re.findall(r"[^\s=:'\"\[\],]+\.ya?ml", text):
+        names = re.findall(r"[^\s=:'\"\[\],]+\.ya?ml", text)
+        for name in [*names, *re.findall(r"""['"]([^'"\n]+\.ya?ml)['"]""", text)]:
             # A path inside a YAML file is relative to that file.
             path = folder / name
             if path.is_file() and path.resolve() not in seen:

@@ -41,6 +41,9 @@ class KeepLast(Checkpoint):
         self.every_n_train_steps = every_n_train_steps
         self._saved_step = 0
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._saved_step = trainer.global_step  # of a resumed run: its checkpoint is there
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -55,8 +58,13 @@ class KeepLast(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         if trainer.global_step != self._saved_step and trainer.log_dir:
             self._saved_step = trainer.global_step
-            path = os.path.join(trainer.log_dir, "checkpoints", "last.ckpt")
-            trainer.save_checkpoint(path, weights_only=False)
+            path = Path(trainer.log_dir) / "checkpoints" / "last.ckpt"
+            # Beside the old one first: Lightning moves a file over from the disk of temporary
+            # files, and a kill meanwhile would leave neither.
+            half = path.with_name(f"{path.name}.part")
+            trainer.save_checkpoint(half, weights_only=False)
+            if trainer.is_global_zero:
+                half.replace(path)
 
 
 def claim_version(folder: Path) -> int:

@@ -32,7 +32,7 @@ from shortcut_lightning.data.class_images import (
 )
 from shortcut_lightning.data.contamination import contaminate
 from shortcut_lightning.data.stream import StreamLoader, StreamSampler
-from shortcut_lightning.files.cache import Cache, cache_folder
+from shortcut_lightning.files.cache import Cache, cache_folder, everywhere
 from shortcut_lightning.files.images import center_crop, load_images
 from shortcut_lightning.prompts import Decoupling, Prompts
 from shortcut_lightning.purifiers.base import Purifier
@@ -87,6 +87,7 @@ class PersonalizationDataModule(LightningDataModule):
         pasted: Where it was pasted in each.
         trained_on: The same after the stages.
         references: Held-out images of the subject, or the given ones; always square.
+        held_out: Whether the references are held-out images.
         class_images: Class images; empty without prior preservation.
         boxes: What the detector found in each image of `trained_on`.
         captioner: Writes the prompts of images with concepts; None while `erasing` does nothing.
@@ -165,6 +166,7 @@ class PersonalizationDataModule(LightningDataModule):
         self.pasted: list[list[ConceptBox]] = []
         self.trained_on: list[Example] = []
         self.references: list[Example] = []
+        self.held_out = False
         self.class_images: list[Example] = []
         self.boxes: list[list[ConceptBox]] = []
         self.captioner: Captioner | None = None
@@ -331,6 +333,7 @@ class PersonalizationDataModule(LightningDataModule):
         self.references = [
             example._replace(image=center_crop(example.image, self.side)) for example in self.given
         ]
+        self.held_out = references is not None
         if references is not None:
             self.references = loading.load_examples(
                 references,
@@ -371,17 +374,20 @@ class PersonalizationDataModule(LightningDataModule):
         )
         paths = class_image_paths(folder, self.num_class_images)
         trainer.strategy.barrier("class images listed")
-        with trainer.precision_plugin.forward_context():
-            make_class_images(
-                paths,
-                prompt,
-                self.backbone,
-                device,
-                batch_size=self.sample_batch_size,
-                rank=trainer.global_rank,
-                world_size=trainer.world_size,
-            )
-        trainer.strategy.barrier("class images made")
+
+        def make() -> None:
+            with trainer.precision_plugin.forward_context():
+                make_class_images(
+                    paths,
+                    prompt,
+                    self.backbone,
+                    device,
+                    batch_size=self.sample_batch_size,
+                    rank=trainer.global_rank,
+                    world_size=trainer.world_size,
+                )
+
+        everywhere(make, trainer.strategy, workers=trainer.world_size)
         prepared = loading.preparation(self.side, self.center_crop)
         self.class_images = [
             Example(image, self.prompts.class_prompt, path.name)

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 import torch
 
 from shortcut_lightning.batch import PromptBatch
+from shortcut_lightning.files.folders import read_text
 from shortcut_lightning.prompts import Prompts
 
 T = TypeVar("T")
@@ -49,7 +50,7 @@ def read_prompts(path: str) -> list[str]:
     file = Path(path).expanduser()
     if not file.is_file():
         raise ValueError(f"No file of prompts at '{path}' (data.predict_prompts_file).")
-    return [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in read_text(file).splitlines() if line.strip()]
 
 
 def prompt_batches(

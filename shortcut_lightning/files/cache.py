@@ -62,11 +62,13 @@ def describe(value: Any) -> Any:
             digest = hashlib.sha256(pixels.flatten().view(torch.uint8).numpy().tobytes())
             return ["tensor", str(pixels.dtype), list(pixels.shape), digest.hexdigest()]
         case str() | Path():
-            if len(str(value)) < 1024 and Path(value).is_file():
-                return ["file", hashlib.sha256(Path(value).read_bytes()).hexdigest()]
-            if 0 < len(str(value)) < 1024 and Path(value).is_dir():
-                found = sorted(path for path in Path(value).rglob("*") if path.is_file())
-                states = [(str(path.relative_to(value)), path.stat()) for path in found]
+            # os.path: pathlib raises for a caption that is too long for a file's name.
+            path = os.path.expanduser(value)
+            if os.path.isfile(path):
+                return ["file", hashlib.sha256(Path(path).read_bytes()).hexdigest()]
+            if os.path.isdir(path):
+                found = sorted(file for file in Path(path).rglob("*") if file.is_file())
+                states = [(str(file.relative_to(path)), file.stat()) for file in found]
                 return ["folder", [[name, at.st_size, at.st_mtime_ns] for name, at in states]]
             return str(value)
         case list() | tuple():
@@ -90,17 +92,24 @@ def together(make: Callable[[], None], ranks: Ranks) -> None:
     The others wait in a collective: work beyond the strategy's timeout (half an hour by default) is
     best done once by a single process, whose cache the run on several then finds.
     """
+    everywhere(make if ranks.is_global_zero else lambda: None, ranks, workers=1)
+
+
+def everywhere(make: Callable[[], None], ranks: Ranks, workers: int) -> None:
+    """Runs `make` on every rank, the first `workers` of which may fail; where one does, all fail,
+    so that none waits for it."""
     failure: Exception | None = None
-    if ranks.is_global_zero:
-        try:
-            make()
-        except Exception as error:
-            failure = error
-    message = ranks.broadcast("" if failure is None else str(failure) or repr(failure))
+    try:
+        make()
+    except Exception as error:
+        failure = error
+    own = "" if failure is None else str(failure) or repr(failure)
+    messages = [ranks.broadcast(own, src=rank) for rank in range(workers)]
     if failure is not None:
         raise failure
-    if message:
-        raise ValueError(f"Rank 0 failed: {message}")
+    for rank, message in enumerate(messages):
+        if message:
+            raise ValueError(f"Rank {rank} failed: {message}")
 
 
 @contextmanager
@@ -140,6 +149,8 @@ class Cache:
             if tensors is None:
                 with writing(path.parent):  # before the work, which may take hours
                     path.parent.mkdir(parents=True, exist_ok=True)
+                    _half(path).touch()
+                    _half(path).unlink()
                 tensors = make()
                 with writing(path.parent):
                     _write(path, tensors)
@@ -172,13 +183,18 @@ def _read(path: Path) -> Tensors | None:
 
 def _write(path: Path, tensors: Tensors) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    half = path.with_name(f".{path.name}.{os.getpid()}.part")
+    half = _half(path)
     try:
         half.write_bytes(serialize(tensors, {"checksum": _checksum(tensors)}))
         half.replace(path)
     except OSError:
         half.unlink(missing_ok=True)
         raise
+
+
+def _half(path: Path) -> Path:
+    """Where an entry is while it is written."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 def _checksum(tensors: Tensors) -> str:

@@ -104,11 +104,22 @@ def draw_subject(source: str, cache: Path) -> None:
                 raise
 
 
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, with or without a byte-order mark.
+
+    Raises ValueError for another encoding.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not in UTF-8 ({error.reason}); save it as UTF-8.") from error
+
+
 def _read_metadata(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     rows = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -124,7 +135,7 @@ def _read_metadata(path: Path) -> dict[str, str]:
 
 def _read_sidecar(image: Path) -> str:
     path = image.with_suffix(".txt")
-    return " ".join(path.read_text(encoding="utf-8").split()) if path.exists() else ""
+    return " ".join(read_text(path).split()) if path.exists() else ""
 
 
 def _inventory(entries: list[Path]) -> str:

@@ -5,6 +5,7 @@ as PNG and reading it back gives the same numbers.
 """
 
 import os
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -34,7 +35,15 @@ def load_image(path: Path) -> Tensor:
     try:
         with Image.open(path) as opened:
             picture = _to_rgb(ImageOps.exif_transpose(opened))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    # Pillow raises whatever a damaged file leads it to, EXIF above all.
+    except (
+        OSError,
+        SyntaxError,
+        TypeError,
+        KeyError,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:
         raise ValueError(f"cannot be read ({error})") from error
     width, height = picture.size
     if min(width, height) < MIN_SIDE:

@@ -6,6 +6,7 @@ python -m pytest tests/bench/test_matrix.py
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from shortcut_lightning.bench.matrix import expanded
 from shortcut_lightning.bench.results import Difference, collect, holm, paired, verdict
 from shortcut_lightning.bench.runner import Runner
 from shortcut_lightning.bench.tables import markdown, summary, write
+from shortcut_lightning.bench.workers import visible_gpus
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "bench"
 FACTORS: dict[str, Any] = {
@@ -106,9 +108,52 @@ def test_a_cell_is_an_ordinary_command_line(folder: Path) -> None:
         "--data.decoupling.negative=true",
         f"--output_dir={folder / 'out' / 'pocket-0' / 'seed0'}",
         "--name=noise-jpeg-negative",
+        "--trainer.devices=1",
         "--ckpt_path=last.ckpt",
     ]
     assert cell.trained_as == "noise/jpeg/plain"
+
+
+def test_a_cell_is_known_by_what_decides_it_wherever_it_lies(folder: Path) -> None:
+    def key(where: Path, **changes: object) -> str:
+        of = matrix(where, subjects=["dog"], **changes)
+        return of.key(next(c for c in of.cells() if c.arm == "noise/jpeg/negative"), where)
+
+    (folder / "dog").mkdir()
+    (folder / "dog" / "a.png").write_bytes(b"a")
+    first = key(folder)
+    elsewhere = folder / "elsewhere"
+    shutil.copytree(folder, elsewhere)
+    assert key(elsewhere) == first
+    noise = elsewhere / "noise.yaml"
+    noise.write_text("# a remark\n" + noise.read_text())
+    assert key(elsewhere) == first
+    (elsewhere / "dog" / "b.png").write_bytes(b"b")
+    assert key(elsewhere) != first
+    (elsewhere / "dog" / "b.png").unlink()
+    noise.write_text("epsilon: 9\n")
+    assert key(elsewhere) != first
+    assert key(folder, settings={"trainer.max_steps": 9}) != first
+
+
+def test_several_devices_for_a_cell_are_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"trainer\.devices cannot be set in a matrix"):
+        matrix(folder, settings={"trainer": {"devices": 2}})
+
+
+def test_workers_take_a_gpu_each() -> None:
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "2,5"}) == ["2", "5"]
+
+
+def test_a_cell_whose_notes_were_cut_off_runs_again(folder: Path) -> None:
+    runs, of = Runs(), matrix(folder)
+    runner(of, folder, runs).all()
+    whole, cell = len(runs.commands), of.cells()[-1]
+    (cell.folder(Path(of.output_dir)) / "cell.json").write_text("")
+    assert len(runner(of, folder, runs).reports()) == len(of.cells()) - 1
+    runner(of, folder, runs).all()
+    assert len(runs.commands) > whole
+    assert len(runner(of, folder, runs).reports()) == len(of.cells())
 
 
 def test_folders_of_subjects_may_hold_references(folder: Path) -> None:
@@ -283,9 +328,11 @@ def test_verdicts(low: float, high: float, p: float, higher: bool, expected: str
 
 def test_many_claims_are_held_to_more() -> None:
     assert holm([0.01, 0.04, math.nan, 0.03]) == pytest.approx(
-        [0.03, 0.06, math.nan, 0.06], nan_ok=True
+        [0.04, 0.09, math.nan, 0.09],
+        nan_ok=True,  # the one to come counts
     )
     assert holm([0.9, 0.8]) == [1, 1]
+    assert holm([0.01, 0.02], asked=4) == pytest.approx([0.04, 0.06])
 
 
 @pytest.mark.parametrize(

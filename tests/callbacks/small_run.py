@@ -96,6 +96,7 @@ class SmallData(LightningDataModule):
         self.references = [
             Example(paint(SUBJECT, 100 + i), PROMPTS[0], f"{i}.jpg") for i in range(references)
         ]
+        self.held_out = True
         self.class_images: list[Example] = []
         self.seconds = {"perturb": 1.5}
 

@@ -121,7 +121,7 @@ def test_ratio_floor_and_their_product_with_the_distance() -> None:
 
 def test_without_clean_references_there_is_no_floor() -> None:
     data = SmallData()
-    data.references = data.given
+    data.references, data.held_out = data.given, False
     callback = ConceptRatio(White(), Mean())
     assert set(callback.measure(samples(5), data)) == {"concept_ratio"}
     assert "floor" in callback.warnings()[0]

@@ -21,8 +21,6 @@ from shortcut_lightning.callbacks import (
 from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.faces import FaceEncoder
 
-TRAINER = SimpleNamespace(is_global_zero=True)
-
 
 def samples(images: Tensor) -> Samples:
     n = len(images)
@@ -98,13 +96,13 @@ def test_scores_by_name(pyiqa: None) -> None:
 
 def test_a_name_that_pyiqa_lacks_is_told(pyiqa: None) -> None:
     with pytest.raises(ValueError, match="pyiqa cannot make the quality score 'beauty'"):
-        PyiqaQuality("beauty").setup(TRAINER, None, "test")  # type: ignore[arg-type]
+        PyiqaQuality("beauty").load()
 
 
 def test_without_pyiqa_its_licence_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyiqa", None)
     with pytest.raises(ValueError, match="PolyForm Noncommercial"):
-        PyiqaQuality().setup(TRAINER, None, "test")  # type: ignore[arg-type]
+        PyiqaQuality().load()
 
 
 def test_lpips_where_it_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +116,7 @@ def test_lpips_where_it_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "LearnedPerceptualImagePatchSimilarity"
     monkeypatch.setattr(lpip, name, Apart)
     metric = StageFidelity(lpips="vgg")
-    metric.setup(TRAINER, None, "test")  # type: ignore[arg-type]
+    metric.load()
     given = [Example(shades(0.5)[0], "", "a")]
     data: Any = SimpleNamespace(
         given=given, perturbed=[given[0]._replace(image=shades(0.75)[0])], purifiers=()
@@ -131,4 +129,4 @@ def test_lpips_where_it_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(lpip, name, broken)
     with pytest.raises(ValueError, match=r"StageFidelity\.lpips 'vgg' needs torchvision"):
-        metric.setup(TRAINER, None, "test")  # type: ignore[arg-type]
+        metric.load()

@@ -132,7 +132,7 @@ def test_without_references_only_the_words_are_compared(tmp_path) -> None:
 
 def test_references_that_were_trained_on_are_warned_of_once(tmp_path) -> None:
     data = SmallData()
-    data.references = data.given
+    data.references, data.held_out = list(data.given), False
     evaluation = evaluate(tmp_path, *all_measures(), data=data)
     assert sum("no held-out references" in warning for warning in evaluation.warnings) == 1
 

@@ -94,6 +94,19 @@ def test_report_html_shows_it(run: Path) -> None:
     assert html.count("data:image/png") == 6 * 2 + 3 * 2 * 4
 
 
+def test_photographs_are_paired_by_name_where_some_were_dropped(tmp_path) -> None:
+    data = SmallData()
+    data.trained_on = data.trained_on[2:]
+    small_trainer(tmp_path, [Evaluation(), ReportWriter()]).test(
+        SmallModule(), datamodule=data, verbose=False
+    )
+    page = (tmp_path / "run" / "v" / "report.html").read_text()
+    shown = page[: page.index("Generated")]
+    assert "2.jpg" in shown
+    assert "0.jpg" not in shown
+    assert "changed a pixel by up to 8/255" in " ".join(shown.split())
+
+
 def test_a_test_alone_writes_a_report_without_training(tmp_path) -> None:
     trainer = small_trainer(tmp_path, [ReportWriter(title="Mine"), Throughput(), Evaluation()])
     trainer.test(SmallModule(), datamodule=SmallData(), verbose=False)

@@ -54,6 +54,17 @@ def test_only_named_modules_are_imported(package: Path) -> None:
     assert "house.rooms.broken" not in sys.modules
 
 
+@pytest.mark.parametrize("form", ["--config={}", "{}"])
+def test_paths_may_have_spaces(package: Path, form: str) -> None:
+    (package / "rooms/one.py").write_text("class One:\n    pass\n")
+    folder = Path("my configs")
+    folder.mkdir()
+    (folder / "main.yaml").write_text("data:\n  attack: 'the part.yaml'\n")
+    (folder / "the part.yaml").write_text("class_path: One\n")
+    import_named(["fit", form.format(folder / "main.yaml")], class_index(package))
+    assert "house.rooms.one" in sys.modules
+
+
 def test_our_own_package_has_attacks() -> None:
     assert "Attack" in {entry.name for entry in class_index()}
     assert descendants("Attack", class_index())

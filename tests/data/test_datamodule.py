@@ -219,12 +219,14 @@ def test_without_references_the_given_images_stand_in(photos: Path, tmp_path: Pa
     data, _, _ = fit(photos, tmp_path, attack=Shift())
     for reference, given in zip(data.references, data.given, strict=True):
         assert torch.equal(reference.image, given.image)
+    assert not data.held_out
 
 
 def test_a_generated_subject_brings_its_references(tmp_path: Path) -> None:
     data, module, _ = fit("pocket:3", tmp_path, use_captions=True)
     assert len(data.given) == 4
     assert len(data.references) == 32
+    assert data.held_out
     assert all(prompt for prompt in module.seen[0].prompts)
     assert module.seen[0].prompts != [PROMPT] * 2
 

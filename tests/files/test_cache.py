@@ -12,7 +12,15 @@ from safetensors.torch import load_file
 
 from shortcut_lightning.attacks import PhotoGuardEncoder, RandomNoise
 from shortcut_lightning.files import cache as module
-from shortcut_lightning.files.cache import Cache, Tensors, cache_folder, describe, key_of, together
+from shortcut_lightning.files.cache import (
+    Cache,
+    Tensors,
+    cache_folder,
+    describe,
+    everywhere,
+    key_of,
+    together,
+)
 
 
 class Maker:
@@ -194,6 +202,52 @@ def test_a_disk_that_is_not_shared_is_named(tmp_path: Path, make: Maker) -> None
 def test_when_rank_0_fails_all_fail() -> None:
     with pytest.raises(ValueError, match="Rank 0 failed: no space"):
         together(lambda: None, OtherRank("no space"))
+
+
+class Rank:
+    """One of several ranks; the others say what they are given."""
+
+    is_global_zero = False
+
+    def __init__(self, rank: int, *messages: str) -> None:
+        self.rank, self.messages = rank, messages
+
+    def broadcast(self, obj: Any, src: int = 0) -> Any:
+        return obj if src == self.rank else self.messages[src]
+
+
+def test_where_any_rank_fails_all_do() -> None:
+    everywhere(lambda: None, Rank(0, "", ""), workers=2)
+    with pytest.raises(ValueError, match="Rank 1 failed: out of memory"):
+        everywhere(lambda: None, Rank(0, "", "out of memory"), workers=2)
+
+    def fails() -> None:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match=r"^out of memory$"):
+        everywhere(fails, Rank(1, "", ""), workers=2)
+
+
+@pytest.mark.parametrize("length", [255, 256, 700, 1023, 1024, 5000])
+def test_a_caption_of_any_length_is_described_as_itself(length: int) -> None:
+    assert describe("a" * length) == "a" * length
+
+
+def test_a_file_is_described_by_content_from_the_home_folder_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "target.png").write_bytes(b"picture")
+    assert describe("~/target.png") == describe(tmp_path / "target.png")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    maker = Maker()
+    (tmp_path / "stage").mkdir(mode=0o500)
+    with pytest.raises(ValueError, match="Cannot write in"):
+        Cache(tmp_path).get("stage", maker, a=1)
+    assert maker.calls == 0
 
 
 def test_the_folder_in_force(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -144,3 +144,12 @@ def test_a_subject_that_cannot_be_drawn_leaves_nothing(
 def test_a_seed_is_a_whole_number(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=re.escape("'pocket:dog'; a generated subject is written")):
         subject_folders("pocket:dog", "", tmp_path, OneProcess())
+
+
+def test_text_files_of_windows_and_in_other_encodings(tmp_path: Path) -> None:
+    folder = add_images(tmp_path, "a.png")
+    (folder / "a.txt").write_bytes("\ufeffa caf\u00e9\r\n".encode())
+    assert folders.read_folder(folder, "instance_data_dir", True)[0].text == "a caf\u00e9"
+    (folder / "a.txt").write_bytes("a caf\u00e9".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"a\.txt is not in UTF-8 .*; save it as UTF-8"):
+        folders.read_folder(folder, "instance_data_dir", True)

@@ -1,11 +1,12 @@
 """Every kind of file a folder of photographs holds: python -m pytest tests/data/test_images.py"""
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from shortcut_lightning.files.images import (
@@ -132,6 +133,19 @@ def test_all_bad_files_are_named_in_one_error(tmp_path: Path) -> None:
     for name in ("text.jpg", "empty.png", "cut.png", "cut.jpg"):
         assert f"{name} cannot be read" in message
     assert "\n" not in message
+
+
+def test_whatever_pillow_makes_of_damaged_exif_is_a_bad_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+
+    def damaged(picture: Image.Image) -> Image.Image:
+        raise struct.error("required argument is not an integer")
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", damaged)
+    with pytest.raises(ValueError, match=r"a\.png cannot be read \(required argument"):
+        load_images([tmp_path / "a.png"])
 
 
 def test_saving_and_loading_is_exact(tmp_path: Path) -> None:

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from shortcut_lightning.callbacks.ema import EMA
+from shortcut_lightning.callbacks.export import Export
+from shortcut_lightning.cli.run_folder import KeepLast
 from shortcut_lightning.data.datamodule import PersonalizationDataModule
 from shortcut_lightning.modules import DreamBooth
 
@@ -92,6 +95,32 @@ def test_resuming_at_any_step_ends_with_the_same_bits(
             assert torch.equal(value, whole[name]), (stopped, name)
 
 
+class StopAt(pl.Callback):
+    """Stops after a step, whatever was planned."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        trainer.should_stop = trainer.global_step >= self.step
+
+
+def test_a_run_that_was_stopped_goes_on_from_the_weights_in_training(
+    small_sd: Path, photos: Path, tmp_path: Path
+) -> None:
+    module, data = parts(small_sd, photos)
+    trainer(tmp_path, 6, EMA(0.9), KeepLast()).fit(module, data)
+    whole = learned(module)
+    module, data = parts(small_sd, photos)
+    stopped = trainer(tmp_path, 6, StopAt(3), EMA(0.9), KeepLast(), logger=CSVLogger(tmp_path))
+    stopped.fit(module, data)
+    file = Path(stopped.log_dir or "") / "checkpoints" / "last.ckpt"
+    assert [path.name for path in file.parent.iterdir()] == ["last.ckpt"]
+    module, data = parts(small_sd, photos)
+    trainer(tmp_path, 6, EMA(0.9)).fit(module, data, ckpt_path=file)
+    assert all(torch.equal(value, whole[name]) for name, value in learned(module).items())
+
+
 def test_a_checkpoint_tests_the_average_that_fit_ended_with(
     small_sd: Path, photos: Path, tmp_path: Path
 ) -> None:
@@ -124,9 +153,17 @@ def test_two_processes_train_what_one_does(small_sd: Path, photos: Path, tmp_pat
     alone = torch.load(tmp_path / "rank0.pt", weights_only=True)
     module, data = parts(small_sd, photos, batch_size=1)
     both = trainer(
-        tmp_path, 4, Leave(tmp_path), enable_checkpointing=False, devices=2, strategy="ddp_fork"
+        tmp_path,
+        4,
+        Leave(tmp_path),
+        Export(),
+        enable_checkpointing=False,
+        logger=CSVLogger(tmp_path, "both", ""),
+        devices=2,
+        strategy="ddp_fork",
     )
     both.fit(module, data)
+    assert (tmp_path / "both" / "export" / "model" / "model_index.json").is_file()
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
     assert all(torch.equal(ranks[0][name], ranks[1][name]) for name in alone)
     # Sums over the batch are taken in another order, nothing else: against the way gone, little.
@@ -182,13 +219,3 @@ def test_a_killed_run_resumes_to_the_same_bits(
 
     resumed, whole = result(last), result(None)
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
-
-
-class StopAt(pl.Callback):
-    """Stops after a step, whatever was planned."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        trainer.should_stop = trainer.global_step >= self.step
