@@ -45,6 +45,7 @@ class FakeBackbone(Backbone):
     num_train_timesteps = 10
     prediction_type = "epsilon"
     downsampling = 8
+    prompt_length = 75
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,6 +53,9 @@ class FakeBackbone(Backbone):
         self.unet = FakeDenoiser()
         self.dropout = nn.Dropout(0.5)
         self.sampled: list[tuple[str, int]] = []
+
+    def count_tokens(self, text: str) -> int:
+        return len(text.split())
 
     @property
     def scale(self) -> nn.Parameter:

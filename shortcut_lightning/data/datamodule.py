@@ -395,7 +395,13 @@ class PersonalizationDataModule(LightningDataModule):
         ]
 
     def _worded(self, example: Example) -> Example:
-        return example._replace(prompt=self.prompts.instance(example.prompt))
+        if not self.decoupling.training:
+            return example._replace(prompt=self.prompts.instance(example.prompt))
+        # The text encoder would cut the noise words, which stand at the end.
+        return example._replace(prompt=self.prompts.fitted(example.prompt, "", self._fits))
+
+    def _fits(self, prompt: str) -> bool:
+        return self.backbone.count_tokens(prompt) <= self.backbone.prompt_length
 
     def _split(self, count: int) -> list[list[int]]:
         trainer = self._trainer
@@ -406,6 +412,13 @@ class PersonalizationDataModule(LightningDataModule):
     def _prompt_batches(
         self, texts: Sequence[str], arms: Sequence[str]
     ) -> evaluation.Batches[PromptBatch]:
+        if self.decoupling.sampling and not all(
+            self._fits(self.prompts.sampling(t)) for t in texts
+        ):
+            self._doubt(
+                "Some prompts leave no room for data.decoupling.sampling_suffix: the text encoder "
+                f"takes {self.backbone.prompt_length} words. Shorten them."
+            )
         return evaluation.Batches(
             evaluation.prompt_batches(
                 texts,

@@ -15,6 +15,7 @@ from shortcut_lightning.batch import Example, PromptBatch
 from shortcut_lightning.concepts import PrecomputedBoxes
 from shortcut_lightning.data import PersonalizationDataModule
 from shortcut_lightning.data.training import TrainSet
+from shortcut_lightning.prompts import Decoupling
 from shortcut_lightning.purifiers import Gaussian, Jpeg
 
 PROMPT = "a photo of sks dog"
@@ -220,6 +221,24 @@ def test_without_references_the_given_images_stand_in(photos: Path, tmp_path: Pa
     for reference, given in zip(data.references, data.given, strict=True):
         assert torch.equal(reference.image, given.image)
     assert not data.held_out
+
+
+def test_noise_words_stay_behind_captions_that_are_too_long(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(3):
+        (photos / f"{number}.txt").write_text("a dog " + "and a ball " * 60)
+    decoupling = Decoupling(training=True, sampling=True)
+    data, module, _ = fit(photos, tmp_path, use_captions=True, decoupling=decoupling)
+    for prompt in module.seen[0].prompts:
+        assert prompt.startswith("a dog and a ball")
+        assert prompt.endswith(", bhj noisy pattern")
+        assert module.backbone.count_tokens(prompt) <= module.backbone.prompt_length
+    data.test_dataloader()
+    assert data.doubts == []
+    data.eval_prompts = ["a dog " * 60]
+    data.test_dataloader()
+    assert "no room for data.decoupling.sampling_suffix" in data.doubts[0]
 
 
 def test_a_generated_subject_brings_its_references(tmp_path: Path) -> None:
