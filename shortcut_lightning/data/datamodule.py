@@ -193,7 +193,7 @@ class PersonalizationDataModule(LightningDataModule):
                 self.trained_on = stages.purify(
                     self.published, self.purifiers, self.backbone, cache, device, unperturbed
                 )
-            for doubt in soundness(self.attack, self.purifiers):
+            for doubt in soundness(self.attack, self.purifiers, self.decoupling):
                 self._doubt(f"This will not show what the defence is worth: {doubt}")
             with self._timed("detect"):
                 self.boxes = stages.detect(self.trained_on, self.detector, cache, device)
