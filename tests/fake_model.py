@@ -45,6 +45,7 @@ class FakeBackbone(Backbone):
     num_train_timesteps = 10
     prediction_type = "epsilon"
     downsampling = 8
+    latent_scale = 1.0
 
     def __init__(self) -> None:
         super().__init__()
