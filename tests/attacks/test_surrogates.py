@@ -398,8 +398,17 @@ def test_surrogates_learn_from_private_images(noise_model: Backbone, tmp_path: P
     known = FSMG(5, step_size=2, steps=1, surrogate_steps=3, training=NO_PRIOR)
     assert not torch.equal(ours(attack, noise_model, photos()), ours(known, noise_model, photos()))
     nowhere = SurrogateTraining(clean_data_dir=str(tmp_path / "nowhere"))
-    with pytest.raises(ValueError, match=r"No images in .*training\.clean_data_dir"):
+    with pytest.raises(ValueError, match=r"No images: .*training\.clean_data_dir.*does not exist"):
         nowhere.clean_images(photos())
+
+
+def test_a_damaged_private_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"not a picture")
+    training = SurrogateTraining(clean_data_dir=str(tmp_path))
+    with pytest.raises(
+        ValueError, match=r"training\.clean_data_dir: 1 of 1 .*broken\.jpg cannot be"
+    ):
+        training.clean_images(photos())
 
 
 def test_a_surrogate_by_name_is_attacked_instead(
