@@ -108,6 +108,24 @@ def test_others_are_the_identity_backwards(purifier: Purifier) -> None:
     torch.testing.assert_close(slope, torch.arange(seen.numel()).reshape(seen.shape).float())
 
 
+class Masking(Purifier):
+    """Hides its gradient, and says what comes near."""
+
+    def run(self, images: Tensor, backbone: object, prompts: object, generator: object) -> Tensor:
+        return (images * 4).round() / 4
+
+    def stand_in(self, images: Tensor) -> Tensor:
+        return images.square()
+
+
+def test_stand_ins_are_differentiated_instead() -> None:
+    seen, slope = gradient_of([Masking()])
+    expected = Masking()(photos(), FakeBackbone(), PROMPTS, generator=generator())
+    torch.testing.assert_close(seen, expected)
+    weights = torch.arange(seen.numel()).reshape(seen.shape).float()
+    torch.testing.assert_close(slope, 2 * photos() * weights)
+
+
 def test_all_are_the_identity_backwards_where_that_is_wanted() -> None:
     images = photos().requires_grad_()
     blur = Gaussian(1.0)

@@ -32,6 +32,7 @@ from shortcut_lightning.purifiers import (
     Upscaler,
 )
 from shortcut_lightning.purifiers.impress import dissimilarity
+from shortcut_lightning.purifiers.resampling import resized
 from shortcut_lightning.purifiers.total_variation import minimise
 
 IMAGES = torch.randint(256, (2, 3, 24, 32), generator=torch.Generator().manual_seed(0)) / 255
@@ -197,6 +198,8 @@ def test_upscaler_runs_a_folder_of_diffusers(small_sd: Path, tmp_path: Path) -> 
     assert out.shape == images.shape
     assert torch.equal(out, purified(purifier, images))
     assert not torch.equal(out, purified(purifier, images, seed=1))
+    near = purifier.stand_in(images)
+    assert torch.equal(near, resized(resized(images, (8, 8)), (32, 32)))
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
