@@ -258,6 +258,7 @@ class StableDiffusion(Backbone):
         save_file({token: vectors[0]}, path)
 
     def enable_gradient_checkpointing(self) -> None:
+        self.vae.enable_gradient_checkpointing()  # attacks differentiate it to the pixels
         self.unet.enable_gradient_checkpointing()
         for _, text_encoder in self.vocabularies:
             text_encoder.gradient_checkpointing_enable()

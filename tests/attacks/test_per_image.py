@@ -243,16 +243,23 @@ def test_checkpointing_recomputes_and_leaves_no_trace(noise_model: Backbone) -> 
         return [getattr(part, "gradient_checkpointing", None) for part in noise_model.modules()]
 
     before, calls = flags(), []
-    block = noise_model.denoiser.down_blocks[0].resnets[0]
+    blocks = {
+        "unet": noise_model.denoiser.down_blocks[0].resnets[0],
+        "vae": noise_model.vae.encoder.down_blocks[0].resnets[0],
+    }
     # Before, not after: a recomputation stops as soon as it has what it needs.
-    hook = block.register_forward_pre_hook(lambda *_: calls.append(1))
+    hooks = [
+        block.register_forward_pre_hook(lambda *_, name=name: calls.append(name))
+        for name, block in blocks.items()
+    ]
     plain = AdvDM(5, step_size=2, steps=1, start_randomly=False)
     saving = AdvDM(5, step_size=2, steps=1, start_randomly=False, gradient_checkpointing=True)
     kept = ours(plain, noise_model, photos(1))
     saved = ours(saving, noise_model, photos(1))
-    hook.remove()
+    for hook in hooks:
+        hook.remove()
     assert torch.equal(kept, saved)
-    assert len(calls) == 1 + 2
+    assert (calls.count("unet"), calls.count("vae")) == (1 + 2, 1 + 2)
     assert flags() == before
 
 
