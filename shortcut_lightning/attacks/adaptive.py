@@ -1,8 +1,8 @@
 """Attacks that know the defence: expectation over transformation, through what purifies.
 
 EOT (arXiv 1707.07397) averages over random defences; where a purifier hides its gradient, the
-backward pass takes it for the identity (BPDA, arXiv 1802.00420). Without both, surviving an attack
-says little (arXiv 2002.08347).
+backward pass takes another for it, mostly the identity (BPDA, arXiv 1802.00420). Without both,
+surviving an attack says little (arXiv 2002.08347).
 """
 
 import warnings
@@ -36,8 +36,8 @@ class Adaptive(GradientAttack):
         identity: Chance of seeing the images unpurified. A little of it keeps the attack working
             against those who do not purify.
         samples: Draws averaged in a step; more than one against random purifiers.
-        exact_gradients: Differentiate purifiers that can be; false takes all for the identity in
-            the backward pass, where the graph of a diffusion purifier does not fit in memory.
+        exact_gradients: Differentiate purifiers that can be; false differentiates the `stand_in` of
+            all, where the graph of a diffusion purifier does not fit in memory.
         loss: `denoising` is stepped up; `latents` is the distance to a pattern's, stepped down.
         decoupling: Contrastive decoupling expected of the other side: its training prompts are then
             those of the loss.
@@ -137,11 +137,12 @@ def purified(
     exact_gradients: bool = True,
 ) -> Tensor:
     """The images behind a chain, with a gradient to the images before it: of the purifier itself
-    where it has a useful one and `exact_gradients` are wanted, else as if it were the identity."""
+    where it has a useful one and `exact_gradients` are wanted, else of its `stand_in`."""
     for purifier in purifiers:
         if purifier.differentiable and exact_gradients:
             images = purifier.run(images, model, prompts, generator).clamp(0, 1)
         else:
             cleaned = purifier(images.detach(), model, prompts, generator=generator)
-            images = images + (cleaned - images).detach()
+            near = purifier.stand_in(images)
+            images = near + (cleaned - near).detach()
     return images

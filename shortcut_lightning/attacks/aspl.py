@@ -46,6 +46,8 @@ class ASPL(TrainedSurrogateAttack):
             epsilon, step_size, steps, surrogate, training, bf16, gradient_checkpointing
         )
         pictures.check(target)
+        if rounds < 1:
+            raise ValueError(f"data.attack.rounds is {rounds}; it must be at least 1.")
         self.rounds = rounds
         self.surrogate_steps = surrogate_steps
         self.target = target

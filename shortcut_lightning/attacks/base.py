@@ -8,7 +8,7 @@ on the 8-bit grid, and the model is as it was.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -31,10 +31,13 @@ class Attack(ABC):
         epsilon: L-infinity budget in /255 of [0, 1], whatever unit the attack was published in.
 
     Attributes:
+        whole_set: Whether images of one call influence one another, as by a surrogate that is
+            trained on them all; others may be changed a few at a time.
         progress: Of the call under way: `run` counts its steps with `progress.loop`, so that an
             interrupted call can go on.
     """
 
+    whole_set: ClassVar[bool] = False
     progress = Progress()
 
     def __init__(self, epsilon: float = 11.0) -> None:

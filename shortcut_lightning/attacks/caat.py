@@ -29,6 +29,8 @@ class CAAT(GradientAttack):
         gradient_checkpointing: Recompute activations to save memory.
     """
 
+    whole_set = True
+
     def __init__(
         self,
         epsilon: float = 11.0,

@@ -20,8 +20,9 @@ from shortcut_lightning.metrics.perceptual import lpips
 
 class Glaze(GradientAttack):
     """Adam minimises the mean squared distance of latents to those of the image repainted in a
-    style, plus `alpha` times what a perceptual distance exceeds `perceptual_budget` by. Published
-    without an L-infinity ball: `epsilon: 255` has none.
+    style, plus `alpha` times what a perceptual distance exceeds `perceptual_budget` by. Latents are
+    the autoencoder's own, before they are scaled for the denoiser. Published without an L-infinity
+    ball: `epsilon: 255` has none.
 
     Args:
         epsilon: Budget in /255.
@@ -36,7 +37,8 @@ class Glaze(GradientAttack):
         alpha: Weight of what is beyond; published as 30, and as 50 in a copy.
         style_prompt: The style.
         strength: Share of the noise schedule the repainting starts at.
-        num_inference_steps: Its denoising steps.
+        num_inference_steps: Its denoising steps; published as 50 of diffusers, which counts those
+            of the whole schedule and at strength 0.4 takes 20.
         guidance_scale: Its classifier-free guidance.
         surrogate: The model attacked: `pocket`, a diffusers folder or a hub id; empty for the one
             that is going to be trained.
@@ -90,9 +92,12 @@ class Glaze(GradientAttack):
         with Watch("Glaze", self.steps) as watch:
             for _ in self.progress.loop(self.steps, generator, held, adam, watch):
                 distances = (model.encode(changed).sample(drawn()) - goal.sample(drawn())).square()
-                beyond = (different(changed, images) - self.perceptual_budget).clamp(min=0)
+                # Variances are small differences of large numbers: nothing for bfloat16.
+                with torch.autocast(images.device.type, enabled=False):
+                    beyond = (different(changed, images) - self.perceptual_budget).clamp(min=0)
                 # A sum over images: each is as if it were alone.
-                loss = (distances.mean(dim=(1, 2, 3)) + self.alpha * beyond).sum()
+                far = distances.mean(dim=(1, 2, 3)) / model.latent_scale**2
+                loss = (far + self.alpha * beyond).sum()
                 (changed.grad,) = torch.autograd.grad(loss, changed)
                 adam.step()
                 watch.see(loss, changed.grad)

@@ -55,6 +55,16 @@ class MetaCloak(TrainedSurrogateAttack):
         super().__init__(
             epsilon, step_size, steps, surrogate, training, bf16, gradient_checkpointing
         )
+        if min(trials, advance_steps, surrogate_steps) < 1:
+            raise ValueError(
+                f"data.attack.trials is {trials}, advance_steps {advance_steps} and "
+                f"surrogate_steps {surrogate_steps}; each must be at least 1."
+            )
+        if interval < advance_steps:
+            raise ValueError(
+                f"data.attack.interval is {interval}; it must be at least data.attack."
+                f"advance_steps, which is {advance_steps}."
+            )
         self.trials = trials
         self.advance_steps = advance_steps
         self.interval = interval

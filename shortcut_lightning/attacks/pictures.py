@@ -4,8 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
+
+from shortcut_lightning.files.folders import list_images
+from shortcut_lightning.files.images import load_image, load_images
 
 
 def check(path: str) -> None:
@@ -15,26 +18,32 @@ def check(path: str) -> None:
 
 
 def read(path: str | Path, like: Tensor) -> Tensor:
-    """An image file as (1, 3, H, W) in [0, 1]: the middle of it, as large as fits, at the size of
-    `like`, (N, 3, H, W)."""
-    height, width = like.shape[-2:]
-    with Image.open(Path(path).expanduser()) as opened:
-        upright = ImageOps.exif_transpose(opened).convert("RGB")
-        picture = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].to(like) / 255
+    """The target's file as (1, 3, H, W) in [0, 1], `fitted` to `like`. Raises ValueError for one
+    that cannot be read."""
+    file = Path(path).expanduser()
+    try:
+        return fitted(load_image(file), like)[None]
+    except ValueError as error:
+        raise ValueError(f"The image '{path}' {error} (data.attack.target).") from error
 
 
 def read_folder(folder: str, like: Tensor) -> Tensor:
-    """Every image of a folder by name, (M, 3, H, W). Raises ValueError when there is none."""
-    path, rows = Path(folder).expanduser(), []
-    for file in sorted(path.iterdir() if path.is_dir() else ()):
-        try:
-            rows.append(read(file, like))
-        except (UnidentifiedImageError, IsADirectoryError):  # captions and the like
-            continue
-    if not rows:
-        raise ValueError(f"No images in '{folder}' (data.attack.training.clean_data_dir).")
-    return torch.cat(rows)
+    """Every image of a folder by name, (M, 3, H, W), `fitted` to `like`. Raises ValueError when
+    there is none, or one that cannot be read."""
+    key = "attack.training.clean_data_dir"
+    paths = list_images(Path(folder).expanduser(), key)
+    try:
+        return torch.stack(load_images(paths, lambda image: fitted(image, like)))
+    except ValueError as error:
+        raise ValueError(f"data.{key}: {error}") from error
+
+
+def fitted(image: Tensor, like: Tensor) -> Tensor:
+    """The middle of (3, h, w), as large as fits, at the size of `like`, (N, 3, H, W)."""
+    height, width = like.shape[-2:]
+    levels = (image * 255).round().byte().permute(1, 2, 0).numpy()
+    picture = ImageOps.fit(Image.fromarray(levels), (width, height), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).to(like) / 255
 
 
 def pattern(like: Tensor, tiles: int = 8) -> Tensor:

@@ -130,7 +130,8 @@ class SimAC(ASPL):
                 if len(kept[row]) > total // 10:
                     middle = int(tried[row, column].clamp(width, total - width))
                     near = (kept[row] >= middle - width) & (kept[row] < middle + width)
-                    kept[row] = kept[row][~near]
+                    if not near.all():  # a wide window may hold all that is left
+                        kept[row] = kept[row][~near]
             at.value = sign_step(
                 changed, images, chosen, epsilon=self.epsilon, size=self.step_size, ascending=True
             )

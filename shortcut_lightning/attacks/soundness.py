@@ -9,37 +9,64 @@ from collections.abc import Iterable, Sequence
 from shortcut_lightning.attacks.adaptive import Adaptive
 from shortcut_lightning.attacks.base import Attack, NoAttack
 from shortcut_lightning.attacks.random_noise import RandomNoise
+from shortcut_lightning.files.cache import describe
+from shortcut_lightning.prompts import Decoupling
 from shortcut_lightning.purifiers.base import Purifier
 from shortcut_lightning.purifiers.oracle import Oracle
 
 
-def soundness(attack: Attack, purifiers: Sequence[Purifier]) -> list[str]:
-    """Why results of this attack against this chain of purifiers would mislead; empty when nothing
-    speaks against them. Each is one sentence."""
+def soundness(
+    attack: Attack,
+    purifiers: Sequence[Purifier],
+    decoupling: Decoupling = Decoupling(),  # noqa: B008
+) -> list[str]:
+    """Why results of this attack against this chain of purifiers and this decoupling would mislead;
+    empty when nothing speaks against them. Each is one sentence.
+
+    Decoupling hides no gradient, so that an attack which does not know it is a fair one; an
+    adaptive one claims to know the whole defence.
+    """
     knows_all = any(isinstance(each, Oracle) for each in purifiers)
-    if isinstance(attack, NoAttack | RandomNoise) or not purifiers or knows_all:
+    if isinstance(attack, NoAttack | RandomNoise) or knows_all:
         return []
-    hiding = _names(each for each in purifiers if not each.differentiable)
-    random = _names(each for each in purifiers if each.random)
     if not isinstance(attack, Adaptive):
-        doubts = []
-        if random:
-            doubts.append(
-                f"{random} is random and {type(attack).__name__} does not average over it; "
-                "use Adaptive with this chain as its purifiers before calling it robust."
-            )
-        if hiding:
-            doubts.append(
-                f"{hiding} passes no useful gradient and {type(attack).__name__} knows nothing of "
-                "it; use Adaptive with this chain as its purifiers before calling it robust."
-            )
-        return doubts
+        return _unaware(type(attack).__name__, purifiers)
+    doubts = _half_aware(attack, purifiers) if purifiers else []
+    expected, met = (
+        each.suffix(each.instance_suffix, each.training).strip(", ")
+        for each in (attack.decoupling, decoupling)
+    )
+    if expected != met:
+        doubts.append(
+            f"It was made for the noise words ({expected or 'none'}) and the run trains with "
+            f"({met or 'none'}); set data.attack.decoupling as data.decoupling."
+        )
+    return doubts
+
+
+def _unaware(name: str, purifiers: Sequence[Purifier]) -> list[str]:
+    doubts = []
+    if random := _names(each for each in purifiers if each.random):
+        doubts.append(
+            f"{random} is random and {name} does not average over it; use Adaptive with this chain "
+            "as its purifiers before calling it robust."
+        )
+    if hiding := _names(each for each in purifiers if not each.differentiable):
+        doubts.append(
+            f"{hiding} passes no useful gradient and {name} knows nothing of it; use Adaptive with "
+            "this chain as its purifiers before calling it robust."
+        )
+    return doubts
+
+
+def _half_aware(attack: Adaptive, purifiers: Sequence[Purifier]) -> list[str]:
     doubts = []
     expected, met = (_names(chain) for chain in (attack.purifiers, purifiers))
     if expected != met:
         doubts.append(f"It was made for the purifiers ({expected or 'none'}) and meets ({met}).")
-    elif [vars(each) for each in attack.purifiers] != [vars(each) for each in purifiers]:
+    elif describe(list(attack.purifiers)) != describe(list(purifiers)):
         doubts.append(f"It was made for {met} with other settings than those it meets.")
+    random = _names(each for each in purifiers if each.random)
     if random and attack.samples == 1 and attack.steps < 100:
         doubts.append(
             f"{random} is random and met with one draw in each of {attack.steps} steps; raise "

@@ -18,6 +18,8 @@ Loss = Callable[[Backbone, Tensor, Conditioning], Tensor]  # of the images, (N, 
 class TrainedSurrogateAttack(GradientAttack):
     """A `GradientAttack` that trains the model it attacks, by `training`."""
 
+    whole_set = True
+
     def __init__(
         self,
         epsilon: float,

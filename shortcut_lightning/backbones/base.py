@@ -56,6 +56,7 @@ class Backbone(nn.Module, ABC):
     num_train_timesteps: int  # T; timesteps are integers in [0, T)
     prediction_type: str  # "epsilon" or "v_prediction"
     downsampling: int  # side of an image over side of its latent
+    latent_scale: float  # what `encode` multiplies the autoencoder's own latents with
     prompt_length: int  # words a prompt may have, begin and end not counted; 75 in CLIP
 
     @abstractmethod

@@ -51,6 +51,7 @@ class StableDiffusion(Backbone):
             )
         self.downsampling = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.resolution = self.unet.config.sample_size * self.downsampling
+        self.latent_scale = float(self.vae.config.scaling_factor)
         self.prompt_length = self.text_encoder.config.max_position_embeddings - 2
         self.tokens: list[str] = []
 
@@ -90,11 +91,11 @@ class StableDiffusion(Backbone):
 
     def encode(self, images: Tensor) -> Posterior:
         posterior = self.vae.encode(images * 2 - 1).latent_dist
-        scale = self.vae.config.scaling_factor
+        scale = self.latent_scale
         return Posterior(posterior.mean.float() * scale, posterior.std.float() * scale)
 
     def decode(self, latents: Tensor) -> Tensor:
-        images = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        images = self.vae.decode(latents / self.latent_scale).sample
         return (images.float() / 2 + 0.5).clamp(0, 1)
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
@@ -257,6 +258,7 @@ class StableDiffusion(Backbone):
         save_file({token: vectors[0]}, path)
 
     def enable_gradient_checkpointing(self) -> None:
+        self.vae.enable_gradient_checkpointing()  # attacks differentiate it to the pixels
         self.unet.enable_gradient_checkpointing()
         for _, text_encoder in self.vocabularies:
             text_encoder.gradient_checkpointing_enable()

@@ -9,6 +9,7 @@ from torch import Tensor
 from shortcut_lightning.batch import Example
 from shortcut_lightning.callbacks.evaluation import EvaluationCallback, SubjectData
 from shortcut_lightning.callbacks.samples import Samples
+from shortcut_lightning.callbacks.stages import differ
 from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
 from shortcut_lightning.metrics.fidelity import fidelity
 from shortcut_lightning.metrics.perceptual import lpips
@@ -16,8 +17,8 @@ from shortcut_lightning.metrics.perceptual import lpips
 
 class StageFidelity(EvaluationCallback):
     """`protect_linf_255`, `protect_psnr` and `protect_ssim` of the perturbed images against the
-    clean ones, and `purified_...` of what is trained on; on the tuned arm. A stage that does
-    nothing has none.
+    clean ones, and `purified_...` of what is trained on; on the tuned arm, over the photographs
+    that are not as they were. A stage that does nothing has none.
 
     Args:
         lpips: Also `protect_lpips_<network>` by this network, where torchvision and its weights
@@ -48,8 +49,12 @@ class StageFidelity(EvaluationCallback):
     ) -> dict[str, Estimate]:
         if len(images) != len(given):  # erasing may have dropped some
             return {}
-        pairs = [(a.image, b.image) for a, b in zip(images, given, strict=True)]
-        if all(torch.equal(a, b) for a, b in pairs):
+        pairs = [
+            (a.image, b.image)
+            for a, b in zip(images, given, strict=True)
+            if differ(a.image, b.image)
+        ]
+        if not pairs:
             return {}
         found = [fidelity(a, b) for a, b in pairs]
         numbers = {

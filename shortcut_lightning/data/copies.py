@@ -146,7 +146,9 @@ def protect_folder(
             "--data.attack configs/attacks/photoguard_encoder.yaml."
         )
     work = _Work(data, backbone, copies)
-    changed = stages.perturb(work.small, data.attack, backbone, work.cache, device)
+    changed = stages.perturb(
+        work.small, data.attack, backbone, work.cache, device, data.sample_batch_size
+    )
     differences = [
         after.image - before.image for after, before in zip(changed, work.small, strict=True)
     ]
@@ -172,7 +174,9 @@ def purify_folder(
             "--data.purifiers configs/purifiers/jpeg.yaml."
         )
     work = _Work(data, backbone, copies)
-    cleaned = stages.purify(work.small, data.purifiers, backbone, work.cache, device)
+    cleaned = stages.purify(
+        work.small, data.purifiers, backbone, work.cache, device, data.sample_batch_size
+    )
     return work.write(
         lambda photograph, number: _enlarged(cleaned[number].image, photograph).clamp(0, 1)
     )

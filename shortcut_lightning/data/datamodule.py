@@ -51,7 +51,8 @@ class PersonalizationDataModule(LightningDataModule):
         class_data_dir: Where class images are and new ones are put; empty for the cache.
         with_prior_preservation: Train on class images too, so that the class is not forgotten.
         num_class_images: How many; missing ones are generated.
-        sample_batch_size: Class images generated at a time.
+        sample_batch_size: Images generated, encoded, perturbed or purified at a time. Attacks that
+            train a surrogate on all images take all of them.
         reference_data_dir: Held-out images of the subject, for validation loss and metrics; empty
             for the given ones, or for a generated subject its own.
         resolution: Side of training images in pixels; 0 for the model's own.
@@ -186,16 +187,28 @@ class PersonalizationDataModule(LightningDataModule):
                 self._load(cache)
             with self._timed("perturb"):
                 self.perturbed = stages.perturb(
-                    self.given, self.attack, self.backbone, cache, device, self._doubt
+                    self.given,
+                    self.attack,
+                    self.backbone,
+                    cache,
+                    device,
+                    self.sample_batch_size,
+                    self._doubt,
                 )
             seed = draws.run_seed()
             self.published, self.pasted = contaminate(self.perturbed, self.contamination, seed)
             unperturbed, _ = contaminate(self.given, self.contamination, seed)
             with self._timed("purify"):
                 self.trained_on = stages.purify(
-                    self.published, self.purifiers, self.backbone, cache, device, unperturbed
+                    self.published,
+                    self.purifiers,
+                    self.backbone,
+                    cache,
+                    device,
+                    self.sample_batch_size,
+                    unperturbed,
                 )
-            for doubt in soundness(self.attack, self.purifiers):
+            for doubt in soundness(self.attack, self.purifiers, self.decoupling):
                 self._doubt(f"This will not show what the defence is worth: {doubt}")
             with self._timed("detect"):
                 self.boxes = stages.detect(self.trained_on, self.detector, cache, device)

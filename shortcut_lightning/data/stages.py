@@ -1,7 +1,8 @@
 """Perturb, purify, detect: each once, on all images, before anything is trained.
 
-Images are stacked by shape, so a stage sees (N, 3, H, W). Results are cached under the pixels, the
-stage with its arguments, the seed and the model's weights.
+Images are stacked by shape, so a stage sees (N, 3, H, W); one that changes each image for itself
+sees a few at a time, which bounds its memory. Results are cached under the pixels, the stage with
+its arguments, the seed and the model's weights.
 """
 
 import json
@@ -43,13 +44,16 @@ def perturb(
     backbone: Backbone,
     cache: Cache,
     device: torch.device,
+    batch_size: int,
     doubt: Callable[[str], None] = log.warning,
 ) -> list[Example]:
-    """The examples as the attack leaves them. `doubt` is told why its work is not to be trusted,
-    also where that work is found in the cache. An attack that was interrupted goes on."""
+    """The examples as the attack leaves them, at most `batch_size` of them at a time unless it
+    works on the whole set. `doubt` is told why its work is not to be trusted, also where that work
+    is found in the cache. An attack that was interrupted goes on."""
     if isinstance(attack, NoAttack):
         return examples
-    return _changed("perturb", examples, attack, backbone, cache, device, doubt)
+    size = len(examples) if attack.whole_set else batch_size
+    return _changed("perturb", examples, attack, backbone, cache, device, size, doubt)
 
 
 def purify(
@@ -58,15 +62,17 @@ def purify(
     backbone: Backbone,
     cache: Cache,
     device: torch.device,
+    batch_size: int,
     given: Sequence[Example] = (),
 ) -> list[Example]:
-    """The examples as the chain of purifiers leaves them; `given` is what they were before any
-    perturbation, for the `Oracle`."""
+    """The examples as the chain of purifiers leaves them, at most `batch_size` at a time; `given`
+    is what they were before any perturbation, for the `Oracle`."""
     for number, purifier in enumerate(purifiers):
         if isinstance(purifier, Oracle) and given:
             examples = list(given)
             continue
-        examples = _changed(f"purify-{number}", examples, purifier, backbone, cache, device)
+        stage = f"purify-{number}"
+        examples = _changed(stage, examples, purifier, backbone, cache, device, batch_size)
     return examples
 
 
@@ -141,6 +147,7 @@ def _changed(
     backbone: Backbone,
     cache: Cache,
     device: torch.device,
+    batch_size: int,
     doubt: Callable[[str], None] = log.warning,
 ) -> list[Example]:
     images = [example.image for example in examples]
@@ -154,15 +161,19 @@ def _changed(
         "seed": seed,
         "model": backbone.fingerprint(),
     }
+    groups = by_shape(images)
+    parts = [g[i : i + batch_size] for g in groups for i in range(0, len(g), batch_size)]
+    if len(parts) > len(groups):  # else the size of a batch changes nothing
+        key["batch_size"] = batch_size
     half_done = cache.path(name, **key).with_suffix(".progress")
 
     def make() -> dict[str, Tensor]:
         made: dict[str, Tensor] = {}
         with on_device(backbone, device), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", Doubt)
-            for number, group in enumerate(by_shape(images)):
-                stack = torch.stack([images[index] for index in group]).to(device)
-                captions = [prompts[index] for index in group]
+            for number, part in enumerate(parts):
+                stack = torch.stack([images[index] for index in part]).to(device)
+                captions = [prompts[index] for index in part]
                 chance = draws.generator(seed, stage, number)
                 if isinstance(change, Attack):
                     progress = Progress(half_done / str(number))
@@ -170,7 +181,7 @@ def _changed(
                 else:
                     changed = change(stack, backbone, captions, generator=chance)
                 levels = (changed * 255).round().to(torch.uint8).cpu()
-                made |= {str(index): level for index, level in zip(group, levels, strict=True)}
+                made |= {str(index): level for index, level in zip(part, levels, strict=True)}
         for one in caught:
             if not isinstance(one.message, Doubt):
                 warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)

@@ -53,3 +53,8 @@ class Purifier(ABC):
         self, images: Tensor, backbone: Backbone, prompts: list[str], generator: torch.Generator
     ) -> Tensor:
         """The method itself. Need not clamp or round; gradients are off unless turned on here."""
+
+    def stand_in(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> the same: what an attack differentiates in place of a `run` that hides
+        its gradient. Better than the images themselves is the part of `run` that does not."""
+        return images

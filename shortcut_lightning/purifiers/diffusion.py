@@ -24,6 +24,7 @@ class Space(ABC):
 
     alphas: Tensor  # (T,) cumulative products of the noise schedule
     limit: float = float("inf")  # largest absolute value of clean data
+    side: int = 0  # of the pictures that the model knows, in pixels; 0 for any
 
     @abstractmethod
     def enter(self, images: Tensor) -> Tensor:
@@ -81,6 +82,8 @@ class PixelSpace(Space):
     def __init__(self, source: str, device: torch.device) -> None:
         self.network, self.alphas = _pixel_model(source)
         self.network.to(device)
+        size = self.network.config.sample_size or 0  # of both sides, or of each
+        self.side = size if isinstance(size, int) else min(size)
 
     def enter(self, images: Tensor) -> Tensor:
         return images * 2 - 1

@@ -1,13 +1,12 @@
 """GrIDPure (arXiv 2312.00084): a little noise at a time, in overlapping windows of the picture."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.purifiers.base import Purifier
 from shortcut_lightning.purifiers.diffusion import Space, check, regenerated, space_of, timestep_of
+from shortcut_lightning.purifiers.windows import summed
 
 
 class GridPure(Purifier):
@@ -75,10 +74,7 @@ class GridPure(Purifier):
         def purified(part: Tensor) -> Tensor:
             return space.leave(regenerated(space, space.enter(part), start, generator))
 
-        total, count = torch.zeros_like(images), torch.zeros_like(images)
-        for place in windows(images.shape[-2], images.shape[-1], window):
-            total[place] = total[place] + purified(images[place])
-            count[place] += 1
+        total, count = summed(images, window, purified)
         half = window // 2
         near, far = slice(None, half), slice(-half, None)
         corners = [(near, near), (near, far), (far, near), (far, far)]
@@ -90,15 +86,3 @@ class GridPure(Purifier):
             total[..., rows, columns] = total[..., rows, columns] + patch[..., rows, columns]
             count[..., rows, columns] += 1
         return total / count
-
-
-def windows(height: int, width: int, side: int) -> Iterator[tuple]:
-    """Index of each square of the given side; steps are half of it, the last touches the edge."""
-    for top in starts(height, side):
-        for left in starts(width, side):
-            yield (..., slice(top, top + side), slice(left, left + side))
-
-
-def starts(length: int, side: int) -> list[int]:
-    """Where windows begin along one axis."""
-    return sorted({*range(0, length - side + 1, side // 2), length - side})

@@ -5,7 +5,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torchmetrics.functional.image import structural_similarity_index_measure
 from tqdm import tqdm
 
@@ -68,9 +67,11 @@ class Impress(Purifier):
             pixels = (moved + 1) / 2
             again = backbone.decode(backbone.encode(pixels).mean)
             # Four times the error in [0, 1]: the paper's pixels are in [-1, 1].
-            loss = 4 * functional.mse_loss(again, pixels)
-            loss = loss + self.alpha * (dissimilarity(pixels, images) - self.budget).clamp(min=0)
-            loss.backward()
+            losses = 4 * (again - pixels).square().mean(dim=(1, 2, 3))
+            beyond = (dissimilarity(pixels, images) - self.budget).clamp(min=0)
+            # A sum over images, because Adam's eps is not small beside a mean's gradient: each is
+            # as if it were alone.
+            (losses + self.alpha * beyond).sum().backward()
             optimizer.step()
             schedule.step()
             with torch.no_grad():
@@ -79,11 +80,11 @@ class Impress(Purifier):
 
 
 def dissimilarity(images: Tensor, others: Tensor) -> Tensor:
-    """1 - SSIM, a scalar; images in [0, 1] of at least 8 px a side."""
+    """1 - SSIM of each image, (N,); images in [0, 1] of at least 8 px a side."""
     # The usual 11 px kernel, or the largest odd one that small pictures leave room for.
     side = min(11, min(images.shape[-2:]) // 2 * 2 - 1)
     similarity = structural_similarity_index_measure(
-        images, others, data_range=1.0, gaussian_kernel=False, kernel_size=side
+        images, others, data_range=1.0, gaussian_kernel=False, kernel_size=side, reduction="none"
     )
     assert isinstance(similarity, Tensor)
     return 1 - similarity

@@ -7,6 +7,7 @@ from torch import Tensor
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.purifiers.base import Purifier
 from shortcut_lightning.purifiers.diffusion import regenerated, space_of
+from shortcut_lightning.purifiers.resampling import resized
 
 
 class OptimalStep(Purifier):
@@ -19,7 +20,7 @@ class OptimalStep(Purifier):
         epsilon: Budget of the perturbation in /255, as far as it is known.
         iterations: How often.
         pixel_model: Folder or hub id of an unconditional diffusers DDPM; empty for the run's own
-            model, without a prompt.
+            model, without a prompt. Pictures are brought to squares of its size, and back.
     """
 
     random = True
@@ -41,10 +42,13 @@ class OptimalStep(Purifier):
         """See `Purifier`."""
         space = space_of(self.pixel_model, images, backbone, prompts)
         start = optimal_timestep(space.alphas, 2 * self.epsilon / 255)
+        size = (images.shape[-2], images.shape[-1])
+        if space.side:
+            images = resized(images, (space.side, space.side))
         for _ in range(self.iterations):
             data = regenerated(space, space.enter(images), start, generator)
             images = space.leave(data).clamp(0, 1)
-        return images
+        return resized(images, size)
 
 
 def optimal_timestep(alphas: Tensor, sigma: float) -> int:

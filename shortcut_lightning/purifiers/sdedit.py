@@ -7,6 +7,7 @@ from torch import Tensor
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.purifiers.base import Purifier
 from shortcut_lightning.purifiers.diffusion import check, regenerated, space_of, timestep_of
+from shortcut_lightning.purifiers.windows import summed
 
 
 class SDEdit(Purifier):
@@ -22,7 +23,8 @@ class SDEdit(Purifier):
         guidance_scale: Classifier-free guidance; 1 is none.
         eta: 1 walks with noise as DDPM does, 0 without as DDIM does.
         pixel_model: Folder or hub id of an unconditional diffusers DDPM to use instead of the
-            run's own model; it knows no prompt.
+            run's own model; it knows no prompt. Larger pictures are averaged from windows of its
+            size that overlap by half.
     """
 
     random = True
@@ -55,7 +57,12 @@ class SDEdit(Purifier):
             self.pixel_model, images, backbone, prompts, self.prompt, self.guidance_scale
         )
         start = timestep_of(self.strength, space)
-        data = regenerated(
-            space, space.enter(images), start, generator, self.steps, self.eta, "SDEdit"
-        )
-        return space.leave(data)
+
+        def walked(part: Tensor) -> Tensor:
+            data = space.enter(part)
+            return space.leave(
+                regenerated(space, data, start, generator, self.steps, self.eta, "SDEdit")
+            )
+
+        total, count = summed(images, space.side or max(images.shape[-2:]), walked)
+        return total / count

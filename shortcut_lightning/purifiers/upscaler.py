@@ -72,8 +72,6 @@ class Upscaler(Purifier):
     ) -> Tensor:
         """See `Purifier`."""
         pipeline = self.pipeline.to(images.device)
-        # Its UNet halves what it is given several times.
-        small = shrunk(images, self.shrink, 2 ** len(pipeline.unet.config.block_out_channels))
         rows = [
             pipeline(
                 words.purification(self.prompt, caption),
@@ -84,7 +82,16 @@ class Upscaler(Purifier):
                 generator=generator,
                 output_type="pt",
             ).images
-            for image, caption in zip(small, prompts, strict=True)
+            for image, caption in zip(self._small(images), prompts, strict=True)
         ]
         enlarged = torch.cat(rows).to(images)
         return resized(enlarged, (images.shape[-2], images.shape[-1]))
+
+    def stand_in(self, images: Tensor) -> Tensor:
+        """See `Purifier`: made small and resized back, as if the model painted nothing anew."""
+        return resized(self._small(images), (images.shape[-2], images.shape[-1]))
+
+    def _small(self, images: Tensor) -> Tensor:
+        # The UNet halves what it is given several times.
+        multiple = 2 ** len(self.pipeline.unet.config.block_out_channels)
+        return shrunk(images, self.shrink, multiple)

@@ -1,6 +1,7 @@
 """Attacks that know the defence, and when to doubt them: python -m pytest tests/attacks"""
 
 from collections.abc import Callable
+from functools import cached_property
 
 import naive
 import pytest
@@ -107,6 +108,24 @@ def test_others_are_the_identity_backwards(purifier: Purifier) -> None:
     torch.testing.assert_close(slope, torch.arange(seen.numel()).reshape(seen.shape).float())
 
 
+class Masking(Purifier):
+    """Hides its gradient, and says what comes near."""
+
+    def run(self, images: Tensor, backbone: object, prompts: object, generator: object) -> Tensor:
+        return (images * 4).round() / 4
+
+    def stand_in(self, images: Tensor) -> Tensor:
+        return images.square()
+
+
+def test_stand_ins_are_differentiated_instead() -> None:
+    seen, slope = gradient_of([Masking()])
+    expected = Masking()(photos(), FakeBackbone(), PROMPTS, generator=generator())
+    torch.testing.assert_close(seen, expected)
+    weights = torch.arange(seen.numel()).reshape(seen.shape).float()
+    torch.testing.assert_close(slope, 2 * photos() * weights)
+
+
 def test_all_are_the_identity_backwards_where_that_is_wanted() -> None:
     images = photos().requires_grad_()
     blur = Gaussian(1.0)
@@ -189,6 +208,45 @@ def test_adaptive_attacks_are_doubted_where_they_look_away() -> None:
     assert "one draw in each of 6 steps" in said(Adaptive(steps=6, purifiers=[Dice()]), [Dice()])
     assert soundness(Adaptive(steps=6, samples=8, purifiers=[Dice()]), [Dice()]) == []
     assert "never sees" in said(Adaptive(identity=1.0, purifiers=[Jpeg()]), [Jpeg()])
+
+
+class Found(Purifier):
+    """Has a part without equality and a network loaded at first use, as learned purifiers do."""
+
+    class Part:
+        pass
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        return torch.nn.Identity()
+
+    def run(self, images: Tensor, backbone: object, prompts: object, generator: object) -> Tensor:
+        return self.network(images)
+
+
+def test_equal_settings_are_equal_once_a_network_is_loaded() -> None:
+    expected, met = Found(Found.Part()), Found(Found.Part())
+    assert soundness(Adaptive(purifiers=[expected]), [met]) == []
+    assert met.network is not None
+    assert soundness(Adaptive(purifiers=[expected]), [met]) == []
+
+
+def test_adaptive_attacks_are_doubted_where_they_do_not_know_the_noise_words() -> None:
+    trained = Decoupling(training=True, noise="xx noise")
+    assert soundness(AdvDM(), [], trained) == []
+    assert soundness(RandomNoise(), [], trained) == []
+    assert soundness(Adaptive(), [], Decoupling(sampling=True, negative=True)) == []
+    assert soundness(Adaptive(decoupling=trained), [], trained) == []
+    assert soundness(Adaptive(decoupling=trained), [Oracle()]) == []
+    [doubt] = soundness(Adaptive(purifiers=[Jpeg()]), [Jpeg()], trained)
+    assert doubt.startswith("It was made for the noise words (none) and the run trains with (xx n")
+    [doubt] = soundness(Adaptive(decoupling=trained), [])
+    assert "words (xx noise) and the run trains with (none)" in doubt
+    [doubt] = soundness(Adaptive(decoupling=Decoupling(training=True)), [], trained)
+    assert "words (bhj noisy pattern) and the run trains with (xx noise)" in doubt
 
 
 @pytest.mark.parametrize(

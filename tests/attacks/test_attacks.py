@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fake_model import FakeBackbone
 from PIL import Image
 from torch import Tensor
 
-from shortcut_lightning.attacks import PhotoGuardEncoder, RandomNoise
+from shortcut_lightning.attacks import PhotoGuardEncoder, RandomNoise, pictures
 
 GREY = torch.full((1, 3, 32, 32), 128 / 255)
 
@@ -69,6 +70,27 @@ def test_photoguard_steps_shrink_to_a_hundredth(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("shortcut_lightning.attacks.photoguard.sign_pgd", record)
     attacked(PhotoGuardEncoder(8, step_size=2.0, steps=4))
     torch.testing.assert_close(torch.tensor(seen), torch.tensor([2.0, 1.505, 1.01, 0.515]))
+
+
+def test_targets_are_read_as_photographs_are(tmp_path: Path) -> None:
+    """16 bits are scaled, what is transparent is white, the middle is taken."""
+    Image.fromarray(np.full((8, 24), 257 * 100, np.uint16)).save(tmp_path / "deep.png")
+    hidden = np.zeros((8, 24, 4), np.uint8)
+    hidden[:, 8:16] = (10, 20, 30, 255)
+    Image.fromarray(hidden).save(tmp_path / "hidden.png")
+    deep = pictures.read(tmp_path / "deep.png", torch.zeros(1, 3, 8, 8))
+    assert torch.equal(deep, torch.full((1, 3, 8, 8), 100 / 255))
+    middle = pictures.read(tmp_path / "hidden.png", torch.zeros(1, 3, 8, 8))
+    assert torch.equal(middle[0, :, 4, 4], torch.tensor([10, 20, 30]) / 255)
+    whole = pictures.read(tmp_path / "hidden.png", torch.zeros(1, 3, 8, 24))
+    assert torch.equal(whole[0, :, 4, 0], torch.ones(3))
+
+
+def test_a_damaged_target_is_named(tmp_path: Path) -> None:
+    Image.effect_noise((64, 64), 60).save(tmp_path / "whole.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:900])
+    with pytest.raises(ValueError, match=r"cut\.jpg' cannot be read .*\(data\.attack\.target\)"):
+        pictures.read(tmp_path / "cut.jpg", GREY)
 
 
 def test_a_missing_target_is_named() -> None:

@@ -177,8 +177,8 @@ def test_glaze(noise_model: Backbone) -> None:
     for _ in range(3):
         posterior = model.vae.encode(to_model(x + delta)).latent_dist
         first, second = (torch.randn(goal.mean.shape, generator=g) for _ in range(2))
-        mine = 0.18215 * (posterior.mean + posterior.std * first)
-        other = 0.18215 * (goal.mean + goal.std * second)
+        mine = posterior.mean + posterior.std * first
+        other = goal.mean + goal.std * second
         visible = torch.stack([dssim((x + delta)[[i]], x[[i]])[0] for i in range(2)])
         cost = ((mine - other) ** 2).mean(dim=(1, 2, 3)) + 30 * (visible - 0.02).clamp(min=0)
         adam.zero_grad()
@@ -196,6 +196,23 @@ def test_glaze(noise_model: Backbone) -> None:
         guidance_scale=2.0,
     )
     assert agree(ours(attack, model, x), (x + delta).detach(), share=0.98)
+
+
+def test_glaze_sees_in_full_precision(
+    noise_model: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Tensor, ...]] = []
+
+    def record(changed: Tensor, clean: Tensor) -> Tensor:
+        value = dssim(changed, clean)
+        seen.append((value.detach(), changed.detach().clone(), clean))
+        return value
+
+    monkeypatch.setattr("shortcut_lightning.attacks.glaze.dssim", record)
+    ours(Glaze(5, steps=2, num_inference_steps=1, bf16=True), noise_model, photos())
+    assert len(seen) == 2
+    for value, changed, clean in seen:
+        assert torch.equal(value, dssim(changed, clean))
 
 
 def test_glaze_without_lpips_says_so(noise_model: Backbone) -> None:
@@ -226,16 +243,23 @@ def test_checkpointing_recomputes_and_leaves_no_trace(noise_model: Backbone) -> 
         return [getattr(part, "gradient_checkpointing", None) for part in noise_model.modules()]
 
     before, calls = flags(), []
-    block = noise_model.denoiser.down_blocks[0].resnets[0]
+    blocks = {
+        "unet": noise_model.denoiser.down_blocks[0].resnets[0],
+        "vae": noise_model.vae.encoder.down_blocks[0].resnets[0],
+    }
     # Before, not after: a recomputation stops as soon as it has what it needs.
-    hook = block.register_forward_pre_hook(lambda *_: calls.append(1))
+    hooks = [
+        block.register_forward_pre_hook(lambda *_, name=name: calls.append(name))
+        for name, block in blocks.items()
+    ]
     plain = AdvDM(5, step_size=2, steps=1, start_randomly=False)
     saving = AdvDM(5, step_size=2, steps=1, start_randomly=False, gradient_checkpointing=True)
     kept = ours(plain, noise_model, photos(1))
     saved = ours(saving, noise_model, photos(1))
-    hook.remove()
+    for hook in hooks:
+        hook.remove()
     assert torch.equal(kept, saved)
-    assert len(calls) == 1 + 2
+    assert (calls.count("unet"), calls.count("vae")) == (1 + 2, 1 + 2)
     assert flags() == before
 
 

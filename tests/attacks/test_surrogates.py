@@ -261,6 +261,17 @@ def test_simac_search_against_the_naive_one() -> None:
     assert got.float().mean() > 600  # early ones went
 
 
+@pytest.mark.parametrize("window", [400, 700])
+def test_a_wide_window_leaves_timesteps(window: int) -> None:
+    def slope(x: Tensor, t: Tensor) -> Tensor:
+        return (x - 0.4) * (t.view(-1, 1, 1, 1) + 1.0)
+
+    found = SimAC(4, step_size=1, window=window).timesteps(photos(), slope, 1000, generator())
+    assert all(1 <= len(each) <= 1000 for each in found)
+    # All of the schedule is within the widest, which therefore strikes out nothing.
+    assert (len(found[0]) == 1000) is (window == 700)
+
+
 def test_simac_climbs_loss_and_feature_distance(
     noise_model: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,8 +409,17 @@ def test_surrogates_learn_from_private_images(noise_model: Backbone, tmp_path: P
     known = FSMG(5, step_size=2, steps=1, surrogate_steps=3, training=NO_PRIOR)
     assert not torch.equal(ours(attack, noise_model, photos()), ours(known, noise_model, photos()))
     nowhere = SurrogateTraining(clean_data_dir=str(tmp_path / "nowhere"))
-    with pytest.raises(ValueError, match=r"No images in .*training\.clean_data_dir"):
+    with pytest.raises(ValueError, match=r"No images: .*training\.clean_data_dir.*does not exist"):
         nowhere.clean_images(photos())
+
+
+def test_a_damaged_private_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"not a picture")
+    training = SurrogateTraining(clean_data_dir=str(tmp_path))
+    with pytest.raises(
+        ValueError, match=r"training\.clean_data_dir: 1 of 1 .*broken\.jpg cannot be"
+    ):
+        training.clean_images(photos())
 
 
 def test_a_surrogate_by_name_is_attacked_instead(
@@ -421,3 +441,11 @@ def test_impossible_settings_are_named() -> None:
         ASPL(step_size=0)
     with pytest.raises(ValueError, match=r"data\.attack\.steps is 0"):
         FSMG(steps=0)
+    with pytest.raises(ValueError, match=r"data\.attack\.rounds is 0; it must be at least 1"):
+        SimAC(rounds=0)
+    for given in ({"trials": 0}, {"advance_steps": 0}, {"surrogate_steps": 0}):
+        [(key, _)] = given.items()
+        with pytest.raises(ValueError, match=rf"{key} (is )?0.*each must be at least 1"):
+            MetaCloak(**given)
+    with pytest.raises(ValueError, match=r"data\.attack\.interval is 2; .* which is 3"):
+        MetaCloak(interval=2, advance_steps=3)

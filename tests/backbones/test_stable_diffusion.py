@@ -40,6 +40,7 @@ def test_encode_is_in_the_scale_of_the_denoiser(backbone: StableDiffusion) -> No
     images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     raw = backbone.vae.encode(images * 2 - 1).latent_dist.mean
     torch.testing.assert_close(backbone.encode(images).mean, raw * 0.18215)
+    assert backbone.latent_scale == 0.18215
 
 
 def test_gradients_reach_the_pixels(backbone: StableDiffusion) -> None:

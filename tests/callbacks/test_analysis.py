@@ -258,6 +258,20 @@ def test_dropped_images_have_no_fidelity() -> None:
     assert StageFidelity().measure(samples, data) == {}  # type: ignore[arg-type]
 
 
+def test_unchanged_images_are_left_out_of_fidelity() -> None:
+    samples = Samples("tuned", GREY, ["a"], [""], [0], [0], torch.device("cpu"))
+    given = [Example(GREY[0], "", str(n)) for n in range(3)]
+    moved = [one._replace(image=one.image + n / 255) for n, one in enumerate(given)]
+    data = SimpleNamespace(given=given, perturbed=moved, purifiers=())
+    numbers = StageFidelity().measure(samples, data)  # type: ignore[arg-type]
+    psnr, linf = numbers["protect_psnr"], numbers["protect_linf_255"]
+    assert (psnr.n, linf.n) == (2, 2)
+    assert linf.value == pytest.approx(1.5, abs=1e-3)
+    # One and two levels: 20 log10 255, and 20 log10 2 less.
+    assert psnr.value == pytest.approx(48.13 - 3.01, abs=0.01)
+    assert psnr.low == pytest.approx(42.11, abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -44,6 +44,31 @@ def protect(photos: Path, output: Path, attack: Any = None, **settings: Any) -> 
     return protect_folder(module, FakeBackbone(), CPU, Copies(str(output), **settings))
 
 
+def test_many_photographs_are_changed_a_few_at_a_time(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        photograph(photos / f"{number}.png")
+    seen: list[int] = []
+
+    def note(self: Any, images: Tensor, *_: Any) -> Tensor:
+        seen.append(len(images))
+        return images
+
+    monkeypatch.setattr(RandomNoise, "run", note)
+    monkeypatch.setattr(Gaussian, "run", note)
+    module = data(
+        photos,
+        attack=RandomNoise(8),
+        purifiers=[Gaussian()],
+        sample_batch_size=2,
+        cache_dir=str(tmp_path / "cache"),
+    )
+    protect_folder(module, FakeBackbone(), CPU, Copies(str(tmp_path / "a")))
+    purify_folder(module, FakeBackbone(), CPU, Copies(str(tmp_path / "b")))
+    assert seen == [2, 1, 2, 1]
+
+
 def test_one_photograph_of_any_size_in_one_copy_out(photos: Path, tmp_path: Path) -> None:
     clean = photograph(photos / "me.jpg", (101, 67), quality=95)
     measured = protect(photos, tmp_path / "out")

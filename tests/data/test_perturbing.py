@@ -2,18 +2,32 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from fake_model import FakeBackbone
 from torch import Tensor
 
-from shortcut_lightning.attacks import Adaptive, AdvDM
+from shortcut_lightning.attacks import (
+    ASPL,
+    CAAT,
+    EASPL,
+    FSMG,
+    SDS,
+    Adaptive,
+    AdvDM,
+    Glaze,
+    MetaCloak,
+    Mist,
+    SimAC,
+)
 from shortcut_lightning.attacks.base import Attack
 from shortcut_lightning.attacks.progress import Progress, Stateful
 from shortcut_lightning.batch import Example
 from shortcut_lightning.data import stages
 from shortcut_lightning.files.cache import Cache
+from shortcut_lightning.purifiers import Purifier
 
 CPU = torch.device("cpu")
 
@@ -27,8 +41,8 @@ def examples() -> list[Example]:
     return [Example(picture, "a photo", str(n)) for n, picture in enumerate(pictures)]
 
 
-def pixels(examples: list[Example], attack: Attack, cache: Cache) -> list[Tensor]:
-    made = stages.perturb(examples, attack, FakeBackbone(), cache, CPU)
+def pixels(examples: list[Example], attack: Attack, cache: Cache, size: int = 4) -> list[Tensor]:
+    made = stages.perturb(examples, attack, FakeBackbone(), cache, CPU, size)
     return [example.image for example in made]
 
 
@@ -38,15 +52,88 @@ def test_doubts_about_an_attack_are_told_again_from_the_cache(
     for _ in range(2):
         told: list[str] = []
         attack = Adaptive(steps=3, purifiers=[])
-        stages.perturb(examples, attack, FakeBackbone(), Cache(tmp_path), CPU, told.append)
+        stages.perturb(examples, attack, FakeBackbone(), Cache(tmp_path), CPU, 4, told.append)
         assert told == [
             "Adaptive: 3 steps are too few to see whether the loss has converged; raise "
             "data.attack.steps."
         ]
 
 
+class Noting(Attack):
+    """Adds noise and keeps how many pictures it was given in each call."""
+
+    def __init__(self) -> None:
+        super().__init__(64)
+        self.calls: list[int] = []
+
+    def run(
+        self, images: Tensor, backbone: object, prompts: list[str], generator: torch.Generator
+    ) -> Tensor:
+        assert len(prompts) == len(images)
+        self.calls.append(len(images))
+        return images + torch.rand(images.shape, generator=generator) / 4
+
+
+class Together(Noting):
+    """Works on the set as a whole."""
+
+    whole_set = True
+
+
+def test_large_sets_are_changed_a_few_at_a_time(examples: list[Example], tmp_path: Path) -> None:
+    """Five pictures of one shape and one of another, in batches of two."""
+    same = [examples[number] for number in (0, 2, 0, 2, 0)]
+    attack, cache = Noting(), Cache(tmp_path)
+    made = pixels([*same, examples[1]], attack, cache, 2)
+    assert attack.calls == [2, 2, 1, 1]
+    # The first batch draws as a set that is no larger does, the others differently.
+    for ours, alone in zip(made[:2], pixels(same[:2], attack, cache, 2), strict=True):
+        assert torch.equal(ours, alone)
+    assert not torch.equal(made[2], made[0])
+    images = [example.image for example in (*same, examples[1])]
+    assert all(0 < (a - b).abs().max() <= 64 / 255 for a, b in zip(made, images, strict=True))
+
+
+def test_the_batch_size_keys_only_what_it_splits(examples: list[Example], tmp_path: Path) -> None:
+    attack, cache = Noting(), Cache(tmp_path)
+    for size in (2, 4, 2):
+        pixels(examples, attack, cache, size)
+    assert attack.calls == [2, 1]
+    pixels(examples, attack, cache, 1)
+    assert attack.calls == [2, 1, 1, 1, 1]
+
+
+def test_attacks_on_a_whole_set_take_it_whole(examples: list[Example], tmp_path: Path) -> None:
+    attack = Together()
+    pixels(examples, attack, Cache(tmp_path), 1)
+    assert attack.calls == [2, 1]
+    assert all(kind.whole_set for kind in (ASPL, CAAT, EASPL, FSMG, MetaCloak, SimAC))
+    assert not any(kind.whole_set for kind in (Adaptive, AdvDM, Glaze, Mist, SDS))
+
+
+def test_purifiers_take_a_few_at_a_time_too(examples: list[Example], tmp_path: Path) -> None:
+    class Dusty(Purifier):
+        calls: ClassVar[list[int]] = []
+
+        def run(
+            self, images: Tensor, backbone: object, prompts: object, generator: object
+        ) -> Tensor:
+            self.calls.append(len(images))
+            return images / 2
+
+    made = stages.purify(examples, [Dusty()], FakeBackbone(), Cache(tmp_path), CPU, 1)
+    assert Dusty.calls == [1, 1, 1]
+    for after, before in zip(made, examples, strict=True):
+        assert torch.equal(after.image, (before.image / 2 * 255).round() / 255)
+
+
+@pytest.mark.parametrize(("size", "left"), [(4, 3), (1, 7)])
 def test_an_interrupted_stage_goes_on(
-    examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    examples: list[Example],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    left: int,
 ) -> None:
     attack, steps = AdvDM(steps=4), 0
 
@@ -60,14 +147,14 @@ def test_an_interrupted_stage_goes_on(
                 steps += 1
                 yield step
                 self._due = 0.0
-                if steps == 6:  # in the middle of the second shape
+                if steps == 6:  # in the middle of the second shape or batch
                     raise KeyboardInterrupt
 
     monkeypatch.setattr("shortcut_lightning.data.stages.Progress", Eager)
     with pytest.raises(KeyboardInterrupt):
-        pixels(examples, attack, Cache(tmp_path / "a"))
-    after = pixels(examples, attack, Cache(tmp_path / "a"))
-    assert steps == 6 + 3
-    whole = pixels(examples, attack, Cache(tmp_path / "b"))
+        pixels(examples, attack, Cache(tmp_path / "a"), size)
+    after = pixels(examples, attack, Cache(tmp_path / "a"), size)
+    assert steps == 6 + left
+    whole = pixels(examples, attack, Cache(tmp_path / "b"), size)
     assert all(torch.equal(a, b) for a, b in zip(after, whole, strict=True))
     assert not list(tmp_path.rglob("*.progress"))

@@ -13,10 +13,12 @@ from shortcut_lightning import backbones
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.purifiers import GridPure, OptimalStep, Purifier, SDEdit
 from shortcut_lightning.purifiers.diffusion import timesteps
-from shortcut_lightning.purifiers.gridpure import starts, windows
 from shortcut_lightning.purifiers.optimal_step import optimal_timestep
+from shortcut_lightning.purifiers.resampling import resized
+from shortcut_lightning.purifiers.windows import starts, windows
 
 IMAGES = torch.randint(256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0)) / 255
+SMALL = IMAGES[..., :16, :16]  # the pixel model's size
 CAPTIONS = ["a photo of sks person", "a dog"]
 LINEAR = torch.cumprod(1 - torch.linspace(1e-4, 2e-2, 1000), 0)  # the schedule of pixel models
 
@@ -104,17 +106,38 @@ def test_few_timesteps_without_noise_is_ddim(backbone: Backbone) -> None:
 
 @torch.no_grad()
 def test_pixel_models_walk_in_pixels(pixel_model: str, backbone: Backbone) -> None:
-    ours = purified(SDEdit(strength=0.01, pixel_model=pixel_model), backbone)
+    ours = purified(SDEdit(strength=0.01, pixel_model=pixel_model), backbone, SMALL)
     pipeline = DDPMPipeline.from_pretrained(pixel_model)
     scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
     chance = seeded()
     x = scheduler.add_noise(
-        2 * IMAGES - 1, torch.randn(IMAGES.shape, generator=chance), torch.tensor(9)
+        2 * SMALL - 1, torch.randn(SMALL.shape, generator=chance), torch.tensor(9)
     )
     for t in range(9, -1, -1):
         output = pipeline.unet(x, t).sample[:, :3]
         x = scheduler.step(output, t, x, generator=chance).prev_sample
     close(ours, (x + 1) / 2)
+
+
+@torch.no_grad()
+def test_pixel_models_see_windows_of_their_size(pixel_model: str, backbone: Backbone) -> None:
+    purifier = SDEdit(strength=0.003, pixel_model=pixel_model)
+    images, chance = IMAGES[..., :24], seeded()
+    total, count = torch.zeros_like(images), torch.zeros_like(images)
+    for i in (0, 8, 16):
+        for j in (0, 8):
+            window = images[..., i : i + 16, j : j + 16]
+            total[..., i : i + 16, j : j + 16] += purifier.run(window, backbone, CAPTIONS, chance)
+            count[..., i : i + 16, j : j + 16] += 1
+    assert count.max() == 4
+    close(purified(purifier, backbone, images), total / count)
+
+
+@torch.no_grad()
+def test_optimal_step_resizes_to_a_pixel_model(pixel_model: str, backbone: Backbone) -> None:
+    purifier = OptimalStep(epsilon=4, pixel_model=pixel_model)
+    small = purifier.run(resized(IMAGES, (16, 16)), backbone, CAPTIONS, seeded())
+    close(purified(purifier, backbone), resized(small, (32, 32)))
 
 
 def test_timesteps_end_at_zero() -> None:
@@ -136,10 +159,10 @@ def test_optimal_step_of_data_in_both_signs(r: int, step: int) -> None:
 
 @torch.no_grad()
 def test_optimal_step_is_ddpm_from_there(pixel_model: str, backbone: Backbone) -> None:
-    ours = purified(OptimalStep(epsilon=4, pixel_model=pixel_model), backbone)
+    ours = purified(OptimalStep(epsilon=4, pixel_model=pixel_model), backbone, SMALL)
     start = optimal_timestep(LINEAR, 8 / 255)
     walk = SDEdit(strength=(start + 1) / 1000, pixel_model=pixel_model)
-    assert torch.equal(ours, purified(walk, backbone))
+    assert torch.equal(ours, purified(walk, backbone, SMALL))
 
 
 @torch.no_grad()
@@ -180,6 +203,7 @@ def test_gridpure_is_its_plain_loop(pixel_model: str, backbone: Backbone) -> Non
 def test_windows_cover_the_picture() -> None:
     assert starts(512, 256) == [0, 128, 256]
     assert starts(300, 128) == [0, 64, 128, 172]
+    assert starts(64, 256) == [0]
     seen = torch.zeros(1, 1, 40, 56)
     for place in windows(40, 56, 16):
         seen[place] += 1

@@ -32,6 +32,7 @@ from shortcut_lightning.purifiers import (
     Upscaler,
 )
 from shortcut_lightning.purifiers.impress import dissimilarity
+from shortcut_lightning.purifiers.resampling import resized
 from shortcut_lightning.purifiers.total_variation import minimise
 
 IMAGES = torch.randint(256, (2, 3, 24, 32), generator=torch.Generator().manual_seed(0)) / 255
@@ -97,8 +98,8 @@ def test_impress_lowers_its_loss_and_is_adam_on_it() -> None:
     for i in range(6):
         pixels = (x + 1) / 2
         again = backbone.decode(backbone.encode(pixels).mean)
-        loss = ((2 * again - 1) - x).square().mean()
-        loss = loss + 0.5 * torch.relu(dissimilarity(pixels, IMAGES) - 0.02)
+        error = ((2 * again - 1) - x).square().mean(dim=(1, 2, 3))
+        loss = (error + 0.5 * torch.relu(dissimilarity(pixels, IMAGES) - 0.02)).sum()
         (gradient,) = torch.autograd.grad(loss, x)
         rate = 1e-5 + (0.01 - 1e-5) * (1 + np.cos(np.pi * i / 6)) / 2
         first = 0.9 * first + 0.1 * gradient
@@ -108,6 +109,13 @@ def test_impress_lowers_its_loss_and_is_adam_on_it() -> None:
         losses.append(loss.item())
     assert losses[-1] < losses[0]
     assert (ours - (x.detach() + 1) / 2).abs().max() <= 0.51 / 255 + 1e-3
+
+
+def test_impress_moves_a_picture_alike_alone_and_among_others() -> None:
+    purifier = Impress(steps=20, noise=0, alpha=0.5, budget=0.0)
+    among = purified(purifier, torch.cat([IMAGES, IMAGES.flip(-1).repeat(4, 1, 1, 1)]))
+    assert (among[0] - IMAGES[0]).abs().max() > 5 / 255
+    assert (among[:1] - purified(purifier, IMAGES[:1])).abs().max() <= 1 / 255
 
 
 def test_pocket_restoration_is_the_shipped_network(
@@ -190,6 +198,8 @@ def test_upscaler_runs_a_folder_of_diffusers(small_sd: Path, tmp_path: Path) -> 
     assert out.shape == images.shape
     assert torch.equal(out, purified(purifier, images))
     assert not torch.equal(out, purified(purifier, images, seed=1))
+    near = purifier.stand_in(images)
+    assert torch.equal(near, resized(resized(images, (8, 8)), (32, 32)))
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
