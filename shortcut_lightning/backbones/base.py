@@ -151,7 +151,8 @@ class Backbone(nn.Module, ABC):
         """The embedding rows of added words, one (n, D) per text encoder; empty without any."""
 
     def fingerprint(self) -> str:
-        """Hash of the pretrained weights; part of the key of everything computed with them.
+        """Hash of the pretrained weights, the noise schedule, what is predicted and the scale of
+        latents; part of the key of everything computed with them.
 
         Adapters and new words are left out: stages run before they have learned anything, so runs
         of other ranks and seeds share what was computed.
@@ -165,8 +166,9 @@ class Backbone(nn.Module, ABC):
                 "token_embedding.table", "token_embedding"
             )
             digest.update(name.encode())
-            values = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(values.view(torch.uint8).numpy().tobytes())
+            digest.update(_bytes(tensor))
+        digest.update(_bytes(self.alphas_cumprod()))
+        digest.update(f"{self.prediction_type} {self.latent_scale}".encode())
         return digest.hexdigest()[:16]
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -189,3 +191,8 @@ class Backbone(nn.Module, ABC):
     def _signal_and_sigma(self, like: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         alphas = self.alphas_cumprod().to(like.device)[timesteps].view(-1, 1, 1, 1)
         return alphas.sqrt(), (1 - alphas).sqrt()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    values = tensor.detach().cpu().contiguous().reshape(-1)
+    return values.view(torch.uint8).numpy().tobytes()

@@ -29,6 +29,8 @@ from shortcut_lightning.purifiers.oracle import Oracle
 
 log = logging.getLogger(__name__)
 
+_LOOKED_AT = 32  # images a detector sees at a time
+
 
 def by_shape(images: Sequence[Tensor]) -> list[list[int]]:
     """Indices of images of equal shape, groups in order of their first image."""
@@ -105,10 +107,12 @@ def _detect(
 ) -> list[list[ConceptBox]]:
     boxes: list[list[ConceptBox]] = [[] for _ in examples]
     for group in by_shape([example.image for example in examples]):
-        images = torch.stack([examples[index].image for index in group]).to(device)
-        names = [examples[index].name for index in group]
-        for index, found in zip(group, detector.detect(images, names), strict=True):
-            boxes[index] = found
+        for start in range(0, len(group), _LOOKED_AT):
+            part = group[start : start + _LOOKED_AT]
+            images = torch.stack([examples[index].image for index in part]).to(device)
+            names = [examples[index].name for index in part]
+            for index, found in zip(part, detector.detect(images, names), strict=True):
+                boxes[index] = found
     return boxes
 
 

@@ -93,12 +93,20 @@ def test_another_sampler_by_name(backbone: StableDiffusion) -> None:
         backbone.sample(PROMPTS[:1], seeds=[0], scheduler="Euler")
 
 
-def test_the_fingerprint_follows_the_weights(small_sd: Path) -> None:
+def test_the_fingerprint_follows_the_weights_and_what_they_are_used_with(small_sd: Path) -> None:
     first, second = backbones.load(str(small_sd)), backbones.load(str(small_sd))
     assert first.fingerprint() == second.fingerprint()
     with torch.no_grad():
         next(second.parameters()).view(-1)[0] += 1e-4
     assert first.fingerprint() != second.fingerprint()
+    for name, value in (
+        ("prediction_type", "v_prediction"),
+        ("alphas", first.alphas / 2),
+        ("latent_scale", 2.0),
+    ):
+        other = backbones.load(str(small_sd))
+        setattr(other, name, value)
+        assert other.fingerprint() != first.fingerprint(), name
 
 
 def test_the_fingerprint_is_of_the_pretrained_weights(small_sd: Path) -> None:
