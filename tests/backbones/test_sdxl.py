@@ -170,6 +170,25 @@ def test_words_are_written_as_other_programs_read_them(small_sdxl: Path, tmp_pat
         other.load_tokens([str(tmp_path / "sd15.safetensors")])
 
 
+def test_a_word_of_several_vectors_is_heard_whole(small_sdxl: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vectors = {"clip_l": torch.randn(3, 32), "clip_g": torch.randn(3, 48)}
+    save_file(vectors, tmp_path / "<cat>.safetensors")
+    stock = StableDiffusionXLPipeline.from_pretrained(small_sdxl, add_watermarker=False)
+    for name, suffix in (("clip_l", ""), ("clip_g", "_2")):
+        stock.load_textual_inversion(
+            vectors[name],
+            token="<cat>",
+            tokenizer=getattr(stock, f"tokenizer{suffix}"),
+            text_encoder=getattr(stock, f"text_encoder{suffix}"),
+        )
+    backbone = loaded(small_sdxl)
+    backbone.load_tokens([str(tmp_path / "<cat>.safetensors")])
+    prompts = ["a photo of <cat> on the beach"]
+    expected, _, _, _ = stock.encode_prompt(prompts, device="cpu")
+    torch.testing.assert_close(backbone.embed(prompts).hidden, expected)
+
+
 def test_other_families_are_named(small_sdxl: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(small_sdxl, tmp_path / "flux")
     index = folder / "model_index.json"
