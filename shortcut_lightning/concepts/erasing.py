@@ -127,7 +127,7 @@ class Captioner:
 
     def negative(self, labels: Iterable[str], boxes: Sequence[Sequence[ConceptBox]] = ()) -> str:
         """The tuned model's negative prompt against the concepts of these labels; `boxes` of the
-        training images tell which bins are frequent."""
+        training images, as training shows them, tell which bins are frequent."""
         names = list(dict.fromkeys(self.name(label) for label in sorted(labels)))
         match self.erasing.negative:
             case "none":
@@ -151,7 +151,8 @@ class Captioner:
     def _frequent(self, name: str, boxes: Sequence[Sequence[ConceptBox]]) -> dict[int, float]:
         often: Counter[int] = Counter()
         for image in boxes:
-            often.update(self.grid.bins(box for box in image if self.name(box.label) == name))
+            named = [box._replace(label=name) for box in image if self.name(box.label) == name]
+            often.update(self.grid.by_label(named, self.erasing.encoding).get(name, {}).keys())
         top = sorted(often, key=lambda bin: (-often[bin], bin))[: self.erasing.top_k]
         return {bin: float(often[bin]) for bin in top}
 

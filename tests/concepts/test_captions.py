@@ -91,6 +91,14 @@ def test_negative_prompts_of_each_mode() -> None:
     }
 
 
+@pytest.mark.parametrize(("encoding", "bins"), [("corners", (5, 15)), ("bins", (5, 6))])
+def test_frequent_bins_are_those_that_captions_name(encoding: str, bins: tuple[int, int]) -> None:
+    writer = captioner(negative="name+top-k", top_k=2, encoding=encoding)
+    square = ConceptBox("mark", 1.0, (0.25, 0.25, 1.0, 1.0))
+    words = "".join(f"<l{bin}>" for bin in bins)
+    assert writer.negative(["mark"], [[square]]) == f"mark{words}"
+
+
 def test_all_bins_fit_up_to_a_grid_of_eight() -> None:
     writer = captioner(grid_size=8, negative="name+all")
     assert writer.negative(["QR code"]) == "QR code" + "".join(Grid(8).tokens)
