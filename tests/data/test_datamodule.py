@@ -322,7 +322,8 @@ def test_frequent_bins_are_named_where_mirrored_images_show_them(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FakeBackbone, "prompt_length", 75, raising=False)
-    monkeypatch.setattr(FakeBackbone, "count_tokens", lambda self, text: max(text.count("<"), 1))
+    words = {"<l15>": 1}
+    monkeypatch.setattr(FakeBackbone, "count_tokens", lambda self, text: words.get(text, 2))
     file = tmp_path / "boxes.jsonl"
     box = '{"label": "mark", "score": 1, "xyxy": [0, 0, 0.25, 0.25]}'
     file.write_text(f'{{"file_name": "0.png", "boxes": [{box}]}}\n')
