@@ -73,8 +73,20 @@ def test_a_model_without_zeros_for_empty_prompts_keeps_its_way(
         picture(backbone, "a dog"), stock_picture(stock, "a dog"), atol=1e-5, rtol=0
     )
     assert (picture(backbone, "a dog") - picture(loaded(small_sdxl), "a dog")).abs().max() > 1e-4
+    assert (backbone.embed([""]).hidden != 0).any()
     backbone.save(tmp_path / "saved")
     assert not loaded(tmp_path / "saved").zeros_for_empty
+
+
+def test_an_empty_prompt_is_zeros_wherever_it_is_embedded(small_sdxl: Path) -> None:
+    stock = StableDiffusionXLPipeline.from_pretrained(small_sdxl, add_watermarker=False)
+    expected = stock.encode_prompt("a dog", device="cpu", do_classifier_free_guidance=True)
+    said = loaded(small_sdxl).embed(["a dog", ""])
+    assert said.pooled is not None
+    torch.testing.assert_close(said.hidden, torch.cat(expected[:2]))
+    torch.testing.assert_close(said.pooled, torch.cat(expected[2:]))
+    assert not said.hidden[1].any()
+    assert not said.pooled[1].any()
 
 
 def test_the_denoiser_hears_both_encoders_the_pooled_state_and_the_size(small_sdxl: Path) -> None:
