@@ -60,6 +60,18 @@ def test_coco_boxes_are_carried_into_the_centre_crop(tmp_path: Path) -> None:
     assert [box.xyxy for box in wide] == [(0.375, 0.25, 0.625, 0.75), (0, 0, 0.1875, 0.375)]
 
 
+def test_boxes_by_name_are_told_from_those_that_are_seen(tmp_path: Path) -> None:
+    by_name, seen = CocoBoxes(coco(tmp_path)), QRCodeDetector()
+    nested = [DisturbedDetector(by_name), Detectors([seen, by_name]), Detectors([seen])]
+    assert [each.looks_up_names for each in (by_name, seen, *nested)] == [
+        True,
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
 def test_csv_boxes_in_pixels_or_shares(tmp_path: Path) -> None:
     path = tmp_path / "boxes.csv"
     path.write_text(
