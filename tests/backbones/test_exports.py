@@ -59,6 +59,14 @@ def test_stock_diffusers_loads_lora_and_tokens_to_the_same_picture(
         assert not torch.equal(plain, expected)
 
 
+def test_diffusers_keys_are_the_ones_older_readers_know(small_sd: Path, tmp_path: Path) -> None:
+    backbone = trained(small_sd, unet=True, text_encoder=True, dora=False)
+    backbone.save_lora(tmp_path)
+    keys = list(load_file(tmp_path / "pytorch_lora_weights.safetensors"))
+    parts = ("text_encoder.text_model.encoder.layers.", "unet.")
+    assert [sum(key.startswith(part) for key in keys) for part in parts] == [16, len(keys) - 16]
+
+
 def test_kohya_keys_are_the_ones_other_programs_know(small_sd: Path, tmp_path: Path) -> None:
     backbone = trained(small_sd, unet=True, text_encoder=True, dora=False)
     backbone.save_lora(tmp_path)

@@ -152,6 +152,13 @@ def test_stock_diffusers_loads_the_lora_to_the_same_picture(
 def test_kohya_keys_are_the_original_code_s(small_sdxl: Path, tmp_path: Path) -> None:
     backbone = trained(small_sdxl, unet=True, text_encoder=True)
     backbone.save_lora(tmp_path)
+    words = [
+        key for key in load_file(tmp_path / "pytorch_lora_weights.safetensors") if "text" in key
+    ]
+    assert {key.split(".encoder.")[0] for key in words} == {
+        "text_encoder.text_model",
+        "text_encoder_2.text_model",
+    }
     stems = {key.partition(".")[0] for key in load_file(tmp_path / "kohya_lora.safetensors")}
     assert {
         "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q",
