@@ -67,6 +67,9 @@ def test_a_folder_of_photographs_will_do(tmp_path: Path) -> None:
     )
     rows = (tmp_path / "set/train/metadata.jsonl").read_text().splitlines()
     assert [json.loads(row)["text"] for row in rows] == ["a photo of sks dog"] * 3
+    (photos / "3.jpg").rename(photos / "2.png")
+    with pytest.raises(ValueError, match=r"2 pictures of .* would all be 2\.png"):
+        write_implicit_concepts(str(tmp_path / "next"), Text(), str(photos), 0, 2, prompt="a dog")
 
 
 def test_short_captions_of_the_world(tmp_path: Path) -> None:
