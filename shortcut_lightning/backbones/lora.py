@@ -36,12 +36,17 @@ def adapted(backbone: "StableDiffusion") -> dict[str, nn.Module]:
 
 
 def save_diffusers(backbone: "StableDiffusion", folder: Path) -> None:
-    """Writes `pytorch_lora_weights.safetensors`, which `load_lora_weights` reads."""
+    """Writes `pytorch_lora_weights.safetensors`, which `load_lora_weights` reads.
+
+    Modules of text encoders are named as in transformers 4, with `text_model.`: transformers 5 has
+    dropped it from one of the classes, but older readers look for it, and today's take both.
+    """
     parts = adapted(backbone)
-    layers = {
-        name: convert_state_dict_to_diffusers(get_peft_model_state_dict(part))
-        for name, part in parts.items()
-    }
+    layers = {}
+    for name, part in parts.items():
+        tensors = convert_state_dict_to_diffusers(get_peft_model_state_dict(part))
+        prefix = "" if name == "unet" else "text_model."
+        layers[name] = {prefix + key.removeprefix(prefix): each for key, each in tensors.items()}
     backbone.pipeline_class.save_lora_weights(
         folder,
         **{f"{name}_lora_layers": tensors for name, tensors in layers.items()},

@@ -50,6 +50,8 @@ class StableDiffusionXL(StableDiffusion):
         return super().networks | {"text_encoder_2": self.text_encoder_2}
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
+        """See `Backbone`. An empty prompt gives zeros (`zeros_for_empty`): dropped prompts and null
+        captions must be what the published models were trained and are sampled with."""
         hidden = []
         for tokenizer, text_encoder in self.vocabularies:
             ids = self.token_ids(tokenizer, prompts)
@@ -59,7 +61,11 @@ class StableDiffusionXL(StableDiffusion):
         # would take the highest id, which is a new word's if there is one.
         ends = (ids == self.tokenizer_2.eos_token_id).int().argmax(dim=1)
         last = states.last_hidden_state[torch.arange(len(ids), device=ids.device), ends]
-        return Conditioning(torch.cat(hidden, dim=-1), self.text_encoder_2.text_projection(last))
+        kept = torch.tensor(
+            [bool(text) or not self.zeros_for_empty for text in prompts], device=ids.device
+        )
+        pooled = self.text_encoder_2.text_projection(last)
+        return Conditioning(torch.cat(hidden, dim=-1) * kept[:, None, None], pooled * kept[:, None])
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         height, width = (side * self.downsampling for side in noisy.shape[-2:])
@@ -79,15 +85,11 @@ class StableDiffusionXL(StableDiffusion):
         positive, negative = self.embed(prompts), self.embed(negative_prompts)
         assert positive.pooled is not None
         assert negative.pooled is not None
-        kept = torch.tensor(
-            [bool(text) or not self.zeros_for_empty for text in negative_prompts],
-            device=negative.hidden.device,
-        )
         return {
             "prompt_embeds": positive.hidden,
             "pooled_prompt_embeds": positive.pooled,
-            "negative_prompt_embeds": negative.hidden * kept[:, None, None],
-            "negative_pooled_prompt_embeds": negative.pooled * kept[:, None],
+            "negative_prompt_embeds": negative.hidden,
+            "negative_pooled_prompt_embeds": negative.pooled,
         }
 
     def save_token(self, path: Path, token: str, vectors: Sequence[Tensor]) -> None:

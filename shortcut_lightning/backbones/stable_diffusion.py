@@ -11,14 +11,14 @@ import torch
 import transformers
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from shortcut_lightning.backbones import lora
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
-from shortcut_lightning.backbones.tokens import TokenTable, initial_rows
+from shortcut_lightning.backbones.tokens import TokenTable, all_vectors, initial_rows
 
 
 class StableDiffusion(Backbone):
@@ -104,7 +104,7 @@ class StableDiffusion(Backbone):
     def token_ids(self, tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
         """(B, 77) token ids, padded and truncated."""
         tokens = tokenizer(
-            list(prompts),
+            all_vectors(prompts, tokenizer),
             padding="max_length",
             truncation=True,
             max_length=self.prompt_length + 2,
@@ -113,6 +113,7 @@ class StableDiffusion(Backbone):
         return tokens.input_ids.to(self.alphas.device)
 
     def count_tokens(self, text: str) -> int:
+        (text,) = all_vectors([text], self.tokenizer)
         return len(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
     def alphas_cumprod(self) -> Tensor:
@@ -212,8 +213,9 @@ class StableDiffusion(Backbone):
             self.load_token(path)
 
     def load_token(self, path: str) -> None:
-        """Adds the word of one file."""
-        self.pipeline().load_textual_inversion(path)
+        """Adds the word of one file; A1111's safetensors name none, so it is called as the file."""
+        named = Path(path).suffix != ".safetensors" or load_file(path).keys() != {"emb_params"}
+        self.pipeline().load_textual_inversion(path, token=None if named else Path(path).stem)
 
     def save(self, folder: Path) -> None:
         """Writes a plain diffusers folder: adapters merged in, tokens in the table."""

@@ -4,8 +4,12 @@ Keeping the new rows apart from the table means that no old row can move, no wei
 them, and a checkpoint holds a few vectors instead of the whole table.
 """
 
+from collections.abc import Sequence
+
 import torch
+from diffusers.loaders import TextualInversionLoaderMixin
 from torch import Tensor, nn
+from transformers import CLIPTokenizer
 
 
 class TokenTable(nn.Module):
@@ -40,3 +44,19 @@ def initial_rows(table: Tensor, count: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(count, table.shape[1], generator=generator)
     return rows / rows.norm(dim=1, keepdim=True) * table.norm(dim=1).median().cpu()
+
+
+def all_vectors(prompts: Sequence[str], tokenizer: CLIPTokenizer) -> list[str]:
+    """The prompts with a textual inversion of several vectors spelled out, `x` as `x x_1 x_2`: the
+    words diffusers loads it as, and what its pipelines do with a prompt.
+
+    Prompts without one are left alone, as diffusers takes milliseconds to say so where there are
+    many new words.
+    """
+    words = tokenizer.get_added_vocab()
+    several = [word for word in words if f"{word}_1" in words]
+    convert = TextualInversionLoaderMixin().maybe_convert_prompt
+    return [
+        convert(prompt, tokenizer) if any(word in prompt for word in several) else prompt
+        for prompt in prompts
+    ]

@@ -27,6 +27,8 @@ class _Entry(NamedTuple):
 class FileBoxes(Detector):
     """Boxes by file name."""
 
+    looks_up_names = True
+
     def __init__(self, path: str, threshold: float = 0.5) -> None:
         self.path = path
         self.threshold = threshold

@@ -14,6 +14,14 @@ from shortcut_lightning.batch import ConceptBox
 class Detector(ABC):
     """Finds concepts in images. Constructor arguments are kept as attributes of the same names."""
 
+    looks_up_names: bool = False  # boxes go by the file's name, whatever the image shows
+
+    @property
+    def version(self) -> str:
+        """What results depend on besides the arguments: a function's code, other packages'
+        versions. Part of the key of cached boxes."""
+        return ""
+
     @abstractmethod
     def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """(N, 3, H, W) float32 in [0, 1] -> one list of boxes per image, empty where none is found.
@@ -39,6 +47,8 @@ class PrecomputedBoxes(Detector):
 
     Raises ValueError at once for a missing file or a row of another form.
     """
+
+    looks_up_names = True
 
     def __init__(self, path: str) -> None:
         self.path = path

@@ -41,6 +41,7 @@ class DisturbedDetector(Detector):
         if invented and not label:
             raise ValueError("data.detector.invented needs data.detector.label for its boxes.")
         self.detector = detector
+        self.looks_up_names = detector.looks_up_names
         self.overlap = overlap
         self.missed = missed
         self.invented = invented

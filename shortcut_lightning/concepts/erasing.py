@@ -8,6 +8,7 @@ inpainting first is `contaminated: inpaint`, a plain negative prompt is `negativ
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from torch import Tensor
@@ -89,7 +90,7 @@ class Captioner:
     ) -> None:
         """`count` gives the words of a text in the model's vocabulary, `room` how many fit.
 
-        Raises ValueError when the words of bins are not words of the model.
+        Raises ValueError when the words of bins are not words of the model, or not all it has.
         """
         self.erasing, self.prompts, self.count, self.room = erasing, prompts, count, room
         self.grid = Grid(erasing.grid_size)
@@ -100,6 +101,12 @@ class Captioner:
                 f"data.erasing writes words of bins such as {last}, which the model does not know: "
                 "use the model GeometryErasure with the same model.grid_size, or set "
                 "data.erasing.caption to 'name' and data.erasing.negative to 'none' or 'name'."
+            )
+        beyond = location_token(len(self.grid))
+        if erasing.uses_locations and count(beyond) == 1:
+            raise ValueError(
+                f"data.erasing.grid_size is {erasing.grid_size}, but the model knows {beyond}, so "
+                "its bins are smaller: set data.erasing.grid_size and model.grid_size to the same."
             )
 
     def instance(self, caption: str, boxes: Iterable[ConceptBox]) -> str:
@@ -123,11 +130,11 @@ class Captioner:
             }
         if self.erasing.caption == "name":
             return concept_tail({name: [] for name in found})
-        return concept_tail(self._within(found))
+        return concept_tail(self._within(found, partial(self.prompts.instance, "")))
 
     def negative(self, labels: Iterable[str], boxes: Sequence[Sequence[ConceptBox]] = ()) -> str:
         """The tuned model's negative prompt against the concepts of these labels; `boxes` of the
-        training images tell which bins are frequent."""
+        training images, as training shows them, tell which bins are frequent."""
         names = list(dict.fromkeys(self.name(label) for label in sorted(labels)))
         match self.erasing.negative:
             case "none":
@@ -138,7 +145,8 @@ class Captioner:
                 wanted = {name: dict.fromkeys(range(len(self.grid)), 1.0) for name in names}
             case "name+top-k":
                 wanted = {name: self._frequent(name, boxes) for name in names}
-        return self.prompts.negative(concept_tail(self._within(wanted, capped=False)))
+        bins = self._within(wanted, self.prompts.negative, capped=False)
+        return self.prompts.negative(concept_tail(bins))
 
     def fits(self, prompt: str) -> bool:
         """Whether the text encoder takes all of the prompt."""
@@ -151,21 +159,25 @@ class Captioner:
     def _frequent(self, name: str, boxes: Sequence[Sequence[ConceptBox]]) -> dict[int, float]:
         often: Counter[int] = Counter()
         for image in boxes:
-            often.update(self.grid.bins(box for box in image if self.name(box.label) == name))
+            named = [box._replace(label=name) for box in image if self.name(box.label) == name]
+            often.update(self.grid.by_label(named, self.erasing.encoding).get(name, {}).keys())
         top = sorted(often, key=lambda bin: (-often[bin], bin))[: self.erasing.top_k]
         return {bin: float(often[bin]) for bin in top}
 
     def _within(
-        self, found: Mapping[str, dict[int, float]], capped: bool = True
+        self,
+        found: Mapping[str, dict[int, float]],
+        written: Callable[[str], str],
+        capped: bool = True,
     ) -> dict[str, list[int]]:
-        """Bins of each name that fit beside all names, most covered first where not all do."""
+        """Bins of each name that fit beside all names and what `written` puts around them, most
+        covered first where not all do."""
         wanted = {name: len(bins) for name, bins in found.items()}
         if capped and self.erasing.max_bins:
             self.usage["capped"] += sum(n > self.erasing.max_bins for n in wanted.values())
             wanted = {name: min(n, self.erasing.max_bins) for name, n in wanted.items()}
-        # What stands beside the bins: names, the comma, and what the method puts in every prompt.
-        beside = self.prompts.instance("", concept_tail({name: [] for name in found}))
-        room = self.room - self.count(beside) - self.count(",")
+        beside = written(concept_tail({name: [] for name in found}))
+        room = self.room - self.count(beside) - self.count(",")  # the one after a caption
         granted = shares(list(wanted.values()), room)
         self.usage["crowded out"] += sum(
             got < n for got, n in zip(granted, wanted.values(), strict=True)

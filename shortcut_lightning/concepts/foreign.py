@@ -1,8 +1,10 @@
 """Detectors from elsewhere: any function, several at once, ultralytics where it is installed."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.concepts.base import Detector, box_from
-from shortcut_lightning.concepts.extra import needed
+from shortcut_lightning.concepts.extra import needed, versions
 from shortcut_lightning.concepts.pixels import around, to_rgb
 
 
@@ -26,14 +28,22 @@ class FunctionDetector(Detector):
     def __init__(self, function: str, threshold: float = 0.5) -> None:
         self.function = function
         self.threshold = threshold
-        module, _, name = function.partition(":")
+        place, _, name = function.partition(":")
         try:
-            self._call: Callable[[Any], Any] = getattr(import_module(module), name)
+            module = import_module(place)
+            self._call: Callable[[Any], Any] = getattr(module, name)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(
                 f"data.detector.function is '{function}', which cannot be imported ({error}); "
                 "expected package.module:name."
             ) from error
+        file = getattr(module, "__file__", None)
+        self._code = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
+
+    @property
+    def version(self) -> str:
+        """The code of the function's module; see `Detector`."""
+        return self._code
 
     def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`. Raises ValueError when the function returns something else."""
@@ -56,6 +66,7 @@ class Detectors(Detector):
 
     def __init__(self, detectors: Sequence[Detector]) -> None:
         self.detectors = detectors
+        self.looks_up_names = any(detector.looks_up_names for detector in detectors)
 
     def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`."""
@@ -88,6 +99,11 @@ class UltralyticsDetector(Detector):
         """The model, loaded at first use."""
         package = needed("ultralytics", "UltralyticsDetector", "pip install ultralytics (AGPL-3.0)")
         return package.YOLO(self.model)
+
+    @property
+    def version(self) -> str:
+        """See `Detector`."""
+        return versions("ultralytics")
 
     def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`."""

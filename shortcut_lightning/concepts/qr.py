@@ -12,7 +12,7 @@ from torch import Tensor
 
 from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.concepts.base import Detector
-from shortcut_lightning.concepts.extra import needed, opencv
+from shortcut_lightning.concepts.extra import needed, opencv, versions
 from shortcut_lightning.concepts.geometry import XYXY, area, intersection, overlap
 from shortcut_lightning.concepts.pixels import around, enlarged, to_rgb
 
@@ -49,6 +49,11 @@ class QRCodeDetector(Detector):
         self.decoded_only = decoded_only
         self.min_side = min_side
         self.threshold = threshold
+
+    @property
+    def version(self) -> str:
+        """See `Detector`."""
+        return versions("opencv-python", "opencv-python-headless", "zxing-cpp")
 
     def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`. Raises ValueError where the extra `detect` is not installed."""

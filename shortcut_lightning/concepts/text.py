@@ -14,7 +14,7 @@ from torch import Tensor
 
 from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.concepts.base import Detector
-from shortcut_lightning.concepts.extra import INSTALL, needed
+from shortcut_lightning.concepts.extra import INSTALL, needed, versions
 from shortcut_lightning.concepts.geometry import area
 from shortcut_lightning.concepts.pixels import around, enlarged, to_rgb
 
@@ -64,6 +64,11 @@ class TextDetector(Detector):
                 "EngineConfig.onnxruntime.intra_op_num_threads": threads,
             }
         )
+
+    @property
+    def version(self) -> str:
+        """See `Detector`."""
+        return versions("rapidocr", "onnxruntime")
 
     def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`. Raises ValueError where the extra `detect` is not installed."""

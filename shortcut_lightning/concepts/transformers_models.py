@@ -10,10 +10,20 @@ from torch import Tensor
 
 from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.concepts.base import Detector
+from shortcut_lightning.concepts.extra import versions
 from shortcut_lightning.concepts.pixels import around, enlarged, to_rgb
 
 
-class ObjectDetector(Detector):
+class TransformersDetector(Detector):
+    """A model that transformers loads."""
+
+    @property
+    def version(self) -> str:
+        """See `Detector`."""
+        return versions("transformers")
+
+
+class ObjectDetector(TransformersDetector):
     """An object detector with fixed classes (DETR, RT-DETR, YOLOS, ...).
 
     Args:
@@ -65,7 +75,7 @@ class ObjectDetector(Detector):
         return _boxes(found, [self.rename.get(name, name) for name in names], kept, picture)
 
 
-class ZeroShotDetector(Detector):
+class ZeroShotDetector(TransformersDetector):
     """A detector that looks for what words say (OWL-ViT, OWLv2, Grounding DINO).
 
     Args:
@@ -120,7 +130,7 @@ class ZeroShotDetector(Detector):
         return boxes
 
 
-class ConceptClassifier(Detector):
+class ConceptClassifier(TransformersDetector):
     """An image classifier. It knows whether the concept is there; with `tiles` it also says where,
     by looking at each tile of the image alone.
 

@@ -364,7 +364,12 @@ class PersonalizationDataModule(LightningDataModule):
             self.erasing, self.prompts, backbone.count_tokens, backbone.prompt_length
         )
         labels = {box.label for image in self.boxes for box in image}
-        self._negatives = {"tuned": self.captioner.negative(labels, self.boxes)}
+        shown = [
+            boxes
+            for example, found in zip(self.trained_on, self.boxes, strict=True)
+            for boxes in training.usual_boxes(found, example.image, self.side, self.random_flip)
+        ]
+        self._negatives = {"tuned": self.captioner.negative(labels, shown)}
         self.trained_on, self.boxes = stages.settle_contaminated(
             self.trained_on, self.boxes, self.erasing.contaminated
         )

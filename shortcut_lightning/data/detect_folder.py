@@ -36,7 +36,8 @@ class Look:
         center_crop: Crop the middle square, as training does with `data.center_crop`.
         clean_data_dir: Pictures known to be without the concept; the share of them in which the
             detector finds one is its floor. Empty takes 64 drawn pictures of the pocket's world,
-            which are clean for certain but unlike photographs.
+            which are clean for certain but unlike photographs. A detector that looks boxes up by
+            name has no floor.
         overwrite: Replace what is in `output`.
     """
 
@@ -81,17 +82,11 @@ def detect_folder(
     folders = (look.instance_data_dir, look.clean_data_dir, cache.folder, cache.ranks)
     instances, clean_folder = loading.subject_folders(*folders)
     examples = _load(instances, "instance_data_dir", look)
-    if look.clean_data_dir and clean_folder is not None:
-        where, clean = look.clean_data_dir, _load(clean_folder, "clean_data_dir", look)
-    else:
-        where = "the pocket's world; give --clean_data_dir with pictures like yours"
-        clean = pictures_of("pocket:0", _DRAWN, look.resolution)
     boxes = stages.detect(examples, look.detector, cache, device)
-    alarms = stages.detect(clean, look.detector, cache, device)
+    floor = _floor(look, clean_folder, cache, device)
     look.folder.mkdir(parents=True, exist_ok=True)
     write_boxes(look.folder / BOXES, dict(zip([e.name for e in examples], boxes, strict=True)))
     contact_sheet(examples, boxes).save(look.folder / SHEET)
-    floor = {"images": len(clean), "with a box": sum(map(bool, alarms)), "of": where}
     summary = summarise(boxes) | {"floor": floor}
     (look.folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
     return summary
@@ -106,6 +101,8 @@ def told(summary: dict[str, Any]) -> str:
             f"{of['share of the frame']:.1%} of the frame where it is"
         )
     floor = summary["floor"]
+    if "left out" in floor:
+        return "\n".join([*lines, f"on clean images: {floor['left out']}"])
     return "\n".join(
         [*lines, f"on clean images {floor['with a box']} of {floor['images']} ({floor['of']})"]
     )
@@ -131,6 +128,23 @@ def summarise(boxes: Sequence[Sequence[ConceptBox]]) -> dict[str, object]:
         for label in sorted(seen)
     }
     return {"images": len(boxes), "with a box": sum(map(bool, boxes)), "labels": labels}
+
+
+def _floor(
+    look: Look, clean_folder: Path | None, cache: Cache, device: torch.device
+) -> dict[str, object]:
+    if look.detector.looks_up_names:
+        return {
+            "left out": "boxes are looked up by file name, so clean pictures of the same names "
+            "would count as false alarms"
+        }
+    if look.clean_data_dir and clean_folder is not None:
+        where, clean = look.clean_data_dir, _load(clean_folder, "clean_data_dir", look)
+    else:
+        where = "the pocket's world; give --clean_data_dir with pictures like yours"
+        clean = pictures_of("pocket:0", _DRAWN, look.resolution)
+    alarms = stages.detect(clean, look.detector, cache, device)
+    return {"images": len(clean), "with a box": sum(map(bool, alarms)), "of": where}
 
 
 def _load(folder: Path, key: str, look: Look) -> list[Example]:

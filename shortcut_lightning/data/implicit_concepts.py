@@ -14,6 +14,7 @@ concept. From one seed, without a network:
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def write_implicit_concepts(
         prompt: Caption of pictures of a folder without captions; of the pocket's world, what to
             say instead of everything, such as "a photo of a person {place}".
 
-    Raises ValueError for a folder in use, too few pictures, or missing captions.
+    Raises ValueError for a folder in use, too few pictures, two of one name, or missing captions.
     """
     folder = Path(output).expanduser()
     if folder.exists() and any(folder.iterdir()):
@@ -66,6 +67,12 @@ def write_implicit_concepts(
         raise ValueError(
             f"{source} has {len(examples)} pictures; count {count} and references {references} "
             "do not fit."
+        )
+    name, copies = Counter(example.name for example in examples).most_common(1)[0]
+    if copies > 1:
+        raise ValueError(
+            f"{copies} pictures of {source} differ in their suffix alone and would all be {name}; "
+            "rename them (source)."
         )
     train, held_out = examples[:count], examples[count : count + references]
     for part in ("train", "clean", "reference"):

@@ -14,6 +14,7 @@ from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.concepts.generators import ConceptGenerator
 from shortcut_lightning.concepts.grid_classifier import cell_targets
 from shortcut_lightning.data.implicit_concepts import pictures_of
+from shortcut_lightning.data.stream import StreamLoader, StreamSampler
 
 
 class PastedConcepts(LightningDataModule):
@@ -67,12 +68,22 @@ class PastedConcepts(LightningDataModule):
         if self.decoded and not self._backbone:
             self._backbone = [backbones.load(self.autoencoder).requires_grad_(False).eval()]
 
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """New pictures in every epoch."""
-        first = self.trainer.current_epoch if self.trainer else 0
+    def train_dataloader(self) -> StreamLoader:
+        """New pictures in every epoch, from where training stands."""
+        trainer = self.trainer
+        assert trainer is not None
+        progress = trainer.fit_loop.epoch_loop.batch_progress
         images = self.images[: -max(len(self.images) // 10, 1)]
-        rows = _Pasted(images, self.concepts, self.batches * self.batch_size, self.seed + 1 + first)
-        return DataLoader(rows, self.batch_size)
+        rows = _Pasted(images, self.concepts, self.batches * self.batch_size, self.seed + 1)
+        sampler = StreamSampler(
+            rows,
+            self.batches,
+            self.batch_size,
+            trained=lambda: progress.total.processed,  # type: ignore[attr-defined]
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+        return StreamLoader(rows, self.batch_size, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """The same pictures each time, of people not trained on."""
@@ -92,7 +103,7 @@ class PastedConcepts(LightningDataModule):
 
 
 class _Pasted(Dataset[tuple[Tensor, Tensor]]):
-    """(3, H, W) in [0, 1] and (L, 8, 8) by number."""
+    """(3, H, W) in [0, 1] and (L, 8, 8) by number, without end; an epoch is `count` of them."""
 
     def __init__(
         self, images: Sequence[Tensor], concepts: Sequence[ConceptGenerator], count: int, seed: int
@@ -104,8 +115,6 @@ class _Pasted(Dataset[tuple[Tensor, Tensor]]):
         return self.count
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        if number >= self.count:
-            raise IndexError(number)
         chance = draws.generator(self.seed, "pasted", number)
         image = self.images[int(torch.randint(len(self.images), (), generator=chance))]
         if torch.rand((), generator=chance) < 0.5:

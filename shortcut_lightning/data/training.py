@@ -93,7 +93,8 @@ class TrainSet(Dataset[list[Row]]):
         image = torch.empty(0) if self.moments else self._shown(example.image, view)
         prompt, weights = example.prompt, torch.empty(0)
         if self.concepts is not None:
-            boxes = [] if is_prior else self._boxes(example.image, self.concepts.boxes[index], view)
+            found = [] if is_prior else self.concepts.boxes[index]
+            boxes = shown_boxes(found, example.image, self.side, view)
             erasing, side = self.concepts.captioner.erasing, self.concepts.latent_side
             if not is_prior:
                 prompt = self._worded(self.concepts.captioner, prompt, boxes, draw)
@@ -122,21 +123,6 @@ class TrainSet(Dataset[list[Row]]):
         image = image[..., rows, columns]
         return image.flip(-1) if view.flipped else image
 
-    def _boxes(
-        self, image: Tensor, boxes: Sequence[ConceptBox], view: View
-    ) -> Sequence[ConceptBox]:
-        """The boxes as they lie in the shown part."""
-        height, width = image.shape[-2:]
-        if (height, width) != (self.side, self.side):
-            window = (
-                view.left / width,
-                view.top / height,
-                (view.left + self.side) / width,
-                (view.top + self.side) / height,
-            )
-            boxes = cropped(boxes, window)
-        return mirrored(boxes) if view.flipped else boxes
-
     def _worded(
         self, captioner: Captioner, caption: str, boxes: Sequence[ConceptBox], draw: int
     ) -> str:
@@ -146,6 +132,33 @@ class TrainSet(Dataset[list[Row]]):
             if torch.rand((), generator=chance) < drop:
                 caption = ""
         return captioner.instance(caption, boxes)
+
+
+def shown_boxes(
+    boxes: Sequence[ConceptBox], image: Tensor, side: int, view: View
+) -> Sequence[ConceptBox]:
+    """The boxes of an image as they lie in the part of `side` pixels that is shown."""
+    height, width = image.shape[-2:]
+    if (height, width) != (side, side):
+        window = (
+            view.left / width,
+            view.top / height,
+            (view.left + side) / width,
+            (view.top + side) / height,
+        )
+        boxes = cropped(boxes, window)
+    return mirrored(boxes) if view.flipped else boxes
+
+
+def usual_boxes(
+    boxes: Sequence[ConceptBox], image: Tensor, side: int, random_flip: bool
+) -> list[Sequence[ConceptBox]]:
+    """The boxes of an image as training shows them on average: in the middle of all crops, and
+    where images are mirrored at random, once as they are and once mirrored."""
+    height, width = image.shape[-2:]
+    top, left = (height - side) // 2, (width - side) // 2
+    flips = (False, True) if random_flip else (False,)
+    return [shown_boxes(boxes, image, side, View(top, left, flipped)) for flipped in flips]
 
 
 def collate(pairs: Sequence[Sequence[Row]], prompts: Prompts | None = None) -> TrainBatch:

@@ -53,7 +53,7 @@ def cache_folder(given: str = "") -> Path:
 def describe(value: Any) -> Any:
     """What a value is, as JSON: tensors and files by content, folders by their files' names, sizes
     and times, objects by class path and the constructor arguments, which they must keep as
-    attributes of the same names."""
+    attributes of the same names, and by their `version` where they have one."""
     match value:
         case None | bool() | int() | float():
             return value
@@ -77,7 +77,9 @@ def describe(value: Any) -> Any:
             return {str(key): describe(item) for key, item in sorted(value.items())}
     names = [name for name in inspect.signature(type(value)).parameters if name != "self"]
     path = f"{type(value).__module__}.{type(value).__qualname__}"
-    return [path, {name: describe(getattr(value, name)) for name in names}]
+    described = [path, {name: describe(getattr(value, name)) for name in names}]
+    version = getattr(value, "version", "")
+    return [*described, version] if version else described
 
 
 def key_of(**parts: Any) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.backbones.tokens import all_vectors
 
 
 def word_weights(
@@ -97,7 +98,7 @@ def _attention(layer: Any, hidden: Tensor, text: Tensor) -> Tensor:
 def _by_word(caption: str, share: Tensor, tokenizer: Any) -> list[float]:
     weights, position = [], 1  # after the start token
     for word in caption.split():
-        length = len(tokenizer(word, add_special_tokens=False).input_ids)
+        length = len(tokenizer(*all_vectors([word], tokenizer), add_special_tokens=False).input_ids)
         own = share[position : position + length]  # empty beyond the encoder's length
         spoken = any(letter.isalnum() for letter in word)
         weights.append(float(own.mean()) if spoken and len(own) else 0.0)

@@ -53,6 +53,7 @@ class ErasedStableDiffusion(DreamBooth):
         self.negative_guidance = negative_guidance
         self.start_guidance = start_guidance
         self.ddim_steps = ddim_steps
+        self._teacher: list[Backbone] = []  # in a list, so that it is no submodule
         for name, parameter in self.backbone.denoiser.named_parameters():
             parameter.requires_grad_((".attn2." in name) == (parts == "cross_attention"))
 
@@ -62,7 +63,7 @@ class ErasedStableDiffusion(DreamBooth):
         concept = self.backbone.embed([self.concept] * count)
         nothing = self.backbone.embed([""] * count)
         noisy, timesteps = self.half_denoised(batch)
-        frozen = self.base()
+        frozen = self.teacher()
         with torch.no_grad():
             unconditional = frozen.predict(noisy, timesteps, nothing)
             conditional = frozen.predict(noisy, timesteps, concept)
@@ -70,6 +71,16 @@ class ErasedStableDiffusion(DreamBooth):
         prediction = self.backbone.predict(noisy, timesteps, concept)
         loss = (prediction - target).square().mean()
         return {"loss": loss, "loss_instance": loss.detach()}
+
+    def teacher(self) -> Backbone:
+        """The model as it was before training, with `lora` and `embeddings`; loaded when first
+        asked for."""
+        if not self._teacher:
+            self._teacher.append(self._load().requires_grad_(False).eval().to(self.device))
+        return self._teacher[0]
+
+    def on_fit_end(self) -> None:
+        self._teacher.clear()
 
     @torch.no_grad()
     def half_denoised(self, batch: TrainBatch) -> tuple[Tensor, Tensor]:

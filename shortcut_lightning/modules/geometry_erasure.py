@@ -72,14 +72,21 @@ class GeometryErasure(DreamBooth):
                     rows[-len(locations) :] = start / start.norm(dim=1, keepdim=True) * norm
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
-        return super().training_step(batch._replace(prompts=self.dropped(batch)), batch_idx)
+        return super().training_step(self.dropped(batch), batch_idx)
 
-    def dropped(self, batch: TrainBatch) -> list[str]:
-        """The batch's prompts, those of some instance images replaced by "". Whether one is depends
-        on its draw alone."""
-        prompts = list(batch.prompts)
-        for row, draw in enumerate(batch.draws.tolist()):
+    def dropped(self, batch: TrainBatch) -> TrainBatch:
+        """The batch with the prompts of some instance images replaced by "", those of its contrast
+        too: nothing is to be told from an empty prompt. Whether one is depends on its draw alone.
+        """
+
+        def emptied(prompts: list[str]) -> list[str]:
+            return ["" if gone else prompt for prompt, gone in zip(prompts, drops, strict=True)]
+
+        drops = []
+        for draw, is_prior in zip(batch.draws.tolist(), batch.is_prior.tolist(), strict=True):
             chance = torch.rand((), generator=draws.generator(self.seed, "prompt drop", draw))
-            if chance < self.prompt_drop and not batch.is_prior[row]:
-                prompts[row] = ""
-        return prompts
+            drops.append(bool(chance < self.prompt_drop) and not is_prior)
+        contrast = batch.contrast
+        if contrast is not None:
+            contrast = contrast._replace(prompts=emptied(contrast.prompts))
+        return batch._replace(prompts=emptied(batch.prompts), contrast=contrast)

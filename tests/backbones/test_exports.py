@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shortcut_lightning import backbones
@@ -57,6 +57,14 @@ def test_stock_diffusers_loads_lora_and_tokens_to_the_same_picture(
         stock.load_lora_weights(tmp_path, weight_name=file)
         assert torch.equal(stock_picture(stock), expected), file
         assert not torch.equal(plain, expected)
+
+
+def test_diffusers_keys_are_the_ones_older_readers_know(small_sd: Path, tmp_path: Path) -> None:
+    backbone = trained(small_sd, unet=True, text_encoder=True, dora=False)
+    backbone.save_lora(tmp_path)
+    keys = list(load_file(tmp_path / "pytorch_lora_weights.safetensors"))
+    parts = ("text_encoder.text_model.encoder.layers.", "unet.")
+    assert [sum(key.startswith(part) for key in keys) for part in parts] == [16, len(keys) - 16]
 
 
 def test_kohya_keys_are_the_ones_other_programs_know(small_sd: Path, tmp_path: Path) -> None:
@@ -119,10 +127,27 @@ def test_merged_adapters_give_the_same_picture_in_eight_bits(
 
 def test_a_lora_of_another_model_is_named(small_sd: Path, tmp_path: Path) -> None:
     from models import write_small_sd
-    from safetensors.torch import save_file
 
     path = tmp_path / "other.safetensors"
     save_file({"something.else": torch.zeros(1)}, path)
     backbone = backbones.load(str(write_small_sd(tmp_path / "model")))
     with pytest.raises(ValueError, match=r"other.safetensors' does not fit this model.*model.lora"):
         backbone.load_lora(str(path))
+
+
+@pytest.mark.parametrize("key", ["<cat>", "emb_params"])
+def test_a_word_of_several_vectors_is_heard_whole(key: str, small_sd: Path, tmp_path: Path) -> None:
+    """As in the stock pipeline. A1111 writes `emb_params`, and the word is the file's name."""
+    file = tmp_path / "<cat>.safetensors"
+    vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    save_file({key: vectors}, file)
+    stock = StableDiffusionPipeline.from_pretrained(small_sd, safety_checker=None)
+    stock.load_textual_inversion(file, token="<cat>")
+    backbone = backbones.load(str(small_sd))
+    backbone.load_tokens([str(file)])
+    prompts = ["a photo of <cat> on the beach", "a photo of dog"]
+    expected, _ = stock.encode_prompt(prompts, "cpu", 1, False)
+    torch.testing.assert_close(backbone.embed(prompts).hidden, expected)
+    assert [backbone.count_tokens(prompt) for prompt in prompts] == [9, 4]
+    backbone.add_tokens(["<l0>"])  # more words, also right behind it
+    assert backbone.count_tokens("<cat><l0>") == 4

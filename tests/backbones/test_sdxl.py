@@ -73,8 +73,20 @@ def test_a_model_without_zeros_for_empty_prompts_keeps_its_way(
         picture(backbone, "a dog"), stock_picture(stock, "a dog"), atol=1e-5, rtol=0
     )
     assert (picture(backbone, "a dog") - picture(loaded(small_sdxl), "a dog")).abs().max() > 1e-4
+    assert (backbone.embed([""]).hidden != 0).any()
     backbone.save(tmp_path / "saved")
     assert not loaded(tmp_path / "saved").zeros_for_empty
+
+
+def test_an_empty_prompt_is_zeros_wherever_it_is_embedded(small_sdxl: Path) -> None:
+    stock = StableDiffusionXLPipeline.from_pretrained(small_sdxl, add_watermarker=False)
+    expected = stock.encode_prompt("a dog", device="cpu", do_classifier_free_guidance=True)
+    said = loaded(small_sdxl).embed(["a dog", ""])
+    assert said.pooled is not None
+    torch.testing.assert_close(said.hidden, torch.cat(expected[:2]))
+    torch.testing.assert_close(said.pooled, torch.cat(expected[2:]))
+    assert not said.hidden[1].any()
+    assert not said.pooled[1].any()
 
 
 def test_the_denoiser_hears_both_encoders_the_pooled_state_and_the_size(small_sdxl: Path) -> None:
@@ -140,6 +152,13 @@ def test_stock_diffusers_loads_the_lora_to_the_same_picture(
 def test_kohya_keys_are_the_original_code_s(small_sdxl: Path, tmp_path: Path) -> None:
     backbone = trained(small_sdxl, unet=True, text_encoder=True)
     backbone.save_lora(tmp_path)
+    words = [
+        key for key in load_file(tmp_path / "pytorch_lora_weights.safetensors") if "text" in key
+    ]
+    assert {key.split(".encoder.")[0] for key in words} == {
+        "text_encoder.text_model",
+        "text_encoder_2.text_model",
+    }
     stems = {key.partition(".")[0] for key in load_file(tmp_path / "kohya_lora.safetensors")}
     assert {
         "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q",
@@ -168,6 +187,25 @@ def test_words_are_written_as_other_programs_read_them(small_sdxl: Path, tmp_pat
     save_file({"<dog>": torch.zeros(1, 32)}, tmp_path / "sd15.safetensors")
     with pytest.raises(ValueError, match=r"holds <dog>; .*clip_l and clip_g"):
         other.load_tokens([str(tmp_path / "sd15.safetensors")])
+
+
+def test_a_word_of_several_vectors_is_heard_whole(small_sdxl: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vectors = {"clip_l": torch.randn(3, 32), "clip_g": torch.randn(3, 48)}
+    save_file(vectors, tmp_path / "<cat>.safetensors")
+    stock = StableDiffusionXLPipeline.from_pretrained(small_sdxl, add_watermarker=False)
+    for name, suffix in (("clip_l", ""), ("clip_g", "_2")):
+        stock.load_textual_inversion(
+            vectors[name],
+            token="<cat>",
+            tokenizer=getattr(stock, f"tokenizer{suffix}"),
+            text_encoder=getattr(stock, f"text_encoder{suffix}"),
+        )
+    backbone = loaded(small_sdxl)
+    backbone.load_tokens([str(tmp_path / "<cat>.safetensors")])
+    prompts = ["a photo of <cat> on the beach"]
+    expected, _, _, _ = stock.encode_prompt(prompts, device="cpu")
+    torch.testing.assert_close(backbone.embed(prompts).hidden, expected)
 
 
 def test_other_families_are_named(small_sdxl: Path, tmp_path: Path) -> None:

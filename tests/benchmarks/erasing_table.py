@@ -7,17 +7,19 @@
 
 A ratio is pooled over the runs (trainings with other seeds and other starting noise), with Wilson's
 interval over all their images; other numbers are means over runs. The paper's ordering is answered
-step by step: `>` wants Newcombe's interval (Statistics in Medicine 17, 1998) of the pooled
-difference above zero, `>>` above ten points, `>=` above minus ten points, `~` inside ten points
-either way; `>` and `>>` also want the same sign in each run. Wholly on the other side is "does not
-hold", the rest "undecided". The interval is over images, not over trainings: with fewer than three
-runs nothing is decided, and what these runs alone would say stands in brackets.
+step by step, by the runs that both arms have: `>` wants Newcombe's interval (Statistics in Medicine
+17, 1998) of the pooled difference above zero, `>>` above ten points, `>=` above minus ten points,
+`~` inside ten points either way; `>` and `>>` also want the same sign in each run. Wholly on the
+other side is "does not hold", the rest "undecided". The interval is over images, not over
+trainings: with fewer than three runs nothing is decided, and what these runs alone would say stands
+in brackets.
 """
 
 import argparse
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import sqrt
 from pathlib import Path
@@ -53,25 +55,24 @@ SCALE = {"eval/kid_pocket": 1000.0}
 class Arm:
     """All runs of an arm."""
 
-    shows: int = 0
-    images: int = 0
-    by_run: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, tuple[int, int]] = field(default_factory=dict)  # with the concept, of all
     values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, run: str, metrics: dict) -> None:
         ratio = metrics["eval/concept_ratio"]
-        self.shows += round(ratio["value"] * ratio["n"])
-        self.images += ratio["n"]
-        self.by_run[run] = ratio["value"]
+        self.counts[run] = round(ratio["value"] * ratio["n"]), ratio["n"]
         for name, entry in metrics.items():
             if entry["value"] is not None:
                 self.values[name].append(entry["value"])
 
     @property
-    def ratio(self) -> tuple[float, float, float]:
-        value, low, high, _ = concept_ratio(
-            [True] * self.shows + [False] * (self.images - self.shows)
-        )
+    def images(self) -> int:
+        return sum(images for _, images in self.counts.values())
+
+    def ratio(self, runs: Iterable[str]) -> tuple[float, float, float]:
+        """Of these runs together, with its interval."""
+        shows, images = map(sum, zip(*(self.counts[run] for run in runs), strict=True))
+        value, low, high, _ = concept_ratio([True] * shows + [False] * (images - shows))
         return value, low, high
 
 
@@ -88,17 +89,31 @@ def collect(matrix: Matrix, folder: Path) -> dict[str, dict[str, Arm]]:
 
 
 def of_runs(folder: Path) -> dict[str, dict[str, Arm]]:
-    """Concept -> name of a run -> it, from folders `concept/name/version_N`."""
+    """Concept -> name of a run -> its newest version, from folders `concept/name/version_N`."""
     found: dict[str, dict[str, Arm]] = defaultdict(lambda: defaultdict(Arm))
-    for path in sorted(folder.glob("*/*/version_*/report.json"), key=lambda p: p.stat().st_mtime):
-        concept, name = path.parts[-4:-2]
+    paths = folder.glob("*/*/version_*/report.json")
+    by_number = sorted(paths, key=lambda path: int(path.parts[-2].removeprefix("version_")))
+    newest = {path.parts[-4:-2]: path for path in by_number}
+    for (concept, name), path in sorted(newest.items(), key=lambda item: item[1].stat().st_mtime):
         found[concept][name].add("0", json.loads(path.read_text("utf-8"))["metrics"])
     return found
 
 
+def shared(first: Arm, second: Arm) -> list[str]:
+    """The runs that both have."""
+    return [run for run in first.counts if run in second.counts]
+
+
+def by_run(first: Arm, second: Arm) -> list[float]:
+    """First minus second in each run that both have."""
+    return [first.ratio([run])[0] - second.ratio([run])[0] for run in shared(first, second)]
+
+
 def difference(first: Arm, second: Arm) -> tuple[float, float, float]:
-    """First minus second, pooled, with Newcombe's interval (method 10)."""
-    (a, a_low, a_high), (b, b_low, b_high) = first.ratio, second.ratio
+    """First minus second, pooled over the runs that both have, with Newcombe's interval (method
+    10)."""
+    runs = shared(first, second)
+    (a, a_low, a_high), (b, b_low, b_high) = first.ratio(runs), second.ratio(runs)
     middle = a - b
     return (
         middle,
@@ -114,8 +129,7 @@ def answer(first: Arm, relation: str, second: Arm) -> str:
         inside, outside = low > -MARGIN and high < MARGIN, low > MARGIN or high < -MARGIN
         return "holds" if inside else "does not hold" if outside else "undecided"
     bound = {">>": MARGIN, ">": 0.0, ">=": -MARGIN}[relation]
-    shared = first.by_run.keys() & second.by_run.keys()
-    signs = all((first.by_run[run] > second.by_run[run]) == (middle > 0) for run in shared)
+    signs = all((each > 0) == (middle > 0) for each in by_run(first, second))
     if low > bound and (signs or relation == ">="):
         return "holds"
     return "does not hold" if high < bound else "undecided"
@@ -126,29 +140,27 @@ def table(arms: dict[str, Arm]) -> list[str]:
     head = ["arm / sampling", "concept ratio", *(MEANS[name] for name in names), "images", "runs"]
     lines = [row(head), row(["---"] * len(head))]
     for label, arm in arms.items():
-        value, low, high = arm.ratio
+        value, low, high = arm.ratio(arm.counts)
         cells = [label, f"{value:.2f} [{low:.2f}, {high:.2f}]"]
         for name in names:
             many = arm.values.get(name, [])
             mean = SCALE.get(name, 1) * sum(many) / len(many) if many else None
             cells.append("–" if mean is None else f"{mean:.3g}")
-        lines.append(row([*cells, str(arm.images), str(len(arm.by_run))]))
+        lines.append(row([*cells, str(arm.images), str(len(arm.counts))]))
     return lines
 
 
 def ordering(arms: dict[str, Arm]) -> list[str]:
     lines = [row(["step", "difference", "in each run", "answer"]), row(["---"] * 4)]
     for first, relation, second in ORDER:
-        if first in arms and second in arms:
+        if first in arms and second in arms and shared(arms[first], arms[second]):
             a, b = arms[first], arms[second]
             middle, low, high = difference(a, b)
-            runs = ", ".join(
-                f"{a.by_run[run] - b.by_run[run]:+.2f}" for run in a.by_run if run in b.by_run
-            )
+            runs = ", ".join(f"{each:+.2f}" for each in by_run(a, b))
             text = f"{first} {relation} {second}"
             span = f"{middle:+.2f} [{low:+.2f}, {high:+.2f}]"
             said = answer(a, relation, b)
-            if len(a.by_run.keys() & b.by_run.keys()) < RUNS:
+            if len(shared(a, b)) < RUNS:
                 said = f"undecided (these runs: {said})"
             lines.append(row([text, span, runs, said]))
     return lines if len(lines) > 2 else []

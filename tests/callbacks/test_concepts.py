@@ -185,7 +185,10 @@ def test_the_probe_tells_whether_words_are_obeyed(kind: type, share: float) -> N
     data.boxes = [[ConceptBox("white", 1.0, (0, 0, 0.5, 0.5))]]
     data.eval_prompts = ["a photo of sks thing"]
     data.captioner = Captioner(
-        Erasing(caption="geometry", grid_size=2), Prompts(""), lambda text: text.count("<"), 75
+        Erasing(caption="geometry", grid_size=2),
+        Prompts(""),
+        lambda text: text.count("<") + (text == "<l4>"),
+        75,
     )
     probe = TokenProbe(White(), seeds=(0, 1))
     module = kind()

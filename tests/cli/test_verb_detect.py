@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
@@ -48,22 +49,37 @@ def test_boxes_contact_sheet_and_numbers(
     told = capsys.readouterr().out
     assert "1 of 2 images with a concept" in told
     assert "logo: 1 images, 1 boxes, 25.0% of the frame" in told
-    assert "on clean images 0 of 64" in told
+    assert "on clean images: boxes are looked up by file name" in told
     rows = [json.loads(line) for line in (out / "boxes.jsonl").read_text().splitlines()]
     assert [len(row["boxes"]) for row in rows] == [0, 1]
     assert rows[1]["boxes"][0]["xyxy"] == [0.0, 0.0, 0.5, 0.5]
     with Image.open(out / "contact_sheet.png") as sheet:
         assert sheet.width > 160
-    assert json.loads((out / "summary.json").read_text())["labels"]["logo"]["boxes"] == 1
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["labels"]["logo"]["boxes"] == 1
+    assert summary["floor"].keys() == {"left out"}
     assert not list(tmp_path.glob("runs/**/*"))
+
+
+def whitish(image: Any) -> list[dict[str, Any]]:
+    """A detector of the white rectangle."""
+    shown = image[2:20, 2:20].mean() > 250
+    return [{"label": "logo", "score": 1, "xyxy": None}] if shown else []
 
 
 def test_the_floor_is_that_of_the_clean_folder(
     args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    looking = [
+        "--data.detector=FunctionDetector",
+        f"--data.detector.function={__name__}:whitish",
+        "--data.resolution=48",
+    ]
     clean = ["--clean_data_dir", str(tmp_path / "photos")]
-    main(["detect", *args, *by_hand(tmp_path), *clean, "--output", str(tmp_path / "found")])
-    assert "on clean images 1 of 2" in capsys.readouterr().out
+    for given, told in ((clean, "1 of 2"), ([], "0 of 64")):
+        out = ["--output", str(tmp_path / told)]
+        main(["detect", *args, *looking, *given, *out])
+        assert f"on clean images {told}" in capsys.readouterr().out
 
 
 def test_mistakes_cost_a_line(args: list[str], mistake: Callable[..., str], tmp_path: Path) -> None:

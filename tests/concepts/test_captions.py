@@ -9,7 +9,7 @@ import pytest
 
 from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.concepts import Captioner, Erasing, Grid
-from shortcut_lightning.prompts import Prompts
+from shortcut_lightning.prompts import Prompts, location_token
 
 TOP_LEFT = ConceptBox("mark", 1.0, (0.0, 0.0, 0.2, 0.2))
 WIDE = ConceptBox("QR code", 1.0, (0.0, 0.3, 0.5, 0.5))
@@ -23,7 +23,13 @@ def count(text: str) -> int:
 
 def captioner(room: int = 75, negative_prompt: str = "", **settings: object) -> Captioner:
     erasing = Erasing(**{"caption": "geometry", "grid_size": 4, **settings})  # type: ignore[arg-type]
-    return Captioner(erasing, Prompts("", negative_prompt=negative_prompt), count, room)
+    unknown = location_token(erasing.grid_size**2)
+    return Captioner(
+        erasing,
+        Prompts("", negative_prompt=negative_prompt),
+        lambda text: count(text) + (text == unknown),
+        room,
+    )
 
 
 def test_the_template() -> None:
@@ -91,6 +97,14 @@ def test_negative_prompts_of_each_mode() -> None:
     }
 
 
+@pytest.mark.parametrize(("encoding", "bins"), [("corners", (5, 15)), ("bins", (5, 6))])
+def test_frequent_bins_are_those_that_captions_name(encoding: str, bins: tuple[int, int]) -> None:
+    writer = captioner(negative="name+top-k", top_k=2, encoding=encoding)
+    square = ConceptBox("mark", 1.0, (0.25, 0.25, 1.0, 1.0))
+    words = "".join(f"<l{bin}>" for bin in bins)
+    assert writer.negative(["mark"], [[square]]) == f"mark{words}"
+
+
 def test_all_bins_fit_up_to_a_grid_of_eight() -> None:
     writer = captioner(grid_size=8, negative="name+all")
     assert writer.negative(["QR code"]) == "QR code" + "".join(Grid(8).tokens)
@@ -98,6 +112,23 @@ def test_all_bins_fit_up_to_a_grid_of_eight() -> None:
     crowded = captioner(grid_size=9, negative="name+all")
     assert crowded.fits(crowded.negative(["QR code"]))
     assert crowded.usage["crowded out"] == 1
+
+
+def test_bins_leave_room_for_what_else_is_not_wanted() -> None:
+    words = " ".join(f"word{number}" for number in range(20))
+    writer = captioner(grid_size=8, negative="name+all", negative_prompt=words)
+    written = writer.negative(["mark"])
+    assert writer.fits(written)
+    assert written.endswith(f"<l50><l51>, {words}")
+    assert writer.usage["crowded out"] == 1
+
+
+def test_a_model_of_smaller_bins_is_refused() -> None:
+    for settings in ({"caption": "geometry"}, {"negative": "name+all"}):
+        erasing = Erasing(grid_size=4, **settings)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"data\.erasing\.grid_size is 4, .* knows <l16>"):
+            Captioner(erasing, Prompts(""), count, 75)
+    Captioner(Erasing(grid_size=4, caption="name"), Prompts(""), count, 75)
 
 
 def test_a_model_without_words_for_bins_is_refused() -> None:

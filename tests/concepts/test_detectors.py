@@ -1,6 +1,7 @@
 """Adapters to other tools' boxes and models: python -m pytest tests/concepts/test_detectors.py"""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from shortcut_lightning.concepts import (
     ConceptClassifier,
     CsvBoxes,
     Detectors,
+    DisturbedDetector,
     FunctionDetector,
     ObjectDetector,
     QRCodeDetector,
@@ -21,10 +23,11 @@ from shortcut_lightning.concepts import (
     UltralyticsDetector,
     ZeroShotDetector,
 )
-from shortcut_lightning.concepts.extra import needed
+from shortcut_lightning.concepts.extra import needed, versions
 from shortcut_lightning.concepts.grid_classifier import GridClassifier, GridNetwork, cell_targets
 from shortcut_lightning.concepts.pixels import enlarged, to_rgb, to_tensor
 from shortcut_lightning.concepts.transformers_models import tile_boxes
+from shortcut_lightning.files.cache import describe, key_of
 
 IMAGES = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
 
@@ -55,6 +58,18 @@ def test_coco_boxes_are_carried_into_the_centre_crop(tmp_path: Path) -> None:
     assert b == [ConceptBox("mark", 0.75, (0.75, 0.75, 1.0, 0.875))]
     wide = CocoBoxes(coco(tmp_path)).detect(torch.zeros(1, 3, 20, 40), ["a.png"])[0]
     assert [box.xyxy for box in wide] == [(0.375, 0.25, 0.625, 0.75), (0, 0, 0.1875, 0.375)]
+
+
+def test_boxes_by_name_are_told_from_those_that_are_seen(tmp_path: Path) -> None:
+    by_name, seen = CocoBoxes(coco(tmp_path)), QRCodeDetector()
+    nested = [DisturbedDetector(by_name), Detectors([seen, by_name]), Detectors([seen])]
+    assert [each.looks_up_names for each in (by_name, seen, *nested)] == [
+        True,
+        False,
+        True,
+        True,
+        False,
+    ]
 
 
 def test_csv_boxes_in_pixels_or_shares(tmp_path: Path) -> None:
@@ -105,6 +120,38 @@ def test_a_function_is_a_detector() -> None:
     for path in ("nowhere.at.all:f", f"{__name__}:missing", "no_colon"):
         with pytest.raises(ValueError, match=r"expected package\.module:name"):
             FunctionDetector(path)
+
+
+def test_cached_boxes_depend_on_a_function_s_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the function's detector is one of several, and those are disturbed."""
+    monkeypatch.syspath_prepend(tmp_path)
+    keys = []
+    for name, code in (("one", "return []"), ("two", "return []"), ("three", "return [1]")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.py").write_text(f"def find(image):\n    {code}\n")
+        monkeypatch.syspath_prepend(tmp_path / name)
+        monkeypatch.delitem(sys.modules, "mine", raising=False)
+        detector = FunctionDetector("mine:find")
+        keys.append(key_of(detector=DisturbedDetector(Detectors([detector]))))
+    assert keys[0] == keys[1]
+    assert keys[1] != keys[2]
+
+
+def test_cached_boxes_depend_on_the_packages_behind_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    detectors = [
+        (QRCodeDetector(), "zxing-cpp"),
+        (TextDetector(), "onnxruntime"),
+        (ObjectDetector("a"), "transformers"),
+    ]
+    for number in ("1", "2"):
+        monkeypatch.setattr("importlib.metadata.version", lambda package, number=number: number)
+        assert all(f"{package} {number}" in each.version for each, package in detectors)
+    assert describe(QRCodeDetector())[2].endswith("zxing-cpp 2")
+    assert len(describe(Detectors([]))) == 2  # as ever without a version
+    monkeypatch.undo()
+    assert versions("no-such-package") == ""
 
 
 def test_several_detectors_are_one() -> None:

@@ -6,13 +6,13 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from fake_model import FakeModule
+from fake_model import FakeBackbone, FakeModule
 from PIL import Image
 from torch import Tensor
 
 from shortcut_lightning.attacks import Attack, RandomNoise
 from shortcut_lightning.batch import Example, PromptBatch
-from shortcut_lightning.concepts import PrecomputedBoxes
+from shortcut_lightning.concepts import Erasing, PrecomputedBoxes
 from shortcut_lightning.data import PersonalizationDataModule
 from shortcut_lightning.data.training import TrainSet
 from shortcut_lightning.prompts import Decoupling
@@ -337,3 +337,23 @@ def test_a_resolution_the_model_cannot_do_is_refused(photos: Path, tmp_path: Pat
         ValueError, match=r"data\.resolution is 20; this model needs a multiple of 8"
     ):
         fit(photos, tmp_path, resolution=20)
+
+
+def test_frequent_bins_are_named_where_mirrored_images_show_them(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeBackbone, "prompt_length", 75, raising=False)
+    words = {"<l15>": 1}
+    monkeypatch.setattr(FakeBackbone, "count_tokens", lambda self, text: words.get(text, 2))
+    file = tmp_path / "boxes.jsonl"
+    box = '{"label": "mark", "score": 1, "xyxy": [0, 0, 0.25, 0.25]}'
+    file.write_text(f'{{"file_name": "0.png", "boxes": [{box}]}}\n')
+    data, _, _ = fit(
+        photos,
+        tmp_path,
+        random_flip=True,
+        detector=PrecomputedBoxes(str(file)),
+        erasing=Erasing(negative="name+top-k", grid_size=4),
+    )
+    tuned = next(iter(data.test_dataloader()))
+    assert tuned.negative_prompts[0] == "mark<l0><l3>"

@@ -21,7 +21,7 @@ BOX = ConceptBox("mark", 1.0, (0.0, 0.0, 0.25, 0.25))
 
 
 def count(text: str) -> int:
-    return len(text.replace("<", " <").split())
+    return len(text.replace("<", " <").split()) + (text == "<l16>")  # not a word of 4 x 4 bins
 
 
 def captioner(**settings: Any) -> Captioner:
@@ -80,6 +80,17 @@ def test_a_crop_takes_the_words_and_the_weights_along() -> None:
         assert (row.loss_weights.flatten() < 1).nonzero().flatten().tolist() == covered
         prompts.add(row.prompt)
     assert len(prompts) > 3
+
+
+def test_frequencies_are_counted_as_training_shows_the_boxes() -> None:
+    """Mirrored as often as not, and in the middle of what crops there may be."""
+    square, wide = torch.zeros(3, 32, 32), torch.zeros(3, 32, 48)
+    in_the_crop = BOX._replace(xyxy=(8 / 48, 0.0, 16 / 48, 0.25))
+    writer = captioner(negative="name+top-k", top_k=2)
+    for image, box in ((square, BOX), (wide, in_the_crop)):
+        for flip, words in ((False, "<l0>"), (True, "<l0><l3>")):
+            shown = training.usual_boxes([box], image, 32, flip)
+            assert writer.negative(["mark"], shown) == f"mark{words}"
 
 
 def test_cached_latents_show_the_whole_image_and_its_boxes() -> None:

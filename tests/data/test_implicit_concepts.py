@@ -7,9 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
+from torch import Tensor
 
 from shortcut_lightning.concepts import PrecomputedBoxes, QRCodeDetector
 from shortcut_lightning.concepts.generators import QRCode, Text
@@ -64,6 +67,9 @@ def test_a_folder_of_photographs_will_do(tmp_path: Path) -> None:
     )
     rows = (tmp_path / "set/train/metadata.jsonl").read_text().splitlines()
     assert [json.loads(row)["text"] for row in rows] == ["a photo of sks dog"] * 3
+    (photos / "3.jpg").rename(photos / "2.png")
+    with pytest.raises(ValueError, match=r"2 pictures of .* would all be 2\.png"):
+        write_implicit_concepts(str(tmp_path / "next"), Text(), str(photos), 0, 2, prompt="a dog")
 
 
 def test_short_captions_of_the_world(tmp_path: Path) -> None:
@@ -124,12 +130,49 @@ def test_detecting_a_folder(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "out/contact_sheet.png").width > 500
 
 
-def test_pasted_concepts_know_their_cells() -> None:
+class Watching(pl.LightningModule):
+    """Remembers the pictures of each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.seen.append(tuple(batch))
+        return self.weight * batch[0].mean()
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def watched(folder: Path, epochs: int, checkpoint: Path | None = None) -> list[tuple[Tensor, ...]]:
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        default_root_dir=folder,
+        callbacks=[ModelCheckpoint(folder, "last")],
+    )
     data = PastedConcepts([QRCode()], count=20, resolution=64, batch_size=8, batches=2)
-    data.setup("fit")
-    images, cells = next(iter(data.train_dataloader()))
-    assert images.shape == (8, 3, 64, 64)
-    assert cells.shape == (8, 1, 8, 8)
-    assert 0 < (cells.amax((1, 2, 3)) > 0).sum() < 8
-    again = next(iter(data.train_dataloader()))
-    assert torch.equal(images, again[0])
+    module = Watching()
+    trainer.fit(module, data, ckpt_path=checkpoint)
+    return module.seen
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_pasted_concepts_know_their_cells_and_are_new_in_every_epoch(tmp_path: Path) -> None:
+    seen = watched(tmp_path / "whole", 2)
+    assert len(seen) == 4
+    for images, cells in seen:
+        assert images.shape == (8, 3, 64, 64)
+        assert cells.shape == (8, 1, 8, 8)
+        assert 0 < (cells.amax((1, 2, 3)) > 0).sum() < 8
+    pictures = torch.cat([images for images, _ in seen])
+    assert len(pictures.flatten(1).unique(dim=0)) == 32
+    watched(tmp_path / "half", 1)
+    resumed = watched(tmp_path / "half", 2, tmp_path / "half/last.ckpt")
+    assert torch.equal(torch.cat([images for images, _ in resumed]), pictures[16:])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from shortcut_lightning import backbones
 from shortcut_lightning.batch import PromptBatch, TrainBatch
 from shortcut_lightning.modules.esd import ErasedStableDiffusion, towards
 from shortcut_lightning.modules.uce import (
@@ -45,6 +46,31 @@ def test_esd_starts_at_its_guidance_and_trains_cross_attention(small_sd: Path) -
     free = [n for n, p in others.backbone.named_parameters() if p.requires_grad]
     assert free
     assert not any(".attn2." in name for name in free)
+
+
+def test_esd_s_teacher_has_the_lora_that_the_edited_model_has(
+    small_sd: Path, tmp_path: Path
+) -> None:
+    """Else the loss before training would hold what the LoRA does as well."""
+    backbone = backbones.load(str(small_sd)).requires_grad_(False)
+    backbone.add_lora(unet=True, text_encoder=False, rank=2, alpha=2, dropout=0.0, dora=False)
+    torch.manual_seed(0)
+    for parameter in backbone.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.5 * torch.randn_like(parameter)
+    backbone.save_lora(tmp_path)
+    module = ErasedStableDiffusion(
+        "dog",
+        negative_guidance=-1.0,  # the target is the frozen model's prediction for the concept
+        ddim_steps=4,
+        pretrained_model_name_or_path=str(small_sd),
+        lora=str(tmp_path / "pytorch_lora_weights.safetensors"),
+    )
+    assert module(batch())["loss"] < 1e-10
+    assert not any("teacher" in name for name in module.state_dict())
+    teacher = module.teacher()
+    module.on_fit_end()
+    assert module.teacher() is not teacher
 
 
 @pytest.mark.parametrize("kind", ["small_sd", "small_sd_v"])

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from shortcut_lightning.batch import PromptBatch, TrainBatch
+from shortcut_lightning.batch import Contrast, PromptBatch, TrainBatch
 from shortcut_lightning.modules import DreamBooth, GeometryErasure
 from shortcut_lightning.modules.token_positions import sine_cosine
 
@@ -95,12 +95,17 @@ def test_prompts_are_dropped_by_their_draws(small_sd: Path) -> None:
     long = many._replace(
         prompts=["a dog"] * 400, draws=torch.arange(400), is_prior=torch.zeros(400)
     )
-    dropped = module.dropped(long)
+    dropped = module.dropped(long).prompts
     assert dropped.count("") / 400 == pytest.approx(0.25, abs=0.07)
-    later = long._replace(prompts=["a dog"] * 200, draws=torch.arange(200, 400))
-    assert module.dropped(later) == dropped[200:]
+    later = TrainBatch(many.images, ["a dog"] * 200, torch.zeros(200), torch.arange(200, 400))
+    assert module.dropped(later).prompts == dropped[200:]
     class_images = long._replace(is_prior=torch.ones(400, dtype=torch.bool))
-    assert "" not in module.dropped(class_images)
+    assert "" not in module.dropped(class_images).prompts
+    contrasted = long._replace(contrast=Contrast(["a cat"] * 400, 1.0, 0.01))
+    both = module.dropped(contrasted)
+    assert both.contrast is not None
+    assert [text == "" for text in both.contrast.prompts] == [text == "" for text in dropped]
+    assert set(both.contrast.prompts) == {"", "a cat"}
 
 
 def test_words_are_saved_for_stock_diffusers(small_sd: Path, tmp_path: Path) -> None:
