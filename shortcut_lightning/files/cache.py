@@ -53,7 +53,8 @@ def cache_folder(given: str = "") -> Path:
 def describe(value: Any) -> Any:
     """What a value is, as JSON: tensors and files by content, folders by their files' names, sizes
     and times, objects by class path and the constructor arguments, which they must keep as
-    attributes of the same names, and by their `version` where they have one."""
+    attributes of the same names, by their `version` where they have one, and classes of others by
+    their code."""
     match value:
         case None | bool() | int() | float():
             return value
@@ -78,8 +79,19 @@ def describe(value: Any) -> Any:
     names = [name for name in inspect.signature(type(value)).parameters if name != "self"]
     path = f"{type(value).__module__}.{type(value).__qualname__}"
     described = [path, {name: describe(getattr(value, name)) for name in names}]
-    version = getattr(value, "version", "")
+    version = getattr(value, "version", "") or _code(type(value))
     return [*described, version] if version else described
+
+
+def _code(kind: type) -> str:
+    """The file of a class that is not this package's, which has a version: a user changes it and
+    runs again."""
+    if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
+        return ""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(kind)).read_bytes()).hexdigest()[:16]
+    except (OSError, TypeError):  # typed in, or built into Python
+        return ""
 
 
 def key_of(**parts: Any) -> str:

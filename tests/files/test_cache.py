@@ -3,6 +3,7 @@
 import errno
 import os
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,20 @@ def test_a_file_is_described_by_content_from_the_home_folder_too(
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "target.png").write_bytes(b"picture")
     assert describe("~/target.png") == describe(tmp_path / "target.png")
+
+
+def test_a_class_of_the_user_s_is_described_by_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "of_mine.py"
+    file.write_text("class Stage:\n    strength = 1\n")
+    stage = import_module("of_mine").Stage()
+    before = describe(stage)
+    assert describe(stage) == before
+    file.write_text("class Stage:\n    strength = 2\n")
+    assert describe(stage) != before
+    assert len(describe(RandomNoise(8))) == 2  # ours have the package's version
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
