@@ -266,6 +266,29 @@ def test_models_that_share_encoders_share_what_comes_from_them(
     assert sum(embedded) == 5 + 10  # another text encoder has its own
 
 
+def test_a_schedule_and_a_scale_are_part_of_a_models_name(
+    epsilon_model: Backbone, images: Tensor, captions: list[str]
+) -> None:
+    """Neither is among the weights; a corrected scheduler_config.json changes the numbers."""
+    from copy import deepcopy
+
+    slower, velocity, scaled = (deepcopy(epsilon_model) for _ in range(3))
+    slower.alphas = slower.alphas.sqrt()
+    velocity.prediction_type = "v_prediction"
+    scaled.latent_scale = 0.3
+    plain = Model(epsilon_model)
+    assert Model(deepcopy(epsilon_model)).name == plain.name
+    assert len({plain.name, Model(slower).name, Model(velocity).name}) == 3
+    assert Model(slower).image_encoder == plain.image_encoder
+    pictures = [picture(str(i), captions[i], images[i], 32) for i in range(2)]
+    chunk = Chunk(pictures, torch.device("cpu"), 0)
+    first, second = (Probe(chunk, each, {}, plain) for each in (plain, Model(slower)))
+    latents, noise = first.latents, first.noise_at(450)
+    torch.testing.assert_close(first.noisy(450), first.add_noise(latents, noise, 450))
+    torch.testing.assert_close(second.noisy(450), second.add_noise(latents, noise, 450))
+    assert Model(scaled).image_encoder != plain.image_encoder
+
+
 def test_bf16_keeps_the_ranking(epsilon_model: Backbone, images: Tensor) -> None:
     many = torch.cat([images.roll(shift, -1) for shift in range(6)])
     captions = ["a photo of sks dog"] * len(many)
