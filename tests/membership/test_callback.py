@@ -164,3 +164,24 @@ def test_the_ladder_spends_queries_on_undecided_images_only(
     assert len(set(asked["dear"]) & {p.row for p in target}) == len(undecided)
     with pytest.raises(ValueError, match=r"error is 0\.6"):
         climb(engine, target, inside, outside, error=0.6)
+
+
+def test_the_bound_that_was_crossed_decides(epsilon_model: Backbone) -> None:
+    """Also where tau, here 14.5, is above both bounds, here 1.5 and 6."""
+    inside = [1.5, 1.5, 1.5, 1.5, 1.5, 1.5, 20.0, 20.0, 20.0, 20.0]
+    outside = [float(value) for value in range(10)]
+    asked = [8.0, 15.0, 1.0, 4.0]
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(24, 3, 32, 32, generator=generator)
+    pictures = [picture(str(i), "a photo", x, 32) for i, x in enumerate(images)]
+    told = {p.row: v for p, v in zip(pictures, asked + inside + outside, strict=True)}
+
+    class Told(MonteCarlo):
+        def measure(self, probe):  # type: ignore[no-untyped-def]
+            return torch.tensor([[told[p.row]] for p in probe.chunk.pictures])
+
+    engine = Engine({"target": epsilon_model, "shadow": epsilon_model}, progress=False)
+    sets = pictures[4:14], pictures[14:]
+    decided = climb(engine, pictures[:4], *sets, rungs=[Told(), Told()], error=0.3)
+    assert [each.member for each in decided] == [True, True, False, False]
+    assert [each.rung for each in decided] == [0, 0, 0, 1]
