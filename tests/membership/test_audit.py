@@ -23,6 +23,7 @@ from shortcut_lightning.membership.audit import Audit
 from shortcut_lightning.membership.blind import Blind
 from shortcut_lightning.membership.controls import Gate, other_captions
 from shortcut_lightning.membership.evaluator import Features, evaluate
+from shortcut_lightning.membership.ledger import Ledger
 from shortcut_lightning.membership.loading import AuditedModel, exported_model
 from shortcut_lightning.membership.pictures import Picture, picture, read_pictures
 from shortcut_lightning.membership.splits import split
@@ -176,6 +177,26 @@ def test_a_killed_audit_asks_no_image_twice(
     asked.clear()
     an_audit(sets, **settings).judge(models, tmp_path)
     assert not asked
+
+
+def test_a_ledger_passes_over_damaged_rows_and_rewrites_nothing(tmp_path: Path) -> None:
+    features = np.array([[0.123, 1.5], [0.25, 2.5]])
+    ledger = Ledger(tmp_path, "Loss", "{}")
+    ledger.append(["a", "b"], features)
+    assert ledger.path is not None
+    before = ledger.path.read_bytes() + b"c\t0.1\t0.2"  # of 0.234: it could pass for a whole row
+    ledger.path.write_bytes(before)
+    again = Ledger(tmp_path, "Loss", "{}")
+    assert list(again.rows) == ["a", "b"]
+    assert ledger.path.read_bytes() == before  # another process may be in the middle of that row
+    again.append(["d"], features[:1])
+    with ledger.path.open("a") as file:
+        file.write("e\t0.5\nf\t0.5\t0.5\t0.5\ng\tx\t0.5\n")
+    last = Ledger(tmp_path, "Loss", "{}")
+    assert {name: row.tolist() for name, row in last.rows.items()} == {
+        "a": [0.123, 1.5], "b": [0.25, 2.5], "d": [0.123, 1.5]
+    }  # fmt: skip
+    assert list(Ledger(None, "Loss", "{}").rows) == []
 
 
 def test_a_ladder_asks_again_only_about_the_undecided(
