@@ -97,6 +97,29 @@ def test_the_curve_is_logged_and_shown(epsilon_model: Backbone, tmp_path: Path) 
     assert resumed.state_dict() == state
 
 
+def test_a_resumed_run_has_no_model_before_its_first_step(
+    epsilon_model: Backbone, tmp_path: Path
+) -> None:
+    """Unless the checkpoint holds its features: the weights are half-trained by then."""
+    first = Membership(every_n_steps=2, score=CLiDThreshold(NullOnly(), n_t=1))
+    module = Memoriser(deepcopy(epsilon_model))
+    run = trainer(tmp_path, first, 2)
+    run.fit(module, datamodule=Album())
+    run.save_checkpoint(tmp_path / "half.ckpt")
+    state = torch.load(tmp_path / "half.ckpt", weights_only=False)
+    for resumed in (first, Membership(every_n_steps=2, score=first.score)):
+        before = first.state_dict()["before"] if resumed is first else None
+        assert resumed is not first or before is not None
+        if resumed is not first:  # as if the callback had been added only now
+            state["callbacks"] = {}
+            torch.save(state, tmp_path / "half.ckpt")
+        module = Memoriser(deepcopy(epsilon_model))
+        run = trainer(tmp_path, resumed, 4)
+        run.fit(module, datamodule=Album(), ckpt_path=tmp_path / "half.ckpt", weights_only=False)
+        assert resumed.state_dict()["before"] == before
+    assert "auc_before" not in resumed.state_dict()["rows"][-1]
+
+
 def test_training_is_as_without_the_callback(epsilon_model: Backbone, tmp_path: Path) -> None:
     weights = []
     for number, every in enumerate((2, 100)):
