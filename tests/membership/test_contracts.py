@@ -13,6 +13,7 @@ from torch import Tensor
 from shortcut_lightning import membership
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.membership import CLiD, CLiDThreshold, Engine, Score, SecMI, SimA, picture
+from shortcut_lightning.membership.battery import dataset_scores
 from shortcut_lightning.membership.engine import settings
 from shortcut_lightning.membership.mask import influence, kept
 from shortcut_lightning.membership.model import Model
@@ -121,6 +122,10 @@ def test_queries_are_those_of_the_papers() -> None:
     assert CLiD(n_t=1).queries == 5
     assert SecMI(100).queries == 11
     assert SecMI(150).queries == 16
+    told = {name: score.queries for name, score in dataset_scores().items()}
+    assert told == {
+        "CDI loss": 5, "CDI losses": 10, "CDI SecMI": 12, "CDI PIA": 2, "CDI PIAN": 2
+    }  # fmt: skip
     expected = {"Loss": 1, "SimA": 1, "PIA": 2, "MonteCarlo": 3, "PFAMI": 20, "PFAMINN": 110}
     found = {kind.__name__: kind().queries for kind in SCORES}
     assert {name: found[name] for name in expected} == expected
