@@ -65,7 +65,8 @@ class Audit:
         seed: Of noise, resampling and splits.
         batch_size: Most rows of one call of the denoiser; halved when a GPU's memory runs out.
         images_per_chunk: Images held at a time.
-        bf16: Compute the denoiser in bfloat16.
+        bf16: Compute the denoiser in bfloat16, but in float32 for SecMI, whose differences of
+            nearly equal predictions it would blur.
         device: "auto", "cpu", "cuda" or another of torch's names.
     """
 

@@ -31,6 +31,8 @@ class Score(ABC):
 
     access: ClassVar[Access] = "grey-box"
     needs_captions: ClassVar[bool] = False
+    # Whether bfloat16 would blur the numbers: then they are float32 whatever `audit.bf16` says.
+    needs_float32: ClassVar[bool] = False
     # Whether a bootstrap can afford to fit the rule anew for each of its samples.
     refits_in_bootstrap: ClassVar[bool] = True
 

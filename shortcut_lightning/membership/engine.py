@@ -40,7 +40,7 @@ class Engine:
         seed: Of the noise of every image.
         batch_size: Most rows of one call of the denoiser; halved when a GPU's memory runs out.
         images_per_chunk: Images that are held at a time.
-        bf16: Compute the denoiser in bfloat16.
+        bf16: Compute the denoiser in bfloat16, for scores that allow it.
         share: Reuse losses that several scores ask for. Off, `seconds` are each score's own.
         progress: Show a bar.
 
@@ -128,6 +128,7 @@ class Engine:
                 book = books[name, role]
                 if all(row in book.rows for row in names):
                     continue
+                model.bf16 = self._bf16(score)
                 started = time.perf_counter()
                 features = self._ask(score, probe).cpu().numpy()
                 self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
@@ -159,10 +160,13 @@ class Engine:
         """The model that decides which words of a caption matter, for all models alike."""
         return list(self.models.values())[-1]
 
+    def _bf16(self, score: "Score") -> bool:
+        return self.bf16 and not score.needs_float32
+
     def _ledger(self, name: str, score: "Score", role: str) -> Ledger:
         """Rows are the same whatever a score is called and whichever part a model plays."""
         if (name, role) not in self._ledgers:
-            facts: list[Any] = [VERSION, self.seed, self.bf16, settings(score)]
+            facts: list[Any] = [VERSION, self.seed, self._bf16(score), settings(score)]
             who = role
             if self.folder:  # hashing every weight takes seconds on a large model
                 who = self.models[role].name

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from shortcut_lightning import membership
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.membership import CLiD, CLiDThreshold, Engine, Score, SecMI, SimA, picture
-from shortcut_lightning.membership.battery import dataset_scores
+from shortcut_lightning.membership.battery import dataset_scores, default_scores
 from shortcut_lightning.membership.engine import settings
 from shortcut_lightning.membership.mask import influence, kept
 from shortcut_lightning.membership.model import Model
@@ -300,12 +301,16 @@ def test_bf16_keeps_the_ranking(epsilon_model: Backbone, images: Tensor) -> None
     pictures = [
         picture(str(i), c, x, 32) for i, (c, x) in enumerate(zip(captions, many, strict=True))
     ]
-    rows = []
+    scores = {**default_scores(), "ReDiffuse": membership.ReDiffuse()}
+    found = []
     for bf16 in (False, True):
         engine = Engine({"m": epsilon_model}, bf16=bf16, progress=False)
-        found = engine.measure(pictures, {"Loss": membership.Loss()}, ["m"])["Loss"]["m"]
-        rows.append(np.array([found[p.row][0] for p in pictures]))
-    assert rows[0].dtype == rows[1].dtype == np.float64
-    assert not np.array_equal(*rows)
-    ranks = [np.argsort(np.argsort(each)) for each in rows]
-    assert np.corrcoef(*ranks)[0, 1] > 0.95
+        rows = engine.measure(pictures, scores, ["m"])
+        found.append({n: np.stack([rows[n]["m"][p.row] for p in pictures]) for n in scores})
+    for name, score in scores.items():
+        exact, rough = (each[name] for each in found)
+        assert exact.dtype == rough.dtype == np.float64
+        assert np.array_equal(exact, rough) == score.needs_float32
+        for column in range(exact.shape[1]):
+            order = spearmanr(exact[:, column], rough[:, column]).statistic
+            assert order > 0.95, (name, score.columns[column], order)
