@@ -106,6 +106,8 @@ class CLiDThreshold(CLiD):
         alphas: Mixtures tried.
     """
 
+    fitting = ("discrepancy", "alphas")
+
     def __init__(
         self,
         reducer: Reducer = SimpleClipping(),  # noqa: B008

@@ -45,7 +45,8 @@ class Engine:
         progress: Show a bar.
 
     Attributes:
-        seconds: Seconds spent in each score, over all models and images.
+        seconds: Seconds spent in each score, over all models and images; of several scores that
+            measure the same, in the first.
     """
 
     def __init__(
@@ -164,18 +165,28 @@ class Engine:
         return self.bf16 and not score.needs_float32
 
     def _ledger(self, name: str, score: "Score", role: str) -> Ledger:
-        """Rows are the same whatever a score is called and whichever part a model plays."""
+        """Rows are the same whatever a score is called, however it is fitted and whichever part a
+        model plays."""
         if (name, role) not in self._ledgers:
-            facts: list[Any] = [VERSION, self.seed, self._bf16(score), settings(score)]
+            asked = measuring(score)
+            facts: list[Any] = [VERSION, self.seed, self._bf16(score), asked]
             who = role
             if self.folder:  # hashing every weight takes seconds on a large model
                 who = self.models[role].name
                 if score.asks_anchor:
                     facts.append(self.anchor.name)
-            stem = f"{type(score).__name__}-{who}"
+            stem = f"{asked['class'].rpartition('.')[2]}-{who}"
             book = Ledger(self.folder, stem, json.dumps(facts))
             self._ledgers[name, role] = self._books.setdefault(f"{stem} {facts}", book)
         return self._ledgers[name, role]
+
+
+def measuring(score: "Score") -> dict[str, Any]:
+    """The settings that features depend on, under the class that measures them."""
+    asked: dict[str, Any] = settings(score)
+    kind = next(each for each in type(score).__mro__ if "measure" in vars(each))
+    own = {name: value for name, value in asked.items() if name not in score.fitting}
+    return own | {"class": f"{kind.__module__}.{kind.__qualname__}"}
 
 
 def settings(value: Any) -> Any:

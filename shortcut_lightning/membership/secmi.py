@@ -71,6 +71,7 @@ class SecMINNs(SecMI):
         batch_size: Images of one step.
     """
 
+    fitting = ("epochs", "learning_rate", "batch_size")
     refits_in_bootstrap = False
 
     def __init__(

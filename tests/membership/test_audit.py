@@ -13,6 +13,7 @@ from torch.nn import functional
 from shortcut_lightning import draws
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.membership import (
+    CLiD,
     CLiDThreshold,
     ImportantWords,
     Loss,
@@ -144,7 +145,7 @@ def test_a_killed_audit_asks_no_image_twice(
     sets: Path, models: dict[str, Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    measure = CLiDThreshold.measure
+    measure = CLiD.measure
 
     def counted(self, probe):  # type: ignore[no-untyped-def]
         asked.append(len(probe))
@@ -152,11 +153,11 @@ def test_a_killed_audit_asks_no_image_twice(
             raise KeyboardInterrupt
         return measure(self, probe)
 
-    monkeypatch.setattr(CLiDThreshold, "measure", counted)
+    monkeypatch.setattr(CLiD, "measure", counted)
     settings = {"images_per_chunk": 5, "caption_controls": False, "blind": False}
     with pytest.raises(KeyboardInterrupt):
         an_audit(sets, **settings).judge(models, tmp_path)
-    ledgers = sorted((tmp_path / "features").glob("CLiDThreshold-*.tsv"))
+    ledgers = sorted((tmp_path / "features").glob("CLiD-*.tsv"))
     done = [len(each.read_text().splitlines()) for each in ledgers if each.exists()]
     assert sorted(done) == [5, 10]  # two models for each of two chunks, less the one killed
     ledger = ledgers[0]
@@ -337,7 +338,7 @@ def test_audits_that_share_features_ask_a_model_once(
 ) -> None:
     settings = {"features": str(tmp_path / "kept"), "caption_controls": False, "blind": False}
     first = an_audit(sets, **settings).judge(models)
-    monkeypatch.setattr(CLiDThreshold, "measure", lambda self, probe: pytest.fail("asked again"))
+    monkeypatch.setattr(CLiD, "measure", lambda self, probe: pytest.fail("asked again"))
     # Other names, and the models in exchanged parts: nothing new is asked of any of them.
     scores = {"renamed": CLiDThreshold(NullOnly(), n_t=1)}
     again = an_audit(sets, scores=scores, **settings).judge(models)

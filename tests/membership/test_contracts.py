@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +14,18 @@ from torch import Tensor
 
 from shortcut_lightning import membership
 from shortcut_lightning.backbones import Backbone
-from shortcut_lightning.membership import CLiD, CLiDThreshold, Engine, Score, SecMI, SimA, picture
+from shortcut_lightning.membership import (
+    CLiD,
+    CLiDThreshold,
+    Engine,
+    Score,
+    SecMI,
+    SecMINNs,
+    SimA,
+    picture,
+)
 from shortcut_lightning.membership.battery import dataset_scores, default_scores
-from shortcut_lightning.membership.engine import settings
+from shortcut_lightning.membership.engine import measuring, settings
 from shortcut_lightning.membership.mask import influence, kept
 from shortcut_lightning.membership.model import Model
 from shortcut_lightning.membership.probe import Chunk, Probe
@@ -141,6 +151,33 @@ def test_forms_that_ask_the_same_share_their_queries(
     assert probe.calls == 3 * 4
     CLiD(NullOnly()).measure(probe)  # the captions' losses are known
     assert probe.calls == 6 * 4
+
+
+def test_what_only_a_fit_uses_asks_for_nothing_new(
+    epsilon_model: Backbone, images: Tensor, captions: list[str], tmp_path: Path
+) -> None:
+    pictures = [picture(str(i), captions[i], images[i], 32) for i in range(2)]
+    scores = {
+        "threshold": CLiDThreshold(NullOnly()),
+        "ratio": CLiDThreshold(NullOnly(), discrepancy="log_ratio", alphas=[0.5]),
+        "trees": membership.CLiDTrees(NullOnly()),
+        "plain": CLiD(NullOnly()),
+        "more": CLiD(NullOnly(), n_t=1),
+    }
+    engine = Engine({"m": epsilon_model}, folder=tmp_path, progress=False)
+    found = engine.measure(pictures, scores, ["m"])
+    assert len(list(tmp_path.glob("CLiD-*.tsv"))) == 2
+    same = [found[name]["m"] for name in ("threshold", "ratio", "trees", "plain")]
+    assert all(rows is same[0] for rows in same)
+    assert found["more"]["m"] is not same[0]
+    for first, second in (
+        (membership.GSA(trees=3), membership.GSA()),
+        (SecMINNs(epochs=1, learning_rate=0.1, batch_size=2), SecMINNs()),
+        (membership.PFAMINN(epochs=1, learning_rate=0.1), membership.PFAMINN()),
+    ):
+        assert measuring(first) == measuring(second)
+    assert measuring(SecMI(150)) != measuring(SecMI())
+    assert measuring(SecMINNs()) != measuring(SecMI())  # they measure different things
 
 
 def test_null_only_is_equation_13_and_equal_captions_give_nothing(
