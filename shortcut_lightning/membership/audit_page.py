@@ -69,6 +69,7 @@ def _scores(result: AuditResult) -> Section:
                 each.score.access,
                 each.score.queries,
                 _interval(each.plain.auc),
+                f"{each.plain.p_value:.2g}",
                 _interval(each.plain.asr),
                 _interval(one.tpr_member) if one else "",
                 _interval(one.tpr_holdout_ref) if one else "",
@@ -76,9 +77,9 @@ def _scores(result: AuditResult) -> Section:
                 _interval(each.calibrated.auc) if each.calibrated else "–",
             ]
         )
-    head = ["score", "access", "queries", "AUC", "ASR", "TPR member at 1 %",
+    head = ["score", "access", "queries", "AUC", "p", "ASR", "TPR member at 1 %",
             "TPR hold-out (ref) at 1 %", "AUC on base", "AUC, target minus base"]  # fmt: skip
-    lead = "95 % bootstrap intervals; (!) marks a base model that tells the sets apart."
+    lead = "95 % bootstrap intervals; p is one-sided (Mann-Whitney). (!) marks a base model that tells the sets apart."
     return Section("Scores", Markup(_TABLE.render(head=head, rows=rows)), lead)
 
 

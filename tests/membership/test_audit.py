@@ -277,6 +277,19 @@ def test_the_verdict_says_what_the_numbers_allow(
         assert "audit.base" in said.text
 
 
+def test_two_images_of_each_set_decide_nothing() -> None:
+    """Their bootstrap interval is above one half in every sixth audit of nothing."""
+    target = Features(np.array([[2.0], [3.0]]), np.array([[0.0], [1.0]]))
+    for each in (target, Features(*target[::-1])):
+        found = evaluate(lambda *_: lambda f: f[:, 0], target, each, resamples=100)
+        assert 0.5 not in (found.auc.low, found.auc.high)
+        said = verdict("Loss", found, None, [], "the shadow model")
+        assert said.kind == "nothing found"
+        assert "would mostly have found" not in said.text  # an AUC above 1
+    assert found.p_value == 1.0
+    assert found.p_reversed == pytest.approx(1 / 6)
+
+
 def test_a_single_image_is_only_accused_at_a_known_small_error() -> None:
     rng = np.random.default_rng(2)
     target = Features(rng.normal(6, 1, (1500, 1)), rng.normal(0, 1, (1500, 1)))
