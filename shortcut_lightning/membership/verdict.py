@@ -54,9 +54,10 @@ def verdict(
     if found.auc.high < 0.5 and found.p_reversed < SIGNIFICANT:
         return Verdict(
             "reversed",
-            f"{name} takes the non-members for members (AUC {_interval(found.auc)}). Membership "
-            "cannot cause this; check that the sets were not exchanged and that the shadow model "
-            "was trained as the target was.",
+            f"{name} takes the non-members for members (AUC {_interval(found.auc)}): the model "
+            "treats the sets differently, in the direction opposite to what the score assumes. "
+            "Check that the sets were not exchanged and that the shadow model was trained as the "
+            "target was; the assumption of the score may also not hold for this model.",
         )
     smallest = 0.5 + 2.8 * null_error(found.n_members, found.n_holdouts)
     power = f"With so many images it would mostly have found an AUC of {smallest:.2f} or more. "

@@ -273,6 +273,9 @@ def test_the_verdict_says_what_the_numbers_allow(
     if kind == "nothing found":
         assert "does not show that the images were not used" in said.text
         assert "AUC of 0.65 or more" in said.text
+    if kind == "reversed":
+        assert "opposite to what the score assumes" in said.text
+        assert "sets were not exchanged" in said.text
     if kind == "told apart, unchecked":
         assert "audit.base" in said.text
 
