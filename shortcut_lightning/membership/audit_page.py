@@ -74,11 +74,13 @@ def _scores(result: AuditResult) -> Section:
                 _interval(one.tpr_member) if one else "",
                 _interval(one.tpr_holdout_ref) if one else "",
                 f"{each.base.auc:.3f}{'' if each.base.passed else ' (!)'}" if each.base else "–",
+                _interval(each.base.gain) if each.base else "–",
                 _interval(each.calibrated.auc) if each.calibrated else "–",
             ]
         )
     head = ["score", "access", "queries", "AUC", "p", "ASR", "TPR member at 1 %",
-            "TPR hold-out (ref) at 1 %", "AUC on base", "AUC, target minus base"]  # fmt: skip
+            "TPR hold-out (ref) at 1 %", "AUC on base", "AUC above that",
+            "AUC, target minus base"]  # fmt: skip
     lead = "95 % bootstrap intervals; p is one-sided (Mann-Whitney). (!) marks a base model that tells the sets apart."
     return Section("Scores", Markup(_TABLE.render(head=head, rows=rows)), lead)
 

@@ -121,7 +121,9 @@ class Judge:
         base = calibrated = None
         if "base" in self.engine.models:
             unknowing = self._features(name, "base", *judged)
-            base = controls.gate(unknowing.scored(rule))
+            base = controls.gate(
+                unknowing.scored(rule), target.scored(rule), self.resamples, self.seed
+            )
             # Features that are maps with their sizes in front: differences of those mean nothing.
             if not isinstance(score, PFAMINN | SecMINNs):
                 before = self._features(name, "base", *tuned)

@@ -105,7 +105,7 @@ def _score(judged: Judged) -> dict[str, Any]:
         "queries": judged.score.queries,
         "target": _fields(judged.plain),
         "target_minus_base": _fields(judged.calibrated) if judged.calibrated else None,
-        "base": {**judged.base._asdict(), "passed": judged.base.passed} if judged.base else None,
+        "base": _named(judged.base) | {"passed": judged.base.passed} if judged.base else None,
     }
 
 

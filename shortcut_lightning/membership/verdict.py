@@ -13,7 +13,8 @@ SIGNIFICANT = 0.025
 
 
 class Verdict(NamedTuple):
-    """`kind` is "void", "told apart", "told apart, unchecked", "reversed" or "nothing found"."""
+    """`kind` is "void", "told apart", "told apart, unchecked", "told apart on the base as well",
+    "reversed" or "nothing found"."""
 
     kind: str
     text: str
@@ -28,6 +29,7 @@ def verdict(
 ) -> Verdict:
     """From the headline score `name`, its control on the base model, and the blind baselines.
 
+    Without a base, or without blind baselines, no difference is told without that reserve.
     `tuned_on` says where thresholds come from, for example "the shadow model".
     """
     reasons = []
@@ -50,7 +52,9 @@ def verdict(
             "non-members at random from one collection.",
         )
     if found.auc.low > 0.5 and found.p_value < SIGNIFICANT:
-        return _told_apart(name, found, base, tuned_on)
+        if base and base.gain.low <= 0:
+            return _base_alike(name, found, base, blind)
+        return _told_apart(name, found, base, blind, tuned_on)
     if found.auc.high < 0.5 and found.p_reversed < SIGNIFICANT:
         return Verdict(
             "reversed",
@@ -70,7 +74,20 @@ def verdict(
     )
 
 
-def _told_apart(name: str, found: Evaluation, base: Gate | None, tuned_on: str) -> Verdict:
+def _base_alike(name: str, found: Evaluation, base: Gate, blind: Sequence[Blind]) -> Verdict:
+    return Verdict(
+        "told apart on the base as well",
+        f"{name} tells the {found.n_members} given members from the {found.n_holdouts} "
+        f"non-members (AUC {_interval(found.auc)}), but not surely better than on a model that "
+        f"never saw the members: there its AUC is {base.auc:.3f}, and the difference of the two is "
+        f"{_interval(base.gain)}. What is found may lie in the pictures; membership cannot be "
+        f"concluded.{_not_run(blind)}",
+    )
+
+
+def _told_apart(
+    name: str, found: Evaluation, base: Gate | None, blind: Sequence[Blind], tuned_on: str
+) -> Verdict:
     rate = _best_supported(found.rates)
     if rate:
         accused, caught = rate.realised_fpr, rate.realised_tpr
@@ -96,7 +113,17 @@ def _told_apart(name: str, found: Evaluation, base: Gate | None, tuned_on: str) 
             " No model that cannot know the members was given (audit.base), so a difference "
             "between the sets that has nothing to do with training is not excluded."
         )
-    return Verdict("told apart" if base else "told apart, unchecked", text)
+    text += _not_run(blind)
+    return Verdict("told apart" if base and blind else "told apart, unchecked", text)
+
+
+def _not_run(blind: Sequence[Blind]) -> str:
+    if blind:
+        return ""
+    return (
+        " The baselines without a model were not run (audit.blind, or too few images), so a "
+        "difference that captions, pictures or files show by themselves is not excluded."
+    )
 
 
 def _best_supported(rates: Sequence[Rate]) -> Rate | None:

@@ -23,13 +23,18 @@ from shortcut_lightning.membership import (
 from shortcut_lightning.membership.audit import Audit
 from shortcut_lightning.membership.blind import Blind
 from shortcut_lightning.membership.controls import Gate, other_captions
+from shortcut_lightning.membership.controls import gate as gate_of
 from shortcut_lightning.membership.evaluator import Features, evaluate
 from shortcut_lightning.membership.ledger import Ledger
 from shortcut_lightning.membership.loading import AuditedModel, exported_model
 from shortcut_lightning.membership.pictures import Picture, picture, read_pictures
 from shortcut_lightning.membership.splits import split
+from shortcut_lightning.membership.statistics import Interval, auc
 from shortcut_lightning.membership.verdict import verdict
 from shortcut_lightning.pocket import world
+
+SEES_NOTHING = Blind("captions", 0.52, 0.05)
+MORE, ALIKE = Interval(0.3, 0.2, 0.4), Interval(0.03, -0.05, 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +121,8 @@ def test_an_audit_finds_what_was_learned_and_writes_it_down(
     scores = report["scores"]["CLiD_th"]
     assert scores["queries"] == 2
     assert scores["target"]["auc"]["value"] == head.plain.auc.value
+    assert scores["target"]["p_value"] == head.plain.p_value < 0.001
+    assert scores["base"]["gain"]["low"] == head.base.gain.low > 0
     # 1 % of 12 hold-outs is nobody.
     assert scores["target"]["rates"][1]["support"] == "refused"
     assert scores["target"]["rates"][1]["tpr_member"]["value"] is None
@@ -254,12 +261,14 @@ def test_captions_change_places() -> None:
 @pytest.mark.parametrize(
     ("shift", "gate", "blind", "kind"),
     [
-        (1.5, Gate(0.52, 0.05), [], "told apart"),
-        (1.5, None, [], "told apart, unchecked"),
-        (1.5, Gate(0.90, 0.05), [], "void"),
-        (1.5, Gate(0.52, 0.05), [Blind("captions", 0.9, 0.05)], "void"),
-        (0.0, Gate(0.52, 0.05), [], "nothing found"),
-        (-1.5, Gate(0.52, 0.05), [], "reversed"),
+        (1.5, Gate(0.52, 0.05, MORE), [SEES_NOTHING], "told apart"),
+        (1.5, Gate(0.52, 0.05, MORE), [], "told apart, unchecked"),
+        (1.5, None, [SEES_NOTHING], "told apart, unchecked"),
+        (1.5, Gate(0.62, 0.05, ALIKE), [SEES_NOTHING], "told apart on the base as well"),
+        (1.5, Gate(0.90, 0.05, MORE), [SEES_NOTHING], "void"),
+        (1.5, Gate(0.52, 0.05, MORE), [Blind("captions", 0.9, 0.05)], "void"),
+        (0.0, Gate(0.52, 0.05, ALIKE), [SEES_NOTHING], "nothing found"),
+        (-1.5, Gate(0.52, 0.05, ALIKE), [SEES_NOTHING], "reversed"),
     ],
 )
 def test_the_verdict_says_what_the_numbers_allow(
@@ -276,8 +285,39 @@ def test_the_verdict_says_what_the_numbers_allow(
     if kind == "reversed":
         assert "opposite to what the score assumes" in said.text
         assert "sets were not exchanged" in said.text
-    if kind == "told apart, unchecked":
-        assert "audit.base" in said.text
+    assert ("audit.base" in said.text) == (gate is None)
+    assert ("were not run (audit.blind" in said.text) == (not blind)
+    if kind == "told apart on the base as well":
+        assert "AUC is 0.620" in said.text
+        assert "may lie in the pictures" in said.text
+
+
+def test_a_shift_that_the_base_sees_as_well_is_no_membership() -> None:
+    """Sixty images of each set with a true AUC of .60 on both models, forty times."""
+    kinds = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        target, base = (Features(rng.normal(0.36, 1, 60), rng.normal(0, 1, 60)) for _ in range(2))
+        columns = Features(*(each[:, None] for each in target))
+        found = evaluate(
+            lambda *_: lambda f: f[:, 0], columns, columns, resamples=100, seed=seed, fprs=()
+        )
+        control = gate_of(base, target, 200, seed)
+        kinds.append(verdict("Loss", found, control, [SEES_NOTHING], "the shadow model").kind)
+    assert kinds.count("told apart") <= 3
+    assert kinds.count("told apart on the base as well") >= 5
+
+
+def test_the_gain_over_the_base_is_paired() -> None:
+    rng = np.random.default_rng(0)
+    pictures = Features(rng.normal(1, 1, 60), rng.normal(0, 1, 60))
+    same = gate_of(pictures, pictures, 200, 0)
+    assert same.gain == (0, 0, 0)  # what both models share cancels
+    learned = Features(pictures.members + 1, pictures.holdouts)
+    found = gate_of(pictures, learned, 200, 0)
+    assert found.auc == same.auc
+    assert found.gain.value == pytest.approx(auc(*learned) - auc(*pictures))
+    assert 0 < found.gain.low < found.gain.value < found.gain.high < 0.4
 
 
 def test_two_images_of_each_set_decide_nothing() -> None:
@@ -297,7 +337,7 @@ def test_a_single_image_is_only_accused_at_a_known_small_error() -> None:
     rng = np.random.default_rng(2)
     target = Features(rng.normal(6, 1, (1500, 1)), rng.normal(0, 1, (1500, 1)))
     found = evaluate(lambda *_: lambda f: f[:, 0], target, target, resamples=100, fprs=[0.01])
-    said = verdict("Loss", found, Gate(0.5, 0.01), [], "the shadow model")
+    said = verdict("Loss", found, Gate(0.5, 0.01, MORE), [], "the shadow model")
     assert "A flag on a single image drawn like these is evidence" in said.text
 
 
