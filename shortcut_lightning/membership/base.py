@@ -68,6 +68,10 @@ class Score(ABC):
         """
         return first_column
 
+    def oriented(self, features: np.ndarray) -> np.ndarray:
+        """(N, F) features with every column high for members, as the score assumes it of them."""
+        return features
+
     def calibrated(self, features: np.ndarray, base: np.ndarray) -> np.ndarray:
         """What is left of (N, F) features when those on a model that cannot know the members are
         taken into account: their difference."""

@@ -1,8 +1,8 @@
 """Few queries for clear cases, many for the others.
 
 Every rung is a score with its own rule and bounds, all from the shadow model. An image whose score
-lies outside the bounds is decided by the bound it crossed; the rest climbs on. The last rung decides
-by its tau.
+lies outside the bounds is decided by the bound it crossed; the rest climbs on. The last rung
+decides by its tau.
 """
 
 from collections.abc import Sequence

@@ -130,7 +130,10 @@ def test_an_audit_finds_what_was_learned_and_writes_it_down(
         "captions", "image statistics", "embeddings (pocket-clip)", "file metadata"
     }  # fmt: skip
     assert [each["name"] for each in report["captions"]] == ["fixed", "shuffled", "swapped"]
-    assert 0 < report["dataset"]["CDI with CLiD"]["p_value"] <= 1
+    found = report["dataset"]["CDI with CLiD"]
+    assert 0 < found["p_value"] <= 1
+    assert 0 < found["p_base"] <= 1
+    assert found["direction"] > report["dataset"]["CDI"]["direction"]  # only CLiD sees t = 450
 
     with (tmp_path / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))

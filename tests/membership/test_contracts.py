@@ -124,6 +124,7 @@ def test_a_rule_says_high_for_members(kind: type[Score]) -> None:
         inside, outside = rng.normal(1, 1, (60, width)), rng.normal(-1, 1, (60, width))
     rule = score.fit(inside, outside, seed=0)
     assert rule(inside).mean() > rule(outside).mean()
+    assert (score.oriented(inside).mean(0) > score.oriented(outside).mean(0)).all()
     assert np.array_equal(rule(inside), score.fit(inside, outside, seed=0)(inside))
 
 
