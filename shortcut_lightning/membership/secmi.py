@@ -4,6 +4,15 @@ phi(x, s -> u) = sqrt(abar_u) (x - sqrt(1 - abar_s) eps(x, s)) / sqrt(abar_s)
                  + sqrt(1 - abar_u) eps(x, s)
 
 x_s comes from the chain 0 -> k -> ... -> s, then psi = phi(phi(x_s, s -> s + k), s + k -> s).
+
+With u = s + k, x_s - psi is a constant times the difference of two neighbouring predictions on the
+image's own path,
+
+c (eps(x_u, u) - eps(x_s, s)),  c = sqrt(abar_s) sqrt(1 - abar_u) / sqrt(abar_u) - sqrt(1 - abar_s),
+
+so it says nothing about how good the predictions are. A model that remembers an image responds more
+strongly to the step in x and, later in training, to the step in t as well; the two cancel in part,
+so the sign of the difference between members and others may turn during training.
 """
 
 import numpy as np
