@@ -233,9 +233,13 @@ def test_a_ladder_asks_again_only_about_the_undecided(
     assert "only undecided images are asked" in (tmp_path / "report.html").read_text()
 
 
-def test_without_a_shadow_half_is_set_aside(sets: Path, models: dict[str, Backbone]) -> None:
+def test_without_a_shadow_half_is_set_aside(
+    sets: Path, models: dict[str, Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Six images of each set are just enough for the blind baselines; as if they were not:
+    monkeypatch.setattr("shortcut_lightning.membership.audit.blind_baselines", lambda *_: [])
     audit = an_audit(
-        sets, shadow=AuditedModel(), shadow_members="", shadow_nonmembers="", blind=False,
+        sets, shadow=AuditedModel(), shadow_members="", shadow_nonmembers="",
         caption_controls=False,
     )  # fmt: skip
     result = audit.judge({"target": models["target"]})
@@ -243,6 +247,7 @@ def test_without_a_shadow_half_is_set_aside(sets: Path, models: dict[str, Backbo
     assert result.judged["CLiD_th"].base is None
     assert any("No base model" in each for each in result.warnings)
     assert any("half of the images" in each for each in result.warnings)
+    assert any("need 5 images of each set, and 6 members" in each for each in result.warnings)
 
 
 def test_captions_change_places() -> None:
