@@ -77,15 +77,17 @@ class Membership(EvaluationCallback):
         backbone = pl_module.backbone
         assert isinstance(backbone, Backbone)
         self._sets = self._read(trainer, backbone.resolution)
-        if self._before is None and trainer.global_step == 0:
-
-            def measure() -> None:
-                self._before = self._features(pl_module)
-
-            together(measure, trainer.strategy)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._measured_at = trainer.global_step
+
+        def measure() -> None:
+            if self._before is None:
+                self._before = self._features(pl_module)
+
+        # Not in `on_fit_start`: a resumed run has its weights by then, but counts no steps yet.
+        if trainer.global_step == 0 and not fast_dev_run(trainer):
+            together(measure, trainer.strategy)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -13,7 +13,7 @@ import torch
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.membership import battery
 from shortcut_lightning.membership.base import Score
-from shortcut_lightning.membership.blind import Blind, blind_baselines
+from shortcut_lightning.membership.blind import FOLDS, Blind, blind_baselines
 from shortcut_lightning.membership.captioner import Captioner
 from shortcut_lightning.membership.engine import Engine, settings
 from shortcut_lightning.membership.evaluator import FPRS, RESAMPLES
@@ -65,7 +65,8 @@ class Audit:
         seed: Of noise, resampling and splits.
         batch_size: Most rows of one call of the denoiser; halved when a GPU's memory runs out.
         images_per_chunk: Images held at a time.
-        bf16: Compute the denoiser in bfloat16.
+        bf16: Compute the denoiser in bfloat16, but in float32 for SecMI, whose differences of
+            nearly equal predictions it would blur.
         device: "auto", "cpu", "cuda" or another of torch's names.
     """
 
@@ -193,6 +194,12 @@ class Audit:
         blind: list[Blind] = []
         if self.blind:
             blind = blind_baselines(*sets[:2], self.seed, self.blind_encoder)
+            if not blind:
+                warnings.append(
+                    f"Baselines without a model were not run: they need {FOLDS} images of each "
+                    f"set, and {len(sets.members)} members and {len(sets.holdouts)} non-members "
+                    "are judged (audit.members, audit.nonmembers)."
+                )
         else:
             warnings.append("Baselines without a model were turned off (audit.blind).")
         if "base" not in models:

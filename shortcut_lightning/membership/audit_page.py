@@ -69,16 +69,22 @@ def _scores(result: AuditResult) -> Section:
                 each.score.access,
                 each.score.queries,
                 _interval(each.plain.auc),
+                f"{each.plain.p_value:.2g}",
                 _interval(each.plain.asr),
                 _interval(one.tpr_member) if one else "",
                 _interval(one.tpr_holdout_ref) if one else "",
                 f"{each.base.auc:.3f}{'' if each.base.passed else ' (!)'}" if each.base else "–",
+                _interval(each.base.gain) if each.base else "–",
                 _interval(each.calibrated.auc) if each.calibrated else "–",
             ]
         )
-    head = ["score", "access", "queries", "AUC", "ASR", "TPR member at 1 %",
-            "TPR hold-out (ref) at 1 %", "AUC on base", "AUC, target minus base"]  # fmt: skip
-    lead = "95 % bootstrap intervals; (!) marks a base model that tells the sets apart."
+    head = ["score", "access", "queries", "AUC", "p", "ASR", "TPR member at 1 %",
+            "TPR hold-out (ref) at 1 %", "AUC on base", "AUC above that",
+            "AUC, target minus base"]  # fmt: skip
+    lead = (
+        "95 % bootstrap intervals; p is one-sided (Mann-Whitney); (!) marks a base model that "
+        "tells the sets apart."
+    )
     return Section("Scores", Markup(_TABLE.render(head=head, rows=rows)), lead)
 
 
@@ -159,15 +165,23 @@ def _dataset(result: AuditResult) -> Section:
         [
             title,
             f"{test.p_value:.3f}",
+            f"{test.direction:+.2f}",
+            "–" if test.p_base is None else f"{test.p_base:.3f}",
             f"{test.auc:.3f}",
             f"{test.p_null:.3f}",
             ", ".join(f"{size}: {p:.2g}" for size, p in test.curve) or "–",
         ]
         for title, test in result.dataset.items()
     ]
-    head = ["features", "p, one-sided", "AUC", "p, nothing to find", "images of each: p (approx.)"]
+    head = ["features", "p, whichever way", "direction", "p on base", "AUC", "p, nothing to find",
+            "images of each: p (approx.)"]  # fmt: skip
+    said = [
+        Markup("<p>With {}: {}</p>").format(title, test.sentence)
+        for title, test in result.dataset.items()
+    ]
+    table = Markup(_TABLE.render(head=head, rows=rows))
     lead = "Was the collection as a whole used? Permutation test over cross-validated classifiers."
-    return Section("The set as a whole", Markup(_TABLE.render(head=head, rows=rows)), lead)
+    return Section("The set as a whole", Markup("").join([*said, table]), lead)
 
 
 def _care(result: AuditResult) -> Section:

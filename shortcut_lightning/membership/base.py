@@ -26,11 +26,16 @@ Rule = Callable[[np.ndarray], np.ndarray]  # features (N, F) -> scores (N,), hig
 class Score(ABC):
     """One way to ask a model whether it has seen an image with its caption.
 
-    Constructor arguments are kept as attributes of the same names; they key files of results.
+    Constructor arguments are kept as attributes of the same names; they key files of results,
+    together with the class that defines `measure`.
     """
 
     access: ClassVar[Access] = "grey-box"
     needs_captions: ClassVar[bool] = False
+    # Constructor arguments that `fit` alone uses: with others, the same is measured.
+    fitting: ClassVar[tuple[str, ...]] = ()
+    # Whether bfloat16 would blur the numbers: then they are float32 whatever `audit.bf16` says.
+    needs_float32: ClassVar[bool] = False
     # Whether a bootstrap can afford to fit the rule anew for each of its samples.
     refits_in_bootstrap: ClassVar[bool] = True
 
@@ -62,6 +67,10 @@ class Score(ABC):
         A score that does not override this is its own first column, high = member.
         """
         return first_column
+
+    def oriented(self, features: np.ndarray) -> np.ndarray:
+        """(N, F) features with every column high for members, as the score assumes it of them."""
+        return features
 
     def calibrated(self, features: np.ndarray, base: np.ndarray) -> np.ndarray:
         """What is left of (N, F) features when those on a model that cannot know the members are

@@ -32,7 +32,7 @@ def dataset_scores(gradients: bool = False) -> dict[str, Score]:
     scores: dict[str, Score] = {
         "CDI loss": Loss(timestep=100, draws=5),
         "CDI losses": LossProfile(),
-        "CDI SecMI": SecMI(),
+        "CDI SecMI": SecMI(t_sec=110),  # 0 -> 100 -> 110 -> 100
         "CDI PIA": PIA(p=5.0),
         "CDI PIAN": PIA(p=5.0, normalize=True),
     }

@@ -71,6 +71,9 @@ class CLiD(Score):
         losses = probe.losses(steps, variants, self.draws).mean((2, 3))
         return torch.cat([losses[:, :1], losses[:, 1:] - losses[:, :1]], 1)
 
+    def oriented(self, features: np.ndarray) -> np.ndarray:
+        return np.concatenate([-features[:, :1], features[:, 1:]], 1)
+
     def fit(self, members: np.ndarray, holdouts: np.ndarray, seed: int = 0) -> Rule:
         """The mean discrepancy alone, which needs no tuning."""
         return lambda features: two_features(features, "difference")[:, 1]
@@ -105,6 +108,8 @@ class CLiDThreshold(CLiD):
             which does not grow with the loss itself.
         alphas: Mixtures tried.
     """
+
+    fitting = ("discrepancy", "alphas")
 
     def __init__(
         self,

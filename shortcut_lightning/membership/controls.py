@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from shortcut_lightning import draws
 from shortcut_lightning.membership.evaluator import Features
 from shortcut_lightning.membership.pictures import Picture
-from shortcut_lightning.membership.statistics import auc, null_error
+from shortcut_lightning.membership.statistics import Interval, auc, null_error
 
 
 class Gate(NamedTuple):
@@ -16,6 +17,7 @@ class Gate(NamedTuple):
 
     auc: float
     error: float  # standard error of the AUC when there is nothing to find
+    gain: Interval  # AUC on the target minus this one
 
     @property
     def passed(self) -> bool:
@@ -32,9 +34,26 @@ class CaptionControl(NamedTuple):
     error: float
 
 
-def gate(scores: Features) -> Gate:
-    """From scores (N,) of members and hold-outs on the base model."""
-    return Gate(auc(*scores), null_error(len(scores.members), len(scores.holdouts)))
+def gate(base: Features, target: Features, resamples: int, seed: int) -> Gate:
+    """From scores (N,) of the same members and hold-outs, by one rule, on both models."""
+    error = null_error(len(base.members), len(base.holdouts))
+    return Gate(auc(*base), error, _gain(base, target, resamples, seed))
+
+
+def _gain(base: Features, target: Features, resamples: int, seed: int) -> Interval:
+    """A paired bootstrap: the same images are drawn for both models, so that what lies in the
+    pictures cancels."""
+    rng = np.random.default_rng(seed)
+    samples = []
+    for _ in range(resamples):
+        drawn = [rng.integers(len(each), size=len(each)) for each in base]
+        before, after = (
+            auc(*(each[rows] for each, rows in zip(scores, drawn, strict=True)))
+            for scores in (base, target)
+        )
+        samples.append(after - before)
+    low, high = np.quantile(samples, (0.025, 0.975))
+    return Interval(auc(*target) - auc(*base), float(low), float(high))
 
 
 CAPTION_CONTROLS = {

@@ -3,6 +3,9 @@
 CDI (arXiv 2411.12858): a classifier learns, on some folds, what tells suspects from images of the
 same distribution that were surely not used, and is judged on the others. If nothing was learned
 from the suspects, there is nothing to find. CLiD's columns are among the features here.
+
+The classifier finds any difference, also one that membership does not make. So the direction of the
+features is told beside it, and what the same test finds on a model that cannot know the suspects.
 """
 
 from collections.abc import Sequence
@@ -13,14 +16,17 @@ import numpy as np
 from shortcut_lightning.membership.statistics import auc
 
 FOLDS = 5
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
 class DatasetTest:
-    """The test and what surrounds it. `p_value` is one-sided: suspects look like members."""
+    """The test and what surrounds it."""
 
     n: int  # images of each set
-    p_value: float
+    p_value: float  # the sets can be told apart, whichever way they differ
+    direction: float  # of the mean feature, in deviations; above 0 where suspects look like members
+    p_base: float | None  # the same test on a model that cannot know them
     auc: float  # mean over folds
     auc_per_fold: list[float]
     p_welch_ref: float  # two-sided, on pooled held-out scores; too optimistic, for comparison
@@ -29,17 +35,37 @@ class DatasetTest:
     curve: list[tuple[int, float]]  # images per set -> p, the median of several draws
     permutations: int
 
+    @property
+    def sentence(self) -> str:
+        """What p, direction and the base model say together."""
+        found = f"p = {self.p_value:.3f}"
+        if self.p_value > SIGNIFICANT:
+            return f"The collection as a whole is not told from the others ({found})."
+        start = f"The collection as a whole is told from the others ({found}, whichever way), "
+        moved = f"its features lie {self.direction:+.2f} deviations off"
+        if self.direction <= 0:
+            return f"{start}but {moved}, opposite to members: this is no sign of membership."
+        start += f"and {moved}, as those of members would"
+        if self.p_base is None:
+            return f"{start}. No base model was asked: the difference may lie in the pictures."
+        base = f"p = {self.p_base:.3f} on a model that cannot know the collection"
+        if self.p_base <= SIGNIFICANT:
+            return f"{start}; but {base}: the difference may lie in the pictures."
+        return f"{start}; {base}."
+
 
 def dataset_test(
     suspects: np.ndarray,
     unpublished: np.ndarray,
     *,
+    base: tuple[np.ndarray, np.ndarray] | None = None,
     permutations: int = 499,
     sizes: Sequence[int] = (10, 20, 40, 70, 100, 200, 500, 1000),
     draws: int = 15,
     seed: int = 0,
 ) -> DatasetTest:
-    """Tests (N, F) features of suspects against those of images that were not used.
+    """Tests (N, F) features of suspects against those of images that were not used, every column
+    high for members. `base` holds both on a model that cannot know the suspects.
 
     The larger set is cut down at random. Membership labels are permuted and the whole
     cross-validation repeated, since scores of one classifier are not independent and a t-test on
@@ -54,16 +80,23 @@ def dataset_test(
             f"suspects and {len(unpublished)} others (audit.members, audit.nonmembers)."
         )
     rng = np.random.default_rng(seed)
-    p = suspects[rng.permutation(len(suspects))[:n]]
-    u = unpublished[rng.permutation(len(unpublished))[:n]]
+    chosen = [rng.permutation(len(rows))[:n] for rows in (suspects, unpublished)]
+    p, u = suspects[chosen[0]], unpublished[chosen[1]]
     scores, values = _held_out(p, u, seed)
     halves = u[: n // 2], u[n // 2 : 2 * (n // 2)]
     enough = n // 2 >= 2 * FOLDS
+    p_base = None
+    if base:
+        same = [rows[some] for rows, some in zip(base, chosen, strict=True)]
+        own = np.random.default_rng(seed)  # the other numbers are the same with and without a base
+        p_base = _permutation_p(same[0], same[1], permutations, own, seed)
     from scipy.stats import ttest_ind
 
     return DatasetTest(
         n=n,
         p_value=_permutation_p(p, u, permutations, rng, seed),
+        direction=_direction(p, u),
+        p_base=p_base,
         auc=float(np.mean(values)),
         auc_per_fold=values,
         p_welch_ref=float(ttest_ind(scores[:n], scores[n:], equal_var=False).pvalue),
@@ -72,6 +105,12 @@ def dataset_test(
         curve=_curve(p, u, [size for size in sizes if 2 * FOLDS <= size < n], draws, rng, seed),
         permutations=permutations,
     )
+
+
+def _direction(p: np.ndarray, u: np.ndarray) -> float:
+    """Mean over features of the suspects' mean minus the others', in pooled deviations."""
+    std = np.sqrt((p.var(0) + u.var(0)) / 2)
+    return float(((p.mean(0) - u.mean(0)) / np.where(std > 0, std, 1.0)).mean())
 
 
 def _held_out(p: np.ndarray, u: np.ndarray, seed: int) -> tuple[np.ndarray, list[float]]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from shortcut_lightning.membership.base import Score
 
 Rows = dict[str, np.ndarray]  # row of a picture -> its features (F,) float64
-VERSION = 1  # raise it when numbers change for the same settings
+VERSION = 2  # raise it when numbers change for the same settings
 
 
 class Engine:
@@ -40,12 +40,13 @@ class Engine:
         seed: Of the noise of every image.
         batch_size: Most rows of one call of the denoiser; halved when a GPU's memory runs out.
         images_per_chunk: Images that are held at a time.
-        bf16: Compute the denoiser in bfloat16.
+        bf16: Compute the denoiser in bfloat16, for scores that allow it.
         share: Reuse losses that several scores ask for. Off, `seconds` are each score's own.
         progress: Show a bar.
 
     Attributes:
-        seconds: Seconds spent in each score, over all models and images.
+        seconds: Seconds spent in each score, over all models and images; of several scores that
+            measure the same, in the first.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class Engine:
                 book = books[name, role]
                 if all(row in book.rows for row in names):
                     continue
+                model.bf16 = self._bf16(score)
                 started = time.perf_counter()
                 features = self._ask(score, probe).cpu().numpy()
                 self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
@@ -159,19 +161,32 @@ class Engine:
         """The model that decides which words of a caption matter, for all models alike."""
         return list(self.models.values())[-1]
 
+    def _bf16(self, score: "Score") -> bool:
+        return self.bf16 and not score.needs_float32
+
     def _ledger(self, name: str, score: "Score", role: str) -> Ledger:
-        """Rows are the same whatever a score is called and whichever part a model plays."""
+        """Rows are the same whatever a score is called, however it is fitted and whichever part a
+        model plays."""
         if (name, role) not in self._ledgers:
-            facts: list[Any] = [VERSION, self.seed, self.bf16, settings(score)]
+            asked = measuring(score)
+            facts: list[Any] = [VERSION, self.seed, self._bf16(score), asked]
             who = role
             if self.folder:  # hashing every weight takes seconds on a large model
                 who = self.models[role].name
                 if score.asks_anchor:
                     facts.append(self.anchor.name)
-            stem = f"{type(score).__name__}-{who}"
+            stem = f"{asked['class'].rpartition('.')[2]}-{who}"
             book = Ledger(self.folder, stem, json.dumps(facts))
             self._ledgers[name, role] = self._books.setdefault(f"{stem} {facts}", book)
         return self._ledgers[name, role]
+
+
+def measuring(score: "Score") -> dict[str, Any]:
+    """The settings that features depend on, under the class that measures them."""
+    asked: dict[str, Any] = settings(score)
+    kind = next(each for each in type(score).__mro__ if "measure" in vars(each))
+    own = {name: value for name, value in asked.items() if name not in score.fitting}
+    return own | {"class": f"{kind.__module__}.{kind.__qualname__}"}
 
 
 def settings(value: Any) -> Any:

@@ -55,6 +55,8 @@ class Evaluation:
     n_members: int
     n_holdouts: int
     auc: Interval
+    p_value: float  # one-sided Mann-Whitney: members higher, with the rule as fitted
+    p_reversed: float  # the same for members lower
     asr: Interval  # accuracy at tau, mean of both sets
     tau: float
     realised_fpr: Interval  # at tau, Wilson
@@ -131,6 +133,8 @@ def evaluate(
         n_members=len(scores.members),
         n_holdouts=len(scores.holdouts),
         auc=intervals[0],
+        p_value=statistics.mann_whitney(*scores),
+        p_reversed=statistics.mann_whitney(*scores[::-1]),
         asr=intervals[1],
         tau=tau,
         realised_fpr=_share_above(scores.holdouts, tau),

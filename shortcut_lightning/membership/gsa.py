@@ -27,6 +27,7 @@ class GSA(Score):
     """
 
     access = "white-box"
+    fitting = ("trees",)
     refits_in_bootstrap = False
 
     def __init__(

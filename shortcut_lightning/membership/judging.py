@@ -80,23 +80,29 @@ class Judge:
     def dataset(
         self, scores: Mapping[str, Score], permutations: int, gradients: bool
     ) -> dict[str, DatasetTest]:
-        """The test with CDI's features, and with CLiD's columns added where they were measured."""
+        """The test with CDI's features, and with CLiD's columns added where they were measured; on
+        the base model too, where there is one."""
         members, holdouts = self.sets[:2]
         if min(len(members), len(holdouts)) < LEAST:
             return {}
 
-        def table(names: Sequence[str], pictures: Sequence[Picture]) -> np.ndarray:
-            rows = [self.engine.rows(name, "target") for name in names]
-            return np.stack([np.concatenate([each[p.row] for each in rows]) for p in pictures])
-
         own = battery.dataset_scores(gradients)
-        self.engine.measure([*members, *holdouts], own, ["target"])
+        asked = {**scores, **own}
+
+        def tables(names: Sequence[str], role: str) -> tuple[np.ndarray, np.ndarray]:
+            measured = [self._features(name, role, members, holdouts) for name in names]
+            scored = [(asked[n], rows) for n, rows in zip(names, measured, strict=True)]
+            inside = np.concatenate([s.oriented(rows.members) for s, rows in scored], 1)
+            return inside, np.concatenate([s.oriented(rows.holdouts) for s, rows in scored], 1)
+
+        roles = [role for role in ("target", "base") if role in self.engine.models]
+        self.engine.measure([*members, *holdouts], own, roles)
         clid = next((name for name, score in scores.items() if isinstance(score, CLiD)), None)
         choices = {"CDI": [*own]} | ({"CDI with CLiD": [*own, clid]} if clid else {})
         return {
             title: dataset_test(
-                table(names, members),
-                table(names, holdouts),
+                *tables(names, "target"),
+                base=tables(names, "base") if "base" in roles else None,
                 permutations=permutations,
                 seed=self.seed,
             )
@@ -121,7 +127,9 @@ class Judge:
         base = calibrated = None
         if "base" in self.engine.models:
             unknowing = self._features(name, "base", *judged)
-            base = controls.gate(unknowing.scored(rule))
+            base = controls.gate(
+                unknowing.scored(rule), target.scored(rule), self.resamples, self.seed
+            )
             # Features that are maps with their sizes in front: differences of those mean nothing.
             if not isinstance(score, PFAMINN | SecMINNs):
                 before = self._features(name, "base", *tuned)

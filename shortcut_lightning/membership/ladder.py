@@ -1,7 +1,8 @@
 """Few queries for clear cases, many for the others.
 
 Every rung is a score with its own rule and bounds, all from the shadow model. An image whose score
-lies outside the bounds is decided; the rest climbs on. The last rung decides by its tau.
+lies outside the bounds is decided by the bound it crossed; the rest climbs on. The last rung
+decides by its tau.
 """
 
 from collections.abc import Sequence
@@ -110,8 +111,11 @@ def climb(
         spent = sum(each.queries for each in chosen[: number + 1])
         for picture in waiting:
             value = float(rule(rows[picture.row][None])[0])
-            if last or not lower <= value <= upper:
-                decided[picture.row] = Decided(picture, value > tau, number, value, spent)
+            above, below = value > upper, value < lower
+            if last or above or below:
+                # tau may lie outside the bounds; it decides where not exactly one was crossed.
+                member = above if above != below and not last else value > tau
+                decided[picture.row] = Decided(picture, member, number, value, spent)
         waiting = [each for each in waiting if each.row not in decided]
         if not waiting:
             break

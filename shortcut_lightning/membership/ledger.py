@@ -2,10 +2,13 @@
 
 One tab-separated file per score and model. The file's name holds a hash of all settings that change
 its numbers, so a run with other settings never reads the wrong file, and a killed run goes on where
-it stopped.
+it stopped. Several processes may add to one file: nobody rewrites it, and damaged rows are passed
+over and measured anew.
 """
 
 import hashlib
+import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -36,16 +39,23 @@ class Ledger:
                 "\t".join([name, *(f"{value:.9g}" for value in row)]) + "\n"
                 for name, row in zip(names, features, strict=True)
             ]
-            with self.path.open("a", encoding="ascii") as file:
-                file.writelines(lines)
+            with self.path.open("ab+", buffering=0) as file:  # all rows in one write
+                end = file.seek(0, os.SEEK_END)
+                file.seek(max(0, end - 1))
+                # Half a row may look whole, as 0.1 does for 0.123: a word makes it no numbers.
+                broken = "" if file.read(1) in (b"\n", b"") else "\tcut\n"
+                file.write("".join([broken, *lines]).encode("ascii"))
 
     def _read(self, path: Path) -> None:
         if not path.exists():
             return
-        text = path.read_text(encoding="ascii")
-        whole = text[: text.rfind("\n") + 1]
-        if len(whole) < len(text):  # the last row was cut off by a kill
-            path.write_text(whole, encoding="ascii")
-        for line in whole.splitlines():
+        found: list[tuple[str, np.ndarray]] = []
+        # Behind the last line's end is nothing, or half a row: of a kill, or still being written.
+        for line in path.read_text(encoding="ascii").split("\n")[:-1]:
             name, *values = line.split("\t")
-            self.rows[name] = np.array(values, dtype=np.float64)
+            try:
+                found.append((name, np.array(values, dtype=np.float64)))
+            except ValueError:
+                continue
+        widths = Counter(len(row) for _, row in found)
+        self.rows = {name: row for name, row in found if widths[len(row)] == max(widths.values())}

@@ -14,8 +14,9 @@ KNOWN = ("epsilon", "v_prediction")
 
 
 class Model:
-    """Wraps a backbone. `image_encoder` and `text_encoder` are equal strings for equal weights, so
-    that models which differ in their denoiser alone share latents and embeddings.
+    """Wraps a backbone. `image_encoder`, `text_encoder` and `schedule` are equal strings for equal
+    parts, so that models which differ in their denoiser alone share latents, embeddings and noisy
+    latents.
 
     Args:
         backbone: The model; it stays on its device.
@@ -44,17 +45,26 @@ class Model:
 
     @cached_property
     def image_encoder(self) -> str:
-        """Hash of the weights behind `encode`: all but the denoiser's and the text encoders'."""
+        """Hash of the weights behind `encode`, all but the denoiser's and the text encoders', and
+        of the scale of the latents."""
         others = {id(each) for each in _tensors(self.backbone.denoiser)}
         others |= {id(each) for each in _tensors(self.backbone.text_encoders)}
         everything = self.backbone.state_dict(keep_vars=True).values()
-        return _hash(each for each in everything if id(each) not in others)
+        weights = [each for each in everything if id(each) not in others]
+        scale = torch.tensor([getattr(self.backbone, "latent_scale", 1.0)])
+        return _hash([*weights, scale])
+
+    @cached_property
+    def schedule(self) -> str:
+        """Hash of the noise levels and of what the denoiser predicts, which are in no weight."""
+        kind = torch.tensor([KNOWN.index(self.backbone.prediction_type)])
+        return _hash([self.backbone.alphas_cumprod(), kind])
 
     @cached_property
     def name(self) -> str:
-        """Changes with any weight."""
+        """Changes with any weight, with the noise schedule and with the prediction type."""
         denoiser = _hash(self.backbone.denoiser.state_dict().values())
-        return f"{denoiser}-{self.text_encoder}-{self.image_encoder}"
+        return f"{denoiser}-{self.text_encoder}-{self.image_encoder}-{self.schedule}"
 
     def encode(self, images: Tensor) -> Posterior:
         """(B, 3, H, W) in [0, 1] -> posterior; always float32, as the differences are small."""

@@ -75,6 +75,7 @@ class PFAMINN(Score):
         learning_rate: Of Adam.
     """
 
+    fitting = ("epochs", "learning_rate")
     refits_in_bootstrap = False
 
     def __init__(self, epochs: int = 110, learning_rate: float = 0.01) -> None:

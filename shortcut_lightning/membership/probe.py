@@ -37,7 +37,7 @@ class Chunk:
     images: Tensor = field(init=False)  # (B, 3, R, R) in [0, 1]
     keys: Tensor = field(init=False)  # (B,) int64
     latents: dict[str, Tensor] = field(default_factory=dict)  # by image encoder and draw
-    noisy: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
+    noisy: dict[tuple[str, str, int, int], Tensor] = field(default_factory=dict)
     noises: dict[str, Tensor] = field(default_factory=dict)
     texts: dict[tuple[str, str], Conditioning] = field(default_factory=dict)
 
@@ -126,7 +126,7 @@ class Probe:
 
     def noisy(self, timestep: int, repeat: int = 0) -> Tensor:
         """(B, C, h, w) x_t of the chunk's latents with the shared noise."""
-        where = (self.model.image_encoder, f"{timestep} #{repeat}", timestep)
+        where = (self.model.image_encoder, self.model.schedule, timestep, repeat)
         if where not in self.chunk.noisy:
             noise = self.noise_at(timestep, repeat)
             self.chunk.noisy[where] = self.add_noise(self.latents, noise, timestep)

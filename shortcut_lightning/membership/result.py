@@ -71,7 +71,10 @@ class AuditResult:
             blind=[{**each._asdict(), "tells": each.tells} for each in self.blind],
             captions=[each._asdict() for each in self.captions],
             ladder=_ladder(self.ladder) if self.ladder else None,
-            dataset={title: _fields(test) for title, test in self.dataset.items()},
+            dataset={
+                title: {**_fields(test), "sentence": test.sentence}
+                for title, test in self.dataset.items()
+            },
             warnings=self.warnings,
             seconds=self.seconds,
         )
@@ -105,7 +108,7 @@ def _score(judged: Judged) -> dict[str, Any]:
         "queries": judged.score.queries,
         "target": _fields(judged.plain),
         "target_minus_base": _fields(judged.calibrated) if judged.calibrated else None,
-        "base": {**judged.base._asdict(), "passed": judged.base.passed} if judged.base else None,
+        "base": _named(judged.base) | {"passed": judged.base.passed} if judged.base else None,
     }
 
 

@@ -4,6 +4,15 @@ phi(x, s -> u) = sqrt(abar_u) (x - sqrt(1 - abar_s) eps(x, s)) / sqrt(abar_s)
                  + sqrt(1 - abar_u) eps(x, s)
 
 x_s comes from the chain 0 -> k -> ... -> s, then psi = phi(phi(x_s, s -> s + k), s + k -> s).
+
+With u = s + k, x_s - psi is a constant times the difference of two neighbouring predictions on the
+image's own path,
+
+c (eps(x_u, u) - eps(x_s, s)),  c = sqrt(abar_s) sqrt(1 - abar_u) / sqrt(abar_u) - sqrt(1 - abar_s),
+
+so it says nothing about how good the predictions are. A model that remembers an image responds more
+strongly to the step in x and, later in training, to the step in t as well; the two cancel in part,
+so the sign of the difference between members and others may turn during training.
 """
 
 import numpy as np
@@ -28,6 +37,8 @@ class SecMI(Score):
         interval: Timesteps of one step of the chain.
         keep: Share of latent dimensions that count; below 1 see `mask.kept`.
     """
+
+    needs_float32 = True  # a small difference of two predictions that are nearly equal
 
     def __init__(self, t_sec: int = 100, interval: int = 10, keep: float = 1.0) -> None:
         if interval < 1 or t_sec % interval or t_sec < 2 * interval:
@@ -69,6 +80,7 @@ class SecMINNs(SecMI):
         batch_size: Images of one step.
     """
 
+    fitting = ("epochs", "learning_rate", "batch_size")
     refits_in_bootstrap = False
 
     def __init__(

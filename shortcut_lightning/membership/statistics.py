@@ -21,6 +21,18 @@ def auc(members: np.ndarray, holdouts: np.ndarray) -> float:
     return float((below + not_above).mean() / (2 * len(holdouts)))
 
 
+def mann_whitney(members: np.ndarray, holdouts: np.ndarray) -> float:
+    """One-sided p: how often chance alone puts the members as high above the hold-outs.
+
+    Exact where a set has at most eight images, as if no scores were equal.
+    """
+    from scipy.stats import mannwhitneyu
+
+    few = min(len(members), len(holdouts)) <= 8
+    method = "exact" if few else "asymptotic"
+    return float(mannwhitneyu(members, holdouts, alternative="greater", method=method).pvalue)
+
+
 def tpr_member(members: np.ndarray, holdouts: np.ndarray, fpr: float) -> float:
     """Share of members caught when at most a share `fpr` of hold-outs is accused."""
     return float((members > threshold_at(holdouts, fpr)).mean())

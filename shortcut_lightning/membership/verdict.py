@@ -8,9 +8,13 @@ from shortcut_lightning.membership.controls import Gate
 from shortcut_lightning.membership.evaluator import Evaluation, Rate
 from shortcut_lightning.membership.statistics import Interval, null_error
 
+# One-sided, beside the bootstrap's interval, which is too narrow for a handful of images.
+SIGNIFICANT = 0.025
+
 
 class Verdict(NamedTuple):
-    """`kind` is "void", "told apart", "told apart, unchecked", "reversed" or "nothing found"."""
+    """`kind` is "void", "told apart", "told apart, unchecked", "told apart on the base as well",
+    "reversed" or "nothing found"."""
 
     kind: str
     text: str
@@ -25,6 +29,7 @@ def verdict(
 ) -> Verdict:
     """From the headline score `name`, its control on the base model, and the blind baselines.
 
+    Without a base, or without blind baselines, no difference is told without that reserve.
     `tuned_on` says where thresholds come from, for example "the shadow model".
     """
     reasons = []
@@ -46,26 +51,43 @@ def verdict(
             "membership, so no difference can be put down to training. Draw members and "
             "non-members at random from one collection.",
         )
-    if found.auc.low > 0.5:
-        return _told_apart(name, found, base, tuned_on)
-    if found.auc.high < 0.5:
+    if found.auc.low > 0.5 and found.p_value < SIGNIFICANT:
+        if base and base.gain.low <= 0:
+            return _base_alike(name, found, base, blind)
+        return _told_apart(name, found, base, blind, tuned_on)
+    if found.auc.high < 0.5 and found.p_reversed < SIGNIFICANT:
         return Verdict(
             "reversed",
-            f"{name} takes the non-members for members (AUC {_interval(found.auc)}). Membership "
-            "cannot cause this; check that the sets were not exchanged and that the shadow model "
-            "was trained as the target was.",
+            f"{name} takes the non-members for members (AUC {_interval(found.auc)}): the model "
+            "treats the sets differently, in the direction opposite to what the score assumes. "
+            "Check that the sets were not exchanged and that the shadow model was trained as the "
+            "target was; the assumption of the score may also not hold for this model.",
         )
     smallest = 0.5 + 2.8 * null_error(found.n_members, found.n_holdouts)
+    power = f"With so many images it would mostly have found an AUC of {smallest:.2f} or more. "
     return Verdict(
         "nothing found",
-        f"{name} finds no difference between the {found.n_members} given members and the "
-        f"{found.n_holdouts} non-members (AUC {_interval(found.auc)}). With so many images it "
-        f"would mostly have found an AUC of {min(smallest, 1.0):.2f} or more. This does not show "
-        "that the images were not used: a weaker trace, or another attack, is not excluded.",
+        f"{name} finds no difference beyond chance between the {found.n_members} given members and "
+        f"the {found.n_holdouts} non-members (AUC {_interval(found.auc)}; one-sided p = "
+        f"{found.p_value:.2g}). {power if smallest <= 1 else ''}This does not show that the images "
+        "were not used: a weaker trace, or another attack, is not excluded.",
     )
 
 
-def _told_apart(name: str, found: Evaluation, base: Gate | None, tuned_on: str) -> Verdict:
+def _base_alike(name: str, found: Evaluation, base: Gate, blind: Sequence[Blind]) -> Verdict:
+    return Verdict(
+        "told apart on the base as well",
+        f"{name} tells the {found.n_members} given members from the {found.n_holdouts} "
+        f"non-members (AUC {_interval(found.auc)}), but not surely better than on a model that "
+        f"never saw the members: there its AUC is {base.auc:.3f}, and the difference of the two is "
+        f"{_interval(base.gain)}. What is found may lie in the pictures; membership cannot be "
+        f"concluded.{_not_run(blind)}",
+    )
+
+
+def _told_apart(
+    name: str, found: Evaluation, base: Gate | None, blind: Sequence[Blind], tuned_on: str
+) -> Verdict:
     rate = _best_supported(found.rates)
     if rate:
         accused, caught = rate.realised_fpr, rate.realised_tpr
@@ -74,7 +96,8 @@ def _told_apart(name: str, found: Evaluation, base: Gate | None, tuned_on: str) 
         accused, caught, where = found.realised_fpr, found.realised_tpr, f"set on {tuned_on}"
     text = (
         f"The model treats the {found.n_members} given members differently from the "
-        f"{found.n_holdouts} non-members: {name} has AUC {_interval(found.auc)}. A threshold "
+        f"{found.n_holdouts} non-members: {name} has AUC {_interval(found.auc)}, one-sided "
+        f"p = {found.p_value:.2g}. A threshold "
         f"{where} flags {_percent(caught)} of the members and {_percent(accused)} of the "
         "non-members. "
     )
@@ -90,7 +113,17 @@ def _told_apart(name: str, found: Evaluation, base: Gate | None, tuned_on: str) 
             " No model that cannot know the members was given (audit.base), so a difference "
             "between the sets that has nothing to do with training is not excluded."
         )
-    return Verdict("told apart" if base else "told apart, unchecked", text)
+    text += _not_run(blind)
+    return Verdict("told apart" if base and blind else "told apart, unchecked", text)
+
+
+def _not_run(blind: Sequence[Blind]) -> str:
+    if blind:
+        return ""
+    return (
+        " The baselines without a model were not run (audit.blind, or too few images), so a "
+        "difference that captions, pictures or files show by themselves is not excluded."
+    )
 
 
 def _best_supported(rates: Sequence[Rate]) -> Rate | None:

@@ -13,6 +13,7 @@ from torch.nn import functional
 from shortcut_lightning import draws
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.membership import (
+    CLiD,
     CLiDThreshold,
     ImportantWords,
     Loss,
@@ -22,12 +23,18 @@ from shortcut_lightning.membership import (
 from shortcut_lightning.membership.audit import Audit
 from shortcut_lightning.membership.blind import Blind
 from shortcut_lightning.membership.controls import Gate, other_captions
+from shortcut_lightning.membership.controls import gate as gate_of
 from shortcut_lightning.membership.evaluator import Features, evaluate
+from shortcut_lightning.membership.ledger import Ledger
 from shortcut_lightning.membership.loading import AuditedModel, exported_model
 from shortcut_lightning.membership.pictures import Picture, picture, read_pictures
 from shortcut_lightning.membership.splits import split
+from shortcut_lightning.membership.statistics import Interval, auc
 from shortcut_lightning.membership.verdict import verdict
 from shortcut_lightning.pocket import world
+
+SEES_NOTHING = Blind("captions", 0.52, 0.05)
+MORE, ALIKE = Interval(0.3, 0.2, 0.4), Interval(0.03, -0.05, 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +121,8 @@ def test_an_audit_finds_what_was_learned_and_writes_it_down(
     scores = report["scores"]["CLiD_th"]
     assert scores["queries"] == 2
     assert scores["target"]["auc"]["value"] == head.plain.auc.value
+    assert scores["target"]["p_value"] == head.plain.p_value < 0.001
+    assert scores["base"]["gain"]["low"] == head.base.gain.low > 0
     # 1 % of 12 hold-outs is nobody.
     assert scores["target"]["rates"][1]["support"] == "refused"
     assert scores["target"]["rates"][1]["tpr_member"]["value"] is None
@@ -121,7 +130,10 @@ def test_an_audit_finds_what_was_learned_and_writes_it_down(
         "captions", "image statistics", "embeddings (pocket-clip)", "file metadata"
     }  # fmt: skip
     assert [each["name"] for each in report["captions"]] == ["fixed", "shuffled", "swapped"]
-    assert 0 < report["dataset"]["CDI with CLiD"]["p_value"] <= 1
+    found = report["dataset"]["CDI with CLiD"]
+    assert 0 < found["p_value"] <= 1
+    assert 0 < found["p_base"] <= 1
+    assert found["direction"] > report["dataset"]["CDI"]["direction"]  # only CLiD sees t = 450
 
     with (tmp_path / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -143,7 +155,7 @@ def test_a_killed_audit_asks_no_image_twice(
     sets: Path, models: dict[str, Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    measure = CLiDThreshold.measure
+    measure = CLiD.measure
 
     def counted(self, probe):  # type: ignore[no-untyped-def]
         asked.append(len(probe))
@@ -151,11 +163,11 @@ def test_a_killed_audit_asks_no_image_twice(
             raise KeyboardInterrupt
         return measure(self, probe)
 
-    monkeypatch.setattr(CLiDThreshold, "measure", counted)
+    monkeypatch.setattr(CLiD, "measure", counted)
     settings = {"images_per_chunk": 5, "caption_controls": False, "blind": False}
     with pytest.raises(KeyboardInterrupt):
         an_audit(sets, **settings).judge(models, tmp_path)
-    ledgers = sorted((tmp_path / "features").glob("CLiDThreshold-*.tsv"))
+    ledgers = sorted((tmp_path / "features").glob("CLiD-*.tsv"))
     done = [len(each.read_text().splitlines()) for each in ledgers if each.exists()]
     assert sorted(done) == [5, 10]  # two models for each of two chunks, less the one killed
     ledger = ledgers[0]
@@ -176,6 +188,26 @@ def test_a_killed_audit_asks_no_image_twice(
     asked.clear()
     an_audit(sets, **settings).judge(models, tmp_path)
     assert not asked
+
+
+def test_a_ledger_passes_over_damaged_rows_and_rewrites_nothing(tmp_path: Path) -> None:
+    features = np.array([[0.123, 1.5], [0.25, 2.5]])
+    ledger = Ledger(tmp_path, "Loss", "{}")
+    ledger.append(["a", "b"], features)
+    assert ledger.path is not None
+    before = ledger.path.read_bytes() + b"c\t0.1\t0.2"  # of 0.234: it could pass for a whole row
+    ledger.path.write_bytes(before)
+    again = Ledger(tmp_path, "Loss", "{}")
+    assert list(again.rows) == ["a", "b"]
+    assert ledger.path.read_bytes() == before  # another process may be in the middle of that row
+    again.append(["d"], features[:1])
+    with ledger.path.open("a") as file:
+        file.write("e\t0.5\nf\t0.5\t0.5\t0.5\ng\tx\t0.5\n")
+    last = Ledger(tmp_path, "Loss", "{}")
+    assert {name: row.tolist() for name, row in last.rows.items()} == {
+        "a": [0.123, 1.5], "b": [0.25, 2.5], "d": [0.123, 1.5]
+    }  # fmt: skip
+    assert list(Ledger(None, "Loss", "{}").rows) == []
 
 
 def test_a_ladder_asks_again_only_about_the_undecided(
@@ -201,9 +233,13 @@ def test_a_ladder_asks_again_only_about_the_undecided(
     assert "only undecided images are asked" in (tmp_path / "report.html").read_text()
 
 
-def test_without_a_shadow_half_is_set_aside(sets: Path, models: dict[str, Backbone]) -> None:
+def test_without_a_shadow_half_is_set_aside(
+    sets: Path, models: dict[str, Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Six images of each set are just enough for the blind baselines; as if they were not:
+    monkeypatch.setattr("shortcut_lightning.membership.audit.blind_baselines", lambda *_: [])
     audit = an_audit(
-        sets, shadow=AuditedModel(), shadow_members="", shadow_nonmembers="", blind=False,
+        sets, shadow=AuditedModel(), shadow_members="", shadow_nonmembers="",
         caption_controls=False,
     )  # fmt: skip
     result = audit.judge({"target": models["target"]})
@@ -211,6 +247,7 @@ def test_without_a_shadow_half_is_set_aside(sets: Path, models: dict[str, Backbo
     assert result.judged["CLiD_th"].base is None
     assert any("No base model" in each for each in result.warnings)
     assert any("half of the images" in each for each in result.warnings)
+    assert any("need 5 images of each set, and 6 members" in each for each in result.warnings)
 
 
 def test_captions_change_places() -> None:
@@ -232,12 +269,14 @@ def test_captions_change_places() -> None:
 @pytest.mark.parametrize(
     ("shift", "gate", "blind", "kind"),
     [
-        (1.5, Gate(0.52, 0.05), [], "told apart"),
-        (1.5, None, [], "told apart, unchecked"),
-        (1.5, Gate(0.90, 0.05), [], "void"),
-        (1.5, Gate(0.52, 0.05), [Blind("captions", 0.9, 0.05)], "void"),
-        (0.0, Gate(0.52, 0.05), [], "nothing found"),
-        (-1.5, Gate(0.52, 0.05), [], "reversed"),
+        (1.5, Gate(0.52, 0.05, MORE), [SEES_NOTHING], "told apart"),
+        (1.5, Gate(0.52, 0.05, MORE), [], "told apart, unchecked"),
+        (1.5, None, [SEES_NOTHING], "told apart, unchecked"),
+        (1.5, Gate(0.62, 0.05, ALIKE), [SEES_NOTHING], "told apart on the base as well"),
+        (1.5, Gate(0.90, 0.05, MORE), [SEES_NOTHING], "void"),
+        (1.5, Gate(0.52, 0.05, MORE), [Blind("captions", 0.9, 0.05)], "void"),
+        (0.0, Gate(0.52, 0.05, ALIKE), [SEES_NOTHING], "nothing found"),
+        (-1.5, Gate(0.52, 0.05, ALIKE), [SEES_NOTHING], "reversed"),
     ],
 )
 def test_the_verdict_says_what_the_numbers_allow(
@@ -251,15 +290,62 @@ def test_the_verdict_says_what_the_numbers_allow(
     if kind == "nothing found":
         assert "does not show that the images were not used" in said.text
         assert "AUC of 0.65 or more" in said.text
-    if kind == "told apart, unchecked":
-        assert "audit.base" in said.text
+    if kind == "reversed":
+        assert "opposite to what the score assumes" in said.text
+        assert "sets were not exchanged" in said.text
+    assert ("audit.base" in said.text) == (gate is None)
+    assert ("were not run (audit.blind" in said.text) == (not blind)
+    if kind == "told apart on the base as well":
+        assert "AUC is 0.620" in said.text
+        assert "may lie in the pictures" in said.text
+
+
+def test_a_shift_that_the_base_sees_as_well_is_no_membership() -> None:
+    """Sixty images of each set with a true AUC of .60 on both models, forty times."""
+    kinds = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        target, base = (Features(rng.normal(0.36, 1, 60), rng.normal(0, 1, 60)) for _ in range(2))
+        columns = Features(*(each[:, None] for each in target))
+        found = evaluate(
+            lambda *_: lambda f: f[:, 0], columns, columns, resamples=100, seed=seed, fprs=()
+        )
+        control = gate_of(base, target, 200, seed)
+        kinds.append(verdict("Loss", found, control, [SEES_NOTHING], "the shadow model").kind)
+    assert kinds.count("told apart") <= 3
+    assert kinds.count("told apart on the base as well") >= 5
+
+
+def test_the_gain_over_the_base_is_paired() -> None:
+    rng = np.random.default_rng(0)
+    pictures = Features(rng.normal(1, 1, 60), rng.normal(0, 1, 60))
+    same = gate_of(pictures, pictures, 200, 0)
+    assert same.gain == (0, 0, 0)  # what both models share cancels
+    learned = Features(pictures.members + 1, pictures.holdouts)
+    found = gate_of(pictures, learned, 200, 0)
+    assert found.auc == same.auc
+    assert found.gain.value == pytest.approx(auc(*learned) - auc(*pictures))
+    assert 0 < found.gain.low < found.gain.value < found.gain.high < 0.4
+
+
+def test_two_images_of_each_set_decide_nothing() -> None:
+    """Their bootstrap interval is above one half in every sixth audit of nothing."""
+    target = Features(np.array([[2.0], [3.0]]), np.array([[0.0], [1.0]]))
+    for each in (target, Features(*target[::-1])):
+        found = evaluate(lambda *_: lambda f: f[:, 0], target, each, resamples=100)
+        assert 0.5 not in (found.auc.low, found.auc.high)
+        said = verdict("Loss", found, None, [], "the shadow model")
+        assert said.kind == "nothing found"
+        assert "would mostly have found" not in said.text  # an AUC above 1
+    assert found.p_value == 1.0
+    assert found.p_reversed == pytest.approx(1 / 6)
 
 
 def test_a_single_image_is_only_accused_at_a_known_small_error() -> None:
     rng = np.random.default_rng(2)
     target = Features(rng.normal(6, 1, (1500, 1)), rng.normal(0, 1, (1500, 1)))
     found = evaluate(lambda *_: lambda f: f[:, 0], target, target, resamples=100, fprs=[0.01])
-    said = verdict("Loss", found, Gate(0.5, 0.01), [], "the shadow model")
+    said = verdict("Loss", found, Gate(0.5, 0.01, MORE), [], "the shadow model")
     assert "A flag on a single image drawn like these is evidence" in said.text
 
 
@@ -316,7 +402,7 @@ def test_audits_that_share_features_ask_a_model_once(
 ) -> None:
     settings = {"features": str(tmp_path / "kept"), "caption_controls": False, "blind": False}
     first = an_audit(sets, **settings).judge(models)
-    monkeypatch.setattr(CLiDThreshold, "measure", lambda self, probe: pytest.fail("asked again"))
+    monkeypatch.setattr(CLiD, "measure", lambda self, probe: pytest.fail("asked again"))
     # Other names, and the models in exchanged parts: nothing new is asked of any of them.
     scores = {"renamed": CLiDThreshold(NullOnly(), n_t=1)}
     again = an_audit(sets, scores=scores, **settings).judge(models)

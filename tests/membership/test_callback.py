@@ -97,6 +97,29 @@ def test_the_curve_is_logged_and_shown(epsilon_model: Backbone, tmp_path: Path) 
     assert resumed.state_dict() == state
 
 
+def test_a_resumed_run_has_no_model_before_its_first_step(
+    epsilon_model: Backbone, tmp_path: Path
+) -> None:
+    """Unless the checkpoint holds its features: the weights are half-trained by then."""
+    first = Membership(every_n_steps=2, score=CLiDThreshold(NullOnly(), n_t=1))
+    module = Memoriser(deepcopy(epsilon_model))
+    run = trainer(tmp_path, first, 2)
+    run.fit(module, datamodule=Album())
+    run.save_checkpoint(tmp_path / "half.ckpt")
+    state = torch.load(tmp_path / "half.ckpt", weights_only=False)
+    for resumed in (first, Membership(every_n_steps=2, score=first.score)):
+        before = first.state_dict()["before"] if resumed is first else None
+        assert resumed is not first or before is not None
+        if resumed is not first:  # as if the callback had been added only now
+            state["callbacks"] = {}
+            torch.save(state, tmp_path / "half.ckpt")
+        module = Memoriser(deepcopy(epsilon_model))
+        run = trainer(tmp_path, resumed, 4)
+        run.fit(module, datamodule=Album(), ckpt_path=tmp_path / "half.ckpt", weights_only=False)
+        assert resumed.state_dict()["before"] == before
+    assert "auc_before" not in resumed.state_dict()["rows"][-1]
+
+
 def test_training_is_as_without_the_callback(epsilon_model: Backbone, tmp_path: Path) -> None:
     weights = []
     for number, every in enumerate((2, 100)):
@@ -164,3 +187,24 @@ def test_the_ladder_spends_queries_on_undecided_images_only(
     assert len(set(asked["dear"]) & {p.row for p in target}) == len(undecided)
     with pytest.raises(ValueError, match=r"error is 0\.6"):
         climb(engine, target, inside, outside, error=0.6)
+
+
+def test_the_bound_that_was_crossed_decides(epsilon_model: Backbone) -> None:
+    """Also where tau, here 14.5, is above both bounds, here 1.5 and 6."""
+    inside = [1.5, 1.5, 1.5, 1.5, 1.5, 1.5, 20.0, 20.0, 20.0, 20.0]
+    outside = [float(value) for value in range(10)]
+    asked = [8.0, 15.0, 1.0, 4.0]
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(24, 3, 32, 32, generator=generator)
+    pictures = [picture(str(i), "a photo", x, 32) for i, x in enumerate(images)]
+    told = {p.row: v for p, v in zip(pictures, asked + inside + outside, strict=True)}
+
+    class Told(MonteCarlo):
+        def measure(self, probe):  # type: ignore[no-untyped-def]
+            return torch.tensor([[told[p.row]] for p in probe.chunk.pictures])
+
+    engine = Engine({"target": epsilon_model, "shadow": epsilon_model}, progress=False)
+    sets = pictures[4:14], pictures[14:]
+    decided = climb(engine, pictures[:4], *sets, rungs=[Told(), Told()], error=0.3)
+    assert [each.member for each in decided] == [True, True, False, False]
+    assert [each.rung for each in decided] == [0, 0, 0, 1]

@@ -4,16 +4,28 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from shortcut_lightning import membership
 from shortcut_lightning.backbones import Backbone
-from shortcut_lightning.membership import CLiD, CLiDThreshold, Engine, Score, SecMI, SimA, picture
-from shortcut_lightning.membership.engine import settings
+from shortcut_lightning.membership import (
+    CLiD,
+    CLiDThreshold,
+    Engine,
+    Score,
+    SecMI,
+    SecMINNs,
+    SimA,
+    picture,
+)
+from shortcut_lightning.membership.battery import dataset_scores, default_scores
+from shortcut_lightning.membership.engine import measuring, settings
 from shortcut_lightning.membership.mask import influence, kept
 from shortcut_lightning.membership.model import Model
 from shortcut_lightning.membership.probe import Chunk, Probe
@@ -112,6 +124,7 @@ def test_a_rule_says_high_for_members(kind: type[Score]) -> None:
         inside, outside = rng.normal(1, 1, (60, width)), rng.normal(-1, 1, (60, width))
     rule = score.fit(inside, outside, seed=0)
     assert rule(inside).mean() > rule(outside).mean()
+    assert (score.oriented(inside).mean(0) > score.oriented(outside).mean(0)).all()
     assert np.array_equal(rule(inside), score.fit(inside, outside, seed=0)(inside))
 
 
@@ -121,6 +134,10 @@ def test_queries_are_those_of_the_papers() -> None:
     assert CLiD(n_t=1).queries == 5
     assert SecMI(100).queries == 11
     assert SecMI(150).queries == 16
+    told = {name: score.queries for name, score in dataset_scores().items()}
+    assert told == {
+        "CDI loss": 5, "CDI losses": 10, "CDI SecMI": 12, "CDI PIA": 2, "CDI PIAN": 2
+    }  # fmt: skip
     expected = {"Loss": 1, "SimA": 1, "PIA": 2, "MonteCarlo": 3, "PFAMI": 20, "PFAMINN": 110}
     found = {kind.__name__: kind().queries for kind in SCORES}
     assert {name: found[name] for name in expected} == expected
@@ -135,6 +152,33 @@ def test_forms_that_ask_the_same_share_their_queries(
     assert probe.calls == 3 * 4
     CLiD(NullOnly()).measure(probe)  # the captions' losses are known
     assert probe.calls == 6 * 4
+
+
+def test_what_only_a_fit_uses_asks_for_nothing_new(
+    epsilon_model: Backbone, images: Tensor, captions: list[str], tmp_path: Path
+) -> None:
+    pictures = [picture(str(i), captions[i], images[i], 32) for i in range(2)]
+    scores = {
+        "threshold": CLiDThreshold(NullOnly()),
+        "ratio": CLiDThreshold(NullOnly(), discrepancy="log_ratio", alphas=[0.5]),
+        "trees": membership.CLiDTrees(NullOnly()),
+        "plain": CLiD(NullOnly()),
+        "more": CLiD(NullOnly(), n_t=1),
+    }
+    engine = Engine({"m": epsilon_model}, folder=tmp_path, progress=False)
+    found = engine.measure(pictures, scores, ["m"])
+    assert len(list(tmp_path.glob("CLiD-*.tsv"))) == 2
+    same = [found[name]["m"] for name in ("threshold", "ratio", "trees", "plain")]
+    assert all(rows is same[0] for rows in same)
+    assert found["more"]["m"] is not same[0]
+    for first, second in (
+        (membership.GSA(trees=3), membership.GSA()),
+        (SecMINNs(epochs=1, learning_rate=0.1, batch_size=2), SecMINNs()),
+        (membership.PFAMINN(epochs=1, learning_rate=0.1), membership.PFAMINN()),
+    ):
+        assert measuring(first) == measuring(second)
+    assert measuring(SecMI(150)) != measuring(SecMI())
+    assert measuring(SecMINNs()) != measuring(SecMI())  # they measure different things
 
 
 def test_null_only_is_equation_13_and_equal_captions_give_nothing(
@@ -266,18 +310,45 @@ def test_models_that_share_encoders_share_what_comes_from_them(
     assert sum(embedded) == 5 + 10  # another text encoder has its own
 
 
+def test_a_schedule_and_a_scale_are_part_of_a_models_name(
+    epsilon_model: Backbone, images: Tensor, captions: list[str]
+) -> None:
+    """Neither is among the weights; a corrected scheduler_config.json changes the numbers."""
+    from copy import deepcopy
+
+    slower, velocity, scaled = (deepcopy(epsilon_model) for _ in range(3))
+    slower.alphas = slower.alphas.sqrt()
+    velocity.prediction_type = "v_prediction"
+    scaled.latent_scale = 0.3
+    plain = Model(epsilon_model)
+    assert Model(deepcopy(epsilon_model)).name == plain.name
+    assert len({plain.name, Model(slower).name, Model(velocity).name}) == 3
+    assert Model(slower).image_encoder == plain.image_encoder
+    pictures = [picture(str(i), captions[i], images[i], 32) for i in range(2)]
+    chunk = Chunk(pictures, torch.device("cpu"), 0)
+    first, second = (Probe(chunk, each, {}, plain) for each in (plain, Model(slower)))
+    latents, noise = first.latents, first.noise_at(450)
+    torch.testing.assert_close(first.noisy(450), first.add_noise(latents, noise, 450))
+    torch.testing.assert_close(second.noisy(450), second.add_noise(latents, noise, 450))
+    assert Model(scaled).image_encoder != plain.image_encoder
+
+
 def test_bf16_keeps_the_ranking(epsilon_model: Backbone, images: Tensor) -> None:
     many = torch.cat([images.roll(shift, -1) for shift in range(6)])
     captions = ["a photo of sks dog"] * len(many)
     pictures = [
         picture(str(i), c, x, 32) for i, (c, x) in enumerate(zip(captions, many, strict=True))
     ]
-    rows = []
+    scores = {**default_scores(), "ReDiffuse": membership.ReDiffuse()}
+    found = []
     for bf16 in (False, True):
         engine = Engine({"m": epsilon_model}, bf16=bf16, progress=False)
-        found = engine.measure(pictures, {"Loss": membership.Loss()}, ["m"])["Loss"]["m"]
-        rows.append(np.array([found[p.row][0] for p in pictures]))
-    assert rows[0].dtype == rows[1].dtype == np.float64
-    assert not np.array_equal(*rows)
-    ranks = [np.argsort(np.argsort(each)) for each in rows]
-    assert np.corrcoef(*ranks)[0, 1] > 0.95
+        rows = engine.measure(pictures, scores, ["m"])
+        found.append({n: np.stack([rows[n]["m"][p.row] for p in pictures]) for n in scores})
+    for name, score in scores.items():
+        exact, rough = (each[name] for each in found)
+        assert exact.dtype == rough.dtype == np.float64
+        assert np.array_equal(exact, rough) == score.needs_float32
+        for column in range(exact.shape[1]):
+            order = spearmanr(exact[:, column], rough[:, column]).statistic
+            assert order > 0.95, (name, score.columns[column], order)

@@ -182,6 +182,31 @@ def test_dataset_test_finds_a_set_where_single_images_are_undecided() -> None:
     assert len(found.auc_per_fold) == 5
 
 
+def test_dataset_test_tells_the_direction_and_what_the_base_finds() -> None:
+    rng = np.random.default_rng(0)
+    plain, other = rng.normal(size=(2, 60, 4))
+    shift = np.array([0.8, 0.4, 0.8, 0.4])
+    settings = {"permutations": 99, "sizes": ()}
+    for sign in (1, -1):
+        found = dataset_test(plain + sign * shift, other, **settings)  # type: ignore[arg-type]
+        assert found.p_value <= 0.02  # the classifier finds either
+        assert found.direction == pytest.approx(0.6 * sign, abs=0.25)
+        assert found.p_base is None
+        assert ("no sign of membership" in found.sentence) == (sign < 0)
+        assert ("No base model was asked" in found.sentence) == (sign > 0)
+    blind = dataset_test(plain + shift, other, base=(plain, other), **settings)  # type: ignore[arg-type]
+    assert blind.p_base is not None
+    assert blind.p_base > 0.05
+    assert f"p = {blind.p_base:.3f} on a model that cannot know" in blind.sentence
+    assert "may lie in the pictures" not in blind.sentence
+    sees = dataset_test(plain + shift, other, base=(plain + shift, other), **settings)  # type: ignore[arg-type]
+    assert sees.p_base is not None
+    assert sees.p_base <= 0.02
+    assert "may lie in the pictures" in sees.sentence
+    nothing = dataset_test(plain, other, **settings)  # type: ignore[arg-type]
+    assert nothing.sentence.startswith("The collection as a whole is not told from the others")
+
+
 def test_dataset_test_is_calibrated() -> None:
     """Where there is nothing, p is spread evenly: as often below 0.2 as it says."""
     found = []

@@ -235,6 +235,25 @@ def test_secmi_maps_sum_to_the_score(
     torch.testing.assert_close(-maps[:, 4:].square().sum(1), statistic[:, 0], rtol=1e-5, atol=0)
 
 
+def test_secmi_is_a_difference_of_neighbouring_predictions(
+    epsilon_model: Backbone, images: Tensor, captions: list[str]
+) -> None:
+    maps = SecMINNs()(images[:2], captions[:2], epsilon_model)[:, 4:]
+    for row, (image, caption) in enumerate(zip(images[:2], captions[:2], strict=True)):
+        plain = Plain(epsilon_model, image, caption)
+        roots = plain.alphas.sqrt(), (1 - plain.alphas).sqrt()
+        x = plain.z.double()
+        with torch.no_grad():
+            for s in range(0, 100, 10):
+                first = plain.eps(x.float(), s).double()
+                clean = (x - roots[1][s] * first) / roots[0][s]
+                x = roots[0][s + 10] * clean + roots[1][s + 10] * first
+            second = plain.eps(x.float(), 100).double()
+        constant = roots[0][90] * roots[1][100] / roots[0][100] - roots[1][90]
+        expected = (constant * (second - first)).abs().flatten()
+        assert (maps[row] - expected).norm() < 1e-4 * expected.norm()
+
+
 def test_pfami_map_holds_the_published_strength(
     epsilon_model: Backbone, images: Tensor, captions: list[str]
 ) -> None:

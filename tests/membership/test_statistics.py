@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, mannwhitneyu
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from shortcut_lightning.membership import statistics
@@ -45,6 +45,19 @@ def test_auc_by_hand_and_by_sklearn() -> None:
     inside, outside = rng.integers(0, 30, 200) + 3.0, rng.integers(0, 30, 350) + 0.0
     expected = roc_auc_score(*labelled(Features(inside, outside)))
     assert statistics.auc(inside, outside) == pytest.approx(expected, abs=1e-12)
+
+
+def test_mann_whitney_is_exact_for_a_handful() -> None:
+    low, high = np.array([0.1, 0.2]), np.array([0.3, 0.4])
+    # Of the 6 ways to choose two of four scores, one is the best for members and one the worst.
+    assert statistics.mann_whitney(high, low) == pytest.approx(1 / 6)
+    assert statistics.mann_whitney(low, high) == 1.0
+    assert statistics.mann_whitney(np.ones(3), np.zeros(3)) == pytest.approx(1 / 20)  # ties
+    assert statistics.mann_whitney(np.ones(30), np.ones(30)) > 0.025
+    rng = np.random.default_rng(0)
+    sample = rng.normal(0.5, 1, 40), rng.normal(0, 1, 50)
+    expected = mannwhitneyu(*sample, alternative="greater").pvalue
+    assert statistics.mann_whitney(*sample) == pytest.approx(expected)
 
 
 def test_both_directions_of_tpr_by_hand() -> None:
