@@ -51,7 +51,7 @@ class Model:
         others |= {id(each) for each in _tensors(self.backbone.text_encoders)}
         everything = self.backbone.state_dict(keep_vars=True).values()
         weights = [each for each in everything if id(each) not in others]
-        scale = torch.tensor([getattr(self.backbone, "latent_scale", 1.0)])
+        scale = torch.tensor([self.backbone.latent_scale])
         return _hash([*weights, scale])
 
     @cached_property
