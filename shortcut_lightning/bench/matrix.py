@@ -171,15 +171,14 @@ class Matrix:
 
     def key(self, cell: Cell, folder: Path) -> str:
         """A hash of all that decides a cell: options, what the files they name say, the subject's
-        pictures. Where the files lie does not matter, so folders of several machines can be
-        brought together."""
+        pictures. Where the files lie does not matter, nor which cell did the training that is
+        shared, so folders of several machines and parts of a matrix can be brought together."""
         facts = {
             "version": __version__,
             "base": [content(name, folder) for name in self.base],
             "options": {key: content(value, folder) for key, value in cell.settings.items()},
             "subject": pictures(cell.subject, folder),
             "seed": cell.seed,
-            "trained as": cell.trained_as,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -41,6 +41,9 @@ ORDER = [
     ("name/none", ">", "learned name/none"),
     ("learned name/none", ">", "geometry/none"),
     ("full/none", "~", "masked/none"),
+    ("plain drop/none", ">", "geometry/none"),
+    ("learned name/none", ">", "geometry no drop/none"),
+    ("plain/none", ">>", "full no drop/none"),
 ]
 MEANS = {
     "eval/kid_pocket": "kernel distance x 1000",
