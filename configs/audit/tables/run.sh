@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains the models of the audit tables and audits them; about five hours on one core of a laptop, two
+# Trains the models of the audit tables and audits them; about four hours on one core of a laptop, two
 # of them without the parts slow20 and rest.
 #   sh configs/audit/tables/run.sh runs/audit-tables [part...]      (parts below; all by default)
 # Stopped at any moment, the same command goes on. Then the tables:
