@@ -6,7 +6,6 @@ of the only source of chance, and every object named to it. On another kind of a
 kernels that are not deterministic, what follows may differ in the last bits, as two whole runs do.
 """
 
-import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
+
+from shortcut_lightning.files.whole import whole
 
 T = TypeVar("T")
 
@@ -77,14 +78,12 @@ class Progress:
 
 def _save(path: Path, step: int, generator: torch.Generator, states: tuple[Stateful, ...]) -> None:
     """A full disk costs the chance to go on, not the attack."""
-    half = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [state.state_dict() for state in states]
-        torch.save({"step": step, "generator": generator.get_state(), "kept": kept}, half)
-        half.replace(path)
+        with whole(path) as half:
+            torch.save({"step": step, "generator": generator.get_state(), "kept": kept}, half)
     except (OSError, RuntimeError) as error:
-        half.unlink(missing_ok=True)
         warnings.warn(f"Where the attack stands cannot be kept in {path} ({error}).", stacklevel=2)
 
 

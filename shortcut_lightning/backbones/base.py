@@ -166,8 +166,8 @@ class Backbone(nn.Module, ABC):
                 "token_embedding.table", "token_embedding"
             )
             digest.update(name.encode())
-            digest.update(_bytes(tensor))
-        digest.update(_bytes(self.alphas_cumprod()))
+            digest.update(tensor_bytes(tensor))
+        digest.update(tensor_bytes(self.alphas_cumprod()))
         digest.update(f"{self.prediction_type} {self.latent_scale}".encode())
         return digest.hexdigest()[:16]
 
@@ -193,6 +193,7 @@ class Backbone(nn.Module, ABC):
         return alphas.sqrt(), (1 - alphas).sqrt()
 
 
-def _bytes(tensor: Tensor) -> bytes:
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """A tensor's numbers as they lie in memory, of any dtype, to be hashed."""
     values = tensor.detach().cpu().contiguous().reshape(-1)
     return values.view(torch.uint8).numpy().tobytes()

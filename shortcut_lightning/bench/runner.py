@@ -18,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from shortcut_lightning.bench.matrix import Cell, Matrix
+from shortcut_lightning.files.whole import whole
 
 log = logging.getLogger(__name__)
 
@@ -123,9 +124,8 @@ class Runner:
                 "needs the callbacks Evaluation and ReportWriter."
             )
         state = {"key": self.matrix.key(cell, self.folder), "run": newest.parent.name}
-        half = folder / f".{STATE}.part"
-        half.write_text(json.dumps(state) + "\n", encoding="utf-8")
-        half.replace(folder / STATE)
+        with whole(folder / STATE) as half:
+            half.write_text(json.dumps(state) + "\n", encoding="utf-8")
 
     def _checkpoint(self, cell: Cell) -> str:
         run = self._noted(cell).get("run", "")

@@ -1,10 +1,8 @@
 """Detectors from elsewhere: any function, several at once, ultralytics where it is installed."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.concepts.base import Detector, box_from
 from shortcut_lightning.concepts.extra import needed, versions
 from shortcut_lightning.concepts.pixels import around, to_rgb
+from shortcut_lightning.files.cache import code_of
 
 
 class FunctionDetector(Detector):
@@ -37,8 +36,7 @@ class FunctionDetector(Detector):
                 f"data.detector.function is '{function}', which cannot be imported ({error}); "
                 "expected package.module:name."
             ) from error
-        file = getattr(module, "__file__", None)
-        self._code = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
+        self._code = code_of(module)
 
     @property
     def version(self) -> str:

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +23,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from shortcut_lightning import __version__
+from shortcut_lightning.files.whole import half_of, whole
 
 Tensors = dict[str, Tensor]
 
@@ -79,17 +81,16 @@ def describe(value: Any) -> Any:
     names = [name for name in inspect.signature(type(value)).parameters if name != "self"]
     path = f"{type(value).__module__}.{type(value).__qualname__}"
     described = [path, {name: describe(getattr(value, name)) for name in names}]
-    version = getattr(value, "version", "") or _code(type(value))
+    # This package's classes have its version; a user changes one of his own and runs again.
+    ours = type(value).__module__.partition(".")[0] == __name__.partition(".")[0]
+    version = getattr(value, "version", "") or ("" if ours else code_of(type(value)))
     return [*described, version] if version else described
 
 
-def _code(kind: type) -> str:
-    """The file of a class that is not this package's, which has a version: a user changes it and
-    runs again."""
-    if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
-        return ""
+def code_of(thing: type | ModuleType) -> str:
+    """A hash of the file that a class or module is written in; "" where there is none."""
     try:
-        return hashlib.sha256(Path(inspect.getfile(kind)).read_bytes()).hexdigest()[:16]
+        return hashlib.sha256(Path(inspect.getfile(thing)).read_bytes()).hexdigest()[:16]
     except (OSError, TypeError):  # typed in, or built into Python
         return ""
 
@@ -163,8 +164,8 @@ class Cache:
             if tensors is None:
                 with writing(path.parent):  # before the work, which may take hours
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    _half(path).touch()
-                    _half(path).unlink()
+                    half_of(path).touch()
+                    half_of(path).unlink()
                 tensors = make()
                 with writing(path.parent):
                     _write(path, tensors)
@@ -197,18 +198,8 @@ def _read(path: Path) -> Tensors | None:
 
 def _write(path: Path, tensors: Tensors) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    half = _half(path)
-    try:
+    with whole(path) as half:
         half.write_bytes(serialize(tensors, {"checksum": _checksum(tensors)}))
-        half.replace(path)
-    except OSError:
-        half.unlink(missing_ok=True)
-        raise
-
-
-def _half(path: Path) -> Path:
-    """Where an entry is while it is written."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 def _checksum(tensors: Tensors) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 from shortcut_lightning.files.cache import writing
 from shortcut_lightning.files.images import SUFFIXES
+from shortcut_lightning.files.whole import half_of
 
 POCKET = "pocket:"
 
@@ -92,7 +92,7 @@ def draw_subject(source: str, cache: Path) -> None:
     folder = subject_folder(source, cache)
     if folder.exists():
         return
-    half = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    half = half_of(folder)
     with writing(folder.parent):
         half.mkdir(parents=True)
         try:

@@ -4,7 +4,6 @@ A tensor here is float32 (3, H, W) in [0, 1] and holds multiples of 1/255 only, 
 as PNG and reading it back gives the same numbers.
 """
 
-import os
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
+
+from shortcut_lightning.files.whole import whole
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 MIN_SIDE = 8  # pixels; anything smaller is an icon or a mistake
@@ -76,9 +77,8 @@ def save_image(image: Tensor, path: Path) -> None:
     """Writes (3, H, W) in [0, 1] as PNG, rounded to 8 bits. Under a name of its own first, so that
     a killed run leaves no half picture and two runs may write the same one."""
     pixels = (round_to_8_bits(image) * 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    half = path.with_name(f".{path.name}.{os.getpid()}.part")
-    Image.fromarray(pixels).save(half, format="PNG")
-    half.replace(path)
+    with whole(path) as half:
+        Image.fromarray(pixels).save(half, format="PNG")
 
 
 def resize_shorter_side(image: Tensor, side: int) -> Tensor:

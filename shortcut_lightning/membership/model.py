@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
+from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior, tensor_bytes
 
 KNOWN = ("epsilon", "v_prediction")
 
@@ -101,5 +101,5 @@ def _tensors(module: torch.nn.Module) -> Iterator[Tensor]:
 def _hash(tensors: Iterable[Tensor]) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor_bytes(tensor))
     return digest.hexdigest()[:12]

@@ -1,0 +1,71 @@
+"""Files that a matrix names: from where its cells are run, and what they say, for a cell's key."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def subject_options(subject: str, folder: Path) -> dict[str, str]:
+    """Options that say where a subject's images are."""
+    if subject.startswith("pocket:"):
+        return {"data.instance_data_dir": subject}
+    root = Path(located(subject, folder))
+    if (root / "instance").is_dir() and (root / "reference").is_dir():
+        return {
+            "data.instance_data_dir": str(root / "instance"),
+            "data.reference_data_dir": str(root / "reference"),
+        }
+    return {"data.instance_data_dir": str(root)}
+
+
+def located(value: str, folder: Path) -> str:
+    """A path as written in the matrix's file, from where it is run."""
+    path = folder / Path(value).expanduser()
+    return str(path.resolve()) if path.exists() else value
+
+
+def content(value: Any, folder: Path) -> Any:
+    """A value of YAML with what YAML files say in the place of their names."""
+    if isinstance(value, Mapping):
+        return {str(key): content(inner, folder) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [content(inner, folder) for inner in value]
+    if isinstance(value, str) and value.endswith((".yaml", ".yml")):
+        file = folder / Path(value).expanduser()
+        if file.is_file():
+            return content(_parsed(file, file.stat().st_mtime_ns), file.parent)
+    return value
+
+
+def pictures(subject: str, folder: Path) -> Any:
+    """The files of a subject's folders by content; a name that is no folder as it is."""
+    root = Path(located(subject, folder))
+    if not root.is_dir():
+        return subject
+    return [
+        [str(file.relative_to(root)), _hashed(file, file.stat().st_mtime_ns)]
+        for file in sorted(root.rglob("*"))
+        if file.is_file()
+    ]
+
+
+@lru_cache(None)
+def _parsed(file: Path, modified: int) -> Any:
+    return yaml.safe_load(file.read_text("utf-8"))
+
+
+@lru_cache(None)
+def _hashed(file: Path, modified: int) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def written(value: Any, folder: Path) -> str:
+    """A value of YAML as the command line takes it; names of files are located."""
+    if isinstance(value, str):
+        return located(value, folder) if value.endswith((".yaml", ".yml")) else value
+    return json.dumps(value)
