@@ -110,20 +110,23 @@ class Prompts:
             words.pop()
         return self.instance(" ".join(words), concepts)
 
-    def prior(self) -> str:
-        """The prompt a class image is trained with, in the prior loss."""
+    def prior(self, noisy: bool = False) -> str:
+        """The prompt a class image is trained with, in the prior loss; `noisy` for one that was
+        perturbed as instance images are taken to be."""
         rule = self.decoupling
-        return self.class_prompt + rule.suffix(rule.class_suffix, rule.training)
+        suffix = rule.instance_suffix if noisy else rule.class_suffix
+        return self.class_prompt + rule.suffix(suffix, rule.training)
 
-    def contrasted(self, prompt: str, is_prior: bool) -> str:
-        """A prompt of `instance` or `prior`, with the other's suffix."""
+    def contrasted(self, prompt: str) -> str:
+        """A prompt of `instance` or `prior`, with the other suffix than its own."""
         rule = self.decoupling
-        suffixes = [
+        suffixes = {
             rule.suffix(each, rule.training) for each in (rule.instance_suffix, rule.class_suffix)
-        ]
-        own, other = reversed(suffixes) if is_prior else suffixes
-        words = "" if prompt == _with_suffix("", own) else prompt.removesuffix(own)
-        return _with_suffix(words, other)
+        }
+        # One may be the tail of the other; the longer that fits is the prompt's own.
+        own = max((each for each in suffixes if _stripped(prompt, each) is not None), key=len)
+        (other,) = suffixes - {own}
+        return _with_suffix(_stripped(prompt, own) or "", other)
 
     def class_image(self) -> str:
         """The prompt class images are generated with."""
@@ -164,3 +167,10 @@ def concept_tail(bins: Mapping[str, Sequence[int]]) -> str:
 
 def _with_suffix(words: str, suffix: str) -> str:
     return words + suffix if words else suffix.lstrip(", ")
+
+
+def _stripped(prompt: str, suffix: str) -> str | None:
+    """The words that `_with_suffix` made the prompt of; None where it has another suffix."""
+    if prompt == _with_suffix("", suffix):
+        return ""
+    return prompt.removesuffix(suffix) if prompt.endswith(suffix) else None

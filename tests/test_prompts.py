@@ -132,11 +132,13 @@ def test_sampled_images_keep_the_text_they_were_asked_for() -> None:
 
 def test_the_contrast_says_of_each_what_it_is_not() -> None:
     of = preset("contrast")
-    assert (
-        of.contrasted(of.instance(SKS), False) == "a photo of sks person, without bhj noisy pattern"
-    )
-    assert of.contrasted(of.prior(), True) == "a photo of a person, bhj noisy pattern"
-    assert of.contrasted(of.instance(""), False) == "without bhj noisy pattern"
+    assert of.contrasted(of.instance(SKS)) == "a photo of sks person, without bhj noisy pattern"
+    assert of.contrasted(of.prior()) == "a photo of a person, bhj noisy pattern"
+    assert of.contrasted(of.prior(noisy=True)) == "a photo of a person, without bhj noisy pattern"
+    assert of.contrasted(of.instance("")) == "without bhj noisy pattern"
+    tail = preset("contrast", instance_suffix=" {noise}", class_suffix=" no {noise}")
+    assert tail.contrasted(tail.prior()) == "a photo of a person bhj noisy pattern"
+    assert tail.contrasted(tail.instance("")) == "no bhj noisy pattern"
     rows = [
         Row(torch.empty(0), torch.empty(0), prompt, is_prior, 0, torch.empty(0))
         for prompt, is_prior in ((of.instance(SKS), False), (of.prior(), True))

@@ -3,9 +3,10 @@
 A cell is finished once `cell.json` in its folder says so for the same command line and files. The
 run itself is an ordinary one: whoever calls hands in the function that runs a command line.
 
-Any number of runners may work in one folder at the same time. Each takes a share (the cells of one
-rank, subject and seed) that no other holds; the lock is the operating system's, so a runner that is
-killed leaves none behind.
+Any number of runners may work in one folder at the same time. Each takes shares (the cells of one
+rank, subject and seed) that no other holds, so that what their stages make is made once; when none
+is left it helps with the others' shares, a training at a time. The locks are the operating
+system's, so a runner that is killed leaves none behind.
 """
 
 import json
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from shortcut_lightning.bench.matrix import Cell, Matrix
+from shortcut_lightning.bench.matrix import Cell, Matrix, slug
 from shortcut_lightning.files.whole import whole
 
 log = logging.getLogger(__name__)
@@ -55,35 +56,50 @@ class Runner:
             for _, share in groupby(self.matrix.cells(), key=lambda c: (c.rank, c.subject, c.seed))
         ][shard[0] - 1 :: shard[1]]
         total, before = sum(map(len, shares)), 0
+        elsewhere = []
         for share in shares:
             first = share[0]
-            folder = first.folder(self.root).parent
-            folder.mkdir(parents=True, exist_ok=True)
             try:
-                with FileLock(folder / f".lock-{first.rank}", timeout=0):
+                with self._lock(first, f".lock-{first.rank}"):
                     self._share(share, before, total)
             except Timeout:
                 self.tell(f"Another process is at work on {first.subject}, seed {first.seed}")
+                elsewhere.append((share, before))
             before += len(share)
+        for share, start in elsewhere:
+            self._share(share, start, total)
+
+    def _lock(self, cell: Cell, name: str) -> FileLock:
+        folder = cell.folder(self.root).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / name, timeout=0)
 
     def _share(self, share: list[Cell], before: int, total: int) -> None:
-        for _, sharing in groupby(share, key=lambda cell: cell.trained_as):
+        for trained_as, sharing in groupby(share, key=lambda cell: cell.trained_as):
             group = list(sharing)
-            pending = [cell for cell in group if not self.finished(cell)]
             before += len(group)
-            for number, cell in enumerate(self._work(group, pending)):
-                done = before - len(pending) + number + 1
-                self.tell(f"[{min(done, before)}/{total}] {named(cell)}")
-                try:
-                    self._one(cell)
-                except Exception as error:
-                    if not self._any_finished():
-                        raise
-                    self.failures[named(cell)] = str(error)
-                    log.exception("Cell %s failed", cell)
-                    break  # those that share its training cannot go on
-            if not self.matrix.keep_checkpoints:
-                self._discard_checkpoints(group)
+            try:
+                with self._lock(group[0], f".lock-{slug(trained_as)}"):
+                    self._group(group, before, total)
+            except Timeout:  # the other does it
+                continue
+
+    def _group(self, group: list[Cell], last: int, total: int) -> None:
+        """Runs cells that share a training; `last` is the number of the last of them in all."""
+        pending = [cell for cell in group if not self.finished(cell)]
+        for number, cell in enumerate(self._work(group, pending)):
+            done = last - len(pending) + number + 1
+            self.tell(f"[{min(done, last)}/{total}] {named(cell)}")
+            try:
+                self._one(cell)
+            except Exception as error:
+                if not self._any_finished():
+                    raise
+                self.failures[named(cell)] = str(error)
+                log.exception("Cell %s failed", cell)
+                break  # those that share its training cannot go on
+        if not self.matrix.keep_checkpoints:
+            self._discard_checkpoints(group)
 
     def finished(self, cell: Cell) -> bool:
         """Whether there is a result for exactly this command line."""

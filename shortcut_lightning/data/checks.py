@@ -3,6 +3,8 @@
 import logging
 from typing import TYPE_CHECKING
 
+from shortcut_lightning.attacks.base import NoAttack
+
 if TYPE_CHECKING:
     from shortcut_lightning.data.datamodule import PersonalizationDataModule
 
@@ -35,6 +37,19 @@ def check_settings(data: "PersonalizationDataModule") -> None:
     if data.with_prior_preservation and not data.prompts.class_prompt:
         raise ValueError(
             "data.with_prior_preservation needs data.class_prompt, such as 'a photo of a dog'."
+        )
+    if not isinstance(data.class_attack, NoAttack) and not (
+        data.with_prior_preservation and data.prompts.decoupling.training
+    ):
+        raise ValueError(
+            f"data.class_attack is {type(data.class_attack).__name__}, but there are no class "
+            "images to call noisy: set data.with_prior_preservation and data.decoupling.training "
+            "to true, or leave it out."
+        )
+    if data.num_attacked_class_images < 0:
+        raise ValueError(
+            f"data.num_attacked_class_images is {data.num_attacked_class_images}; give a number of "
+            "images, or 0 for all."
         )
     for key in (
         "num_class_images",

@@ -51,6 +51,10 @@ class PersonalizationDataModule(LightningDataModule):
         class_data_dir: Where class images are and new ones are put; empty for the cache.
         with_prior_preservation: Train on class images too, so that the class is not forgotten.
         num_class_images: How many; missing ones are generated.
+        class_attack: Perturbs copies of class images, for decoupling: the copies go through
+            `purifiers` as well and are called noisy, so that the noise words are said about others
+            than the subject too and cannot become its name. Not in arXiv 2406.18944.
+        num_attacked_class_images: How many have such a copy; 0 for all.
         sample_batch_size: Images generated, encoded, perturbed or purified at a time. Attacks that
             train a surrogate on all images take all of them.
         reference_data_dir: Held-out images of the subject, for validation loss and metrics; empty
@@ -90,6 +94,7 @@ class PersonalizationDataModule(LightningDataModule):
         references: Held-out images of the subject, or the given ones; always square.
         held_out: Whether the references are held-out images.
         class_images: Class images; empty without prior preservation.
+        noisy_class_images: Their perturbed copies; empty without `class_attack`.
         boxes: What the detector found in each image of `trained_on`.
         captioner: Writes the prompts of images with concepts; None while `erasing` does nothing.
         doubts: Why results of this attack and these purifiers would mislead.
@@ -105,6 +110,8 @@ class PersonalizationDataModule(LightningDataModule):
         class_data_dir: str = "",
         with_prior_preservation: bool = False,
         num_class_images: int = 100,
+        class_attack: Attack = NoAttack(),  # noqa: B008
+        num_attacked_class_images: int = 0,
         sample_batch_size: int = 4,
         reference_data_dir: str = "",
         resolution: int = 0,
@@ -137,6 +144,8 @@ class PersonalizationDataModule(LightningDataModule):
         self.class_data_dir = class_data_dir
         self.with_prior_preservation = with_prior_preservation
         self.num_class_images = num_class_images
+        self.class_attack = class_attack
+        self.num_attacked_class_images = num_attacked_class_images
         self.sample_batch_size = sample_batch_size
         self.reference_data_dir = reference_data_dir
         self.resolution = resolution
@@ -169,6 +178,7 @@ class PersonalizationDataModule(LightningDataModule):
         self.references: list[Example] = []
         self.held_out = False
         self.class_images: list[Example] = []
+        self.noisy_class_images: list[Example] = []
         self.boxes: list[list[ConceptBox]] = []
         self.captioner: Captioner | None = None
         self.doubts: list[str] = []
@@ -186,28 +196,12 @@ class PersonalizationDataModule(LightningDataModule):
             with self._timed("load"):
                 self._load(cache)
             with self._timed("perturb"):
-                self.perturbed = stages.perturb(
-                    self.given,
-                    self.attack,
-                    self.backbone,
-                    cache,
-                    device,
-                    self.sample_batch_size,
-                    self._doubt,
-                )
+                self.perturbed = self._perturb(self.given, self.attack, cache)
             seed = draws.run_seed()
             self.published, self.pasted = contaminate(self.perturbed, self.contamination, seed)
             unperturbed, _ = contaminate(self.given, self.contamination, seed)
             with self._timed("purify"):
-                self.trained_on = stages.purify(
-                    self.published,
-                    self.purifiers,
-                    self.backbone,
-                    cache,
-                    device,
-                    self.sample_batch_size,
-                    unperturbed,
-                )
+                self.trained_on = self._purify(self.published, cache, unperturbed)
             for doubt in soundness(self.attack, self.purifiers, self.decoupling):
                 self._doubt(f"This will not show what the defence is worth: {doubt}")
             with self._timed("detect"):
@@ -217,10 +211,15 @@ class PersonalizationDataModule(LightningDataModule):
         if stage == "fit" and self.with_prior_preservation and not self.class_images:
             with self._timed("class images"):
                 self._make_class_images(device)
+            if not isinstance(self.class_attack, NoAttack):
+                with self._timed("noisy class images"):
+                    some = self.class_images[: self.num_attacked_class_images or None]
+                    attacked = self._perturb(some, self.class_attack, cache)
+                    self.noisy_class_images = self._purify(attacked, cache, some)
         if stage == "fit" and self.cache_latents and not self._moments:
             with self._timed("cache latents"):
                 self._moments = training.latent_moments(
-                    [example.image for example in self.trained_on + self.class_images],
+                    [each.image for each in self.trained_on + self._priors()],
                     self.backbone,
                     cache,
                     device,
@@ -232,7 +231,7 @@ class PersonalizationDataModule(LightningDataModule):
         trainer = self._trainer
         dataset = training.TrainSet(
             [example if self.captioner else self._worded(example) for example in self.trained_on],
-            [example._replace(prompt=self.prompts.prior()) for example in self.class_images],
+            self._priors(),
             side=self.side,
             random_flip=self.random_flip,
             seed=draws.run_seed(),
@@ -410,6 +409,26 @@ class PersonalizationDataModule(LightningDataModule):
         self.class_images = [
             Example(image, self.prompts.class_prompt, path.name)
             for image, path in zip(load_images(paths, prepared), paths, strict=True)
+        ]
+
+    def _perturb(self, examples: list[Example], attack: Attack, cache: Cache) -> list[Example]:
+        device, chunk = self._trainer.strategy.root_device, self.sample_batch_size
+        return stages.perturb(examples, attack, self.backbone, cache, device, chunk, self._doubt)
+
+    def _purify(
+        self, examples: list[Example], cache: Cache, unperturbed: list[Example]
+    ) -> list[Example]:
+        device, chunk = self._trainer.strategy.root_device, self.sample_batch_size
+        return stages.purify(
+            examples, self.purifiers, self.backbone, cache, device, chunk, unperturbed
+        )
+
+    def _priors(self) -> list[Example]:
+        """Class images and their noisy copies with the prompts of the prior loss."""
+        return [
+            example._replace(prompt=self.prompts.prior(noisy))
+            for examples, noisy in ((self.class_images, False), (self.noisy_class_images, True))
+            for example in examples
         ]
 
     def _worded(self, example: Example) -> Example:

@@ -178,7 +178,7 @@ def collate(pairs: Sequence[Sequence[Row]], prompts: Prompts | None = None) -> T
 
 
 def _contrast(rows: Sequence[Row], prompts: Prompts) -> Contrast:
-    said = [prompts.contrasted(row.prompt, row.is_prior) for row in rows]
+    said = [prompts.contrasted(row.prompt) for row in rows]
     return Contrast(said, prompts.decoupling.contrast, prompts.decoupling.contrast_margin)
 
 

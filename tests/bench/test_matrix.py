@@ -232,7 +232,8 @@ def test_shards_are_all_and_share_nothing(folder: Path) -> None:
 
 
 def test_two_at_work_do_nothing_twice(folder: Path) -> None:
-    """The second begins while the first is at its first cell, and finds the rest."""
+    """The second begins while the first is at its first cell, and finds the rest: other subjects
+    first, then the other trainings of that one."""
     runs, of = Runs(), matrix(folder)
     told: list[str] = []
 
@@ -247,6 +248,10 @@ def test_two_at_work_do_nothing_twice(folder: Path) -> None:
     assert told[0] == "Another process is at work on pocket:0, seed 0"
     names = [tuple(w for w in c if w.startswith(("--name", "--output"))) for c in runs.commands]
     assert len(set(names)) == len(names) == len(of.cells())
+    subjects = "".join(
+        w[-1] for c in runs.commands for w in c if w.startswith("--data.instance_data_dir")
+    )
+    assert subjects == "0" + "1" * 8 + "0" * 7
 
 
 def test_arms_have_their_order_and_their_subjects(folder: Path) -> None:

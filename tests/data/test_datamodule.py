@@ -167,6 +167,50 @@ def test_class_images_are_the_second_half(photos: Path, tmp_path: Path) -> None:
     assert len(later.backbone.sampled) == 1
 
 
+def test_perturbed_copies_of_class_images_are_called_noisy(photos: Path, tmp_path: Path) -> None:
+    options = {
+        "with_prior_preservation": True,
+        "class_prompt": "a photo of dog",
+        "num_class_images": 4,
+        "class_attack": RandomNoise(epsilon=40, sign=True),
+        "num_attacked_class_images": 3,
+        "decoupling": Decoupling(training=True),
+        "train_batch_size": 7,
+    }
+    data, module, _ = fit(photos, tmp_path, steps=1, **options)
+    assert (len(data.class_images), len(data.noisy_class_images)) == (4, 3)
+    for before, after in zip(data.class_images, data.noisy_class_images, strict=False):
+        assert (after.name, after.prompt) == (before.name, before.prompt)
+        assert 39.9 < 255 * (after.image - before.image).abs().max() < 40.1
+    batch = module.seen[0]
+    words = {False: "a photo of dog, without bhj noisy pattern"}
+    words[True] = "a photo of dog, bhj noisy pattern"
+    noisy = {example.image.numpy().tobytes() for example in data.noisy_class_images}
+    said = [
+        (image.numpy().tobytes() in noisy, prompt)
+        for image, prompt in zip(batch.images[7:], batch.prompts[7:], strict=True)
+    ]
+    assert len(said) == 7
+    assert sum(is_noisy for is_noisy, _ in said) == 3
+    assert all(prompt == words[is_noisy] for is_noisy, prompt in said)
+
+    moments, cached, _ = fit(photos, tmp_path, steps=1, cache_latents=True, **options)
+    assert len(moments._moments) == 3 + 4 + 3
+    assert cached.seen[0].prompts == batch.prompts
+
+    purified, _, _ = fit(photos, tmp_path, purifiers=[Gaussian()], **options)
+    of_all = Gaussian()(
+        torch.stack([example.image for example in data.noisy_class_images]),
+        FakeModule().backbone,
+        ["a photo of dog"] * 3,
+        generator=torch.Generator(),
+    )
+    left = torch.stack([example.image for example in purified.noisy_class_images])
+    torch.testing.assert_close(left, of_all, atol=1 / 500, rtol=0)
+    clean = zip(purified.class_images, data.class_images, strict=True)
+    assert all(torch.equal(a.image, b.image) for a, b in clean)
+
+
 def test_class_images_of_a_folder_are_used(photos: Path, tmp_path: Path) -> None:
     mine = add_images(tmp_path / "mine", 4)
     data, module, _ = fit(
