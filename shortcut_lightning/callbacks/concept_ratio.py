@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
@@ -99,16 +100,19 @@ class ConceptRatio(EvaluationCallback):
         for arm, found in self._boxes.items():
             colour = colours(box.label for image in found for box in image)
             shown = list(zip(samples[arm].images, samples[arm].prompts, found, strict=True))
+            heat = bin_ratio([self.grid.bins(image) for image in found], self.grid.size)
+            np.savetxt(folder / f"concept_bins_{arm}.csv", heat.numpy(), fmt="%.4f", delimiter=",")
             sections.append(
                 pages.section(
                     f"Concepts in images of the {arm} model",
                     f"{sum(map(bool, found))} of {len(found)} images, by {self.extractor}. The "
-                    "map gives the share of images, in percent, with a concept in each bin.",
+                    "map gives the share of images, in percent, with a concept in each bin "
+                    f"(concept_bins_{arm}.csv).",
                     [
                         (prompt, outlined(image, boxes, colour))
                         for image, prompt, boxes in shown[:_SHOWN]
                     ],
-                    bin_ratio([self.grid.bins(image) for image in found], self.grid.size),
+                    heat,
                 )
             )
         return sections

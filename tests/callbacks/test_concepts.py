@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_run import SmallData, SmallModule
@@ -155,6 +156,9 @@ def test_the_report_shows_what_was_found_where(tmp_path: Path) -> None:
     assert (tmp_path / "concepts_in_training.png").exists()
     assert tuned.lead.startswith("5 of 20 images, by White")
     assert 'style="--share:0.250">25<' in tuned.html
+    bins = np.loadtxt(tmp_path / "concept_bins_tuned.csv", delimiter=",")
+    assert bins.shape == (2, 2)
+    assert bins.max() == 0.25
     assert tuned.html.count("<td") == 4
     assert base.html.count("data:image/png") == 12
 
