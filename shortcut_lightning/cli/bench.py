@@ -2,9 +2,12 @@
 through LightningCLI; each of its cells does."""
 
 import re
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 from shortcut_lightning.bench.matrix import Matrix
@@ -66,16 +69,17 @@ def bench(argv: list[str], run: Callable[[list[str]], None]) -> None:
         matrix = _matrix({k: v for k, v in vars(settings).items() if k not in _OPTIONS}, argv)
         runner = Runner(matrix, folder, run, notice)
         same = ["bench", *argv, "--workers=1", "--tables=none"]
-        if config.tables == "only":
-            pass
-        elif in_sweep():
-            with sweep_run() as sweep:
+        with _ended_by_sigterm():
+            if config.tables == "only":
+                pass
+            elif in_sweep():
+                with sweep_run() as sweep:
+                    failed = run_workers(same, config.workers)
+                    sweep.summary.update(summary(collect(matrix, runner.reports())))
+            elif config.workers > 1:
                 failed = run_workers(same, config.workers)
-                sweep.summary.update(summary(collect(matrix, runner.reports())))
-        elif config.workers > 1:
-            failed = run_workers(same, config.workers)
-        else:
-            runner.all(shard)
+            else:
+                runner.all(shard)
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
     if config.tables != "none":
@@ -90,6 +94,22 @@ def bench(argv: list[str], run: Callable[[list[str]], None]) -> None:
             f"{len(runner.failures)} cells failed, first {first[0]}: {first[1].splitlines()[0]}\n"
             "  the same command tries them again"
         )
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Ends the matrix where it is told to, and its workers with it. Lightning takes the signal for
+    the run it is at, which would end that cell at most; a handler that is there before, it calls
+    as well."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _matrix(settings: dict[str, Any], argv: list[str]) -> Matrix:

@@ -1,13 +1,18 @@
 """The verb `bench` in one piece, on small random models: python -m pytest tests/bench"""
 
 import json
+import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
 import yaml
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
 
 from shortcut_lightning.cli import main
+from shortcut_lightning.cli.bench import bench
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "bench"
 
@@ -152,3 +157,31 @@ def test_shipped_matrices_run_on_a_folder_of_sd_2_1_s_layout(
     out = f"--output_dir={tmp_path}"
     main(["bench", "--config", str(CONFIGS / f"{matrix}.yaml"), *one, *few, model, out])
     assert re.search(r"^(\d+) of \1 cells", capsys.readouterr().out, re.MULTILINE)
+
+
+class Killed(Callback):
+    """Somebody ends the program while the last batch is evaluated."""
+
+    def on_test_end(self, trainer: object, pl_module: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_ends_the_matrix_and_not_one_cell(config: Path) -> None:
+    started = []
+
+    def run(command: list[str]) -> None:
+        started.append(command)
+        Trainer(
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            callbacks=[Killed()],
+            limit_test_batches=1,
+        ).test(BoringModel(), verbose=False)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end:
+        bench(["--config", str(config)], run)
+    assert end.value.code == 128 + signal.SIGTERM
+    assert len(started) == 1
+    assert signal.getsignal(signal.SIGTERM) is before
