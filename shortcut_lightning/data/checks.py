@@ -3,8 +3,6 @@
 import logging
 from typing import TYPE_CHECKING
 
-from shortcut_lightning.attacks.base import NoAttack
-
 if TYPE_CHECKING:
     from shortcut_lightning.data.datamodule import PersonalizationDataModule
 
@@ -38,13 +36,12 @@ def check_settings(data: "PersonalizationDataModule") -> None:
         raise ValueError(
             "data.with_prior_preservation needs data.class_prompt, such as 'a photo of a dog'."
         )
-    if not isinstance(data.class_attack, NoAttack) and not (
+    if data.class_attacks and not (
         data.with_prior_preservation and data.prompts.decoupling.training
     ):
         raise ValueError(
-            f"data.class_attack is {type(data.class_attack).__name__}, but there are no class "
-            "images to call noisy: set data.with_prior_preservation and data.decoupling.training "
-            "to true, or leave it out."
+            "data.class_attacks needs class images that are called noisy: set "
+            "data.with_prior_preservation and data.decoupling.training to true, or leave it out."
         )
     if data.num_attacked_class_images < 0:
         raise ValueError(

@@ -51,9 +51,10 @@ class PersonalizationDataModule(LightningDataModule):
         class_data_dir: Where class images are and new ones are put; empty for the cache.
         with_prior_preservation: Train on class images too, so that the class is not forgotten.
         num_class_images: How many; missing ones are generated.
-        class_attack: Perturbs copies of class images, for decoupling: the copies go through
-            `purifiers` as well and are called noisy, so that the noise words are said about others
-            than the subject too and cannot become its name. Not in arXiv 2406.18944.
+        class_attacks: What may have been done to the instance images, done to copies of class
+            images, by turns. For decoupling: the copies go through `purifiers` as well and are
+            called noisy, so that the noise words are said about others than the subject too and
+            cannot become its name. Not in arXiv 2406.18944.
         num_attacked_class_images: How many have such a copy; 0 for all.
         sample_batch_size: Images generated, encoded, perturbed or purified at a time. Attacks that
             train a surrogate on all images take all of them.
@@ -94,7 +95,7 @@ class PersonalizationDataModule(LightningDataModule):
         references: Held-out images of the subject, or the given ones; always square.
         held_out: Whether the references are held-out images.
         class_images: Class images; empty without prior preservation.
-        noisy_class_images: Their perturbed copies; empty without `class_attack`.
+        noisy_class_images: Their perturbed copies; empty without `class_attacks`.
         boxes: What the detector found in each image of `trained_on`.
         captioner: Writes the prompts of images with concepts; None while `erasing` does nothing.
         doubts: Why results of this attack and these purifiers would mislead.
@@ -110,7 +111,7 @@ class PersonalizationDataModule(LightningDataModule):
         class_data_dir: str = "",
         with_prior_preservation: bool = False,
         num_class_images: int = 100,
-        class_attack: Attack = NoAttack(),  # noqa: B008
+        class_attacks: Sequence[Attack] = (),
         num_attacked_class_images: int = 0,
         sample_batch_size: int = 4,
         reference_data_dir: str = "",
@@ -144,7 +145,7 @@ class PersonalizationDataModule(LightningDataModule):
         self.class_data_dir = class_data_dir
         self.with_prior_preservation = with_prior_preservation
         self.num_class_images = num_class_images
-        self.class_attack = class_attack
+        self.class_attacks = class_attacks
         self.num_attacked_class_images = num_attacked_class_images
         self.sample_batch_size = sample_batch_size
         self.reference_data_dir = reference_data_dir
@@ -211,11 +212,8 @@ class PersonalizationDataModule(LightningDataModule):
         if stage == "fit" and self.with_prior_preservation and not self.class_images:
             with self._timed("class images"):
                 self._make_class_images(device)
-            if not isinstance(self.class_attack, NoAttack):
-                with self._timed("noisy class images"):
-                    some = self.class_images[: self.num_attacked_class_images or None]
-                    attacked = self._perturb(some, self.class_attack, cache)
-                    self.noisy_class_images = self._purify(attacked, cache, some)
+            with self._timed("noisy class images"):
+                self._make_noisy_class_images(cache)
         if stage == "fit" and self.cache_latents and not self._moments:
             with self._timed("cache latents"):
                 self._moments = training.latent_moments(
@@ -410,6 +408,13 @@ class PersonalizationDataModule(LightningDataModule):
             Example(image, self.prompts.class_prompt, path.name)
             for image, path in zip(load_images(paths, prepared), paths, strict=True)
         ]
+
+    def _make_noisy_class_images(self, cache: Cache) -> None:
+        count = len(self.class_attacks)
+        for number, attack in enumerate(self.class_attacks):
+            turn = self.class_images[: self.num_attacked_class_images or None][number::count]
+            noisy = self._purify(self._perturb(turn, attack, cache), cache, turn)
+            self.noisy_class_images += noisy
 
     def _perturb(self, examples: list[Example], attack: Attack, cache: Cache) -> list[Example]:
         device, chunk = self._trainer.strategy.root_device, self.sample_batch_size

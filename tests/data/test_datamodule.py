@@ -172,7 +172,7 @@ def test_perturbed_copies_of_class_images_are_called_noisy(photos: Path, tmp_pat
         "with_prior_preservation": True,
         "class_prompt": "a photo of dog",
         "num_class_images": 4,
-        "class_attack": RandomNoise(epsilon=40, sign=True),
+        "class_attacks": [RandomNoise(epsilon=40, sign=True)],
         "num_attacked_class_images": 3,
         "decoupling": Decoupling(training=True),
         "train_batch_size": 7,
@@ -198,6 +198,13 @@ def test_perturbed_copies_of_class_images_are_called_noisy(photos: Path, tmp_pat
     assert len(moments._moments) == 3 + 4 + 3
     assert cached.seen[0].prompts == batch.prompts
 
+    two = [RandomNoise(epsilon=40, sign=True), RandomNoise(epsilon=20, sign=True)]
+    turns, _, _ = fit(photos, tmp_path, steps=1, **options | {"class_attacks": two})
+    clean = {example.name: example.image for example in turns.class_images}
+    far = {e.name: 255 * (e.image - clean[e.name]).abs().max() for e in turns.noisy_class_images}
+    names = [example.name for example in turns.class_images[:3]]
+    assert [round(float(far[name])) for name in names] == [40, 20, 40]
+
     purified, _, _ = fit(photos, tmp_path, purifiers=[Gaussian()], **options)
     of_all = Gaussian()(
         torch.stack([example.image for example in data.noisy_class_images]),
@@ -207,8 +214,8 @@ def test_perturbed_copies_of_class_images_are_called_noisy(photos: Path, tmp_pat
     )
     left = torch.stack([example.image for example in purified.noisy_class_images])
     torch.testing.assert_close(left, of_all, atol=1 / 500, rtol=0)
-    clean = zip(purified.class_images, data.class_images, strict=True)
-    assert all(torch.equal(a.image, b.image) for a, b in clean)
+    untouched = zip(purified.class_images, data.class_images, strict=True)
+    assert all(torch.equal(a.image, b.image) for a, b in untouched)
 
 
 def test_class_images_of_a_folder_are_used(photos: Path, tmp_path: Path) -> None:
@@ -358,6 +365,8 @@ def test_crops_and_flips_come_from_the_draw_alone() -> None:
             {"with_prior_preservation": True},
             r"data\.with_prior_preservation needs data\.class_prompt",
         ),
+        ({"class_attacks": [RandomNoise()]}, r"data\.class_attacks needs class images .* noisy"),
+        ({"num_attacked_class_images": -1}, r"num_attacked_class_images is -1.* or 0 for all"),
         ({"train_batch_size": 0}, r"data\.train_batch_size is 0; it must be at least 1"),
         (
             {"resolution": -1},
