@@ -39,12 +39,21 @@ def test_attacks(file: Path) -> None:
     assert isinstance(build("attack", file), Attack)
 
 
-@pytest.mark.parametrize("file", fragments("purifiers"), ids=lambda file: file.stem)
-def test_purifiers(file: Path) -> None:
-    chain = build("purifiers", file)
+LISTS = [("class_attacks", Attack, file) for file in fragments("class_attacks")]
+LISTS += [("purifiers", Purifier, file) for file in fragments("purifiers")]
+
+
+@pytest.mark.parametrize(("option", "kind", "file"), LISTS, ids=[one[2].stem for one in LISTS])
+def test_lists_of_attacks_and_chains_of_purifiers(option: str, kind: type, file: Path) -> None:
+    with_classes = (
+        "with_prior_preservation=true",
+        "class_prompt=a dog",
+        "decoupling.training=true",
+    )
+    chain = build(option, file, *(f"--data.{setting}" for setting in with_classes))
     assert isinstance(chain, list)
     assert chain
-    assert all(isinstance(purifier, Purifier) for purifier in chain)
+    assert all(isinstance(each, kind) for each in chain)
 
 
 # What such a file must be told, as its first lines say.
