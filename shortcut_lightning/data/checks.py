@@ -36,16 +36,23 @@ def check_settings(data: "PersonalizationDataModule") -> None:
         raise ValueError(
             "data.with_prior_preservation needs data.class_prompt, such as 'a photo of a dog'."
         )
-    if data.class_attacks and not (
-        data.with_prior_preservation and data.prompts.decoupling.training
-    ):
+    for key in ("class_attacks", "class_transplant"):
+        if getattr(data, key) and not (
+            data.with_prior_preservation and data.prompts.decoupling.training
+        ):
+            raise ValueError(
+                f"data.{key} needs class images that are called noisy: set "
+                "data.with_prior_preservation and data.decoupling.training to true, or leave it "
+                "out."
+            )
+    if data.class_transplant_limit <= 0:
         raise ValueError(
-            "data.class_attacks needs class images that are called noisy: set "
-            "data.with_prior_preservation and data.decoupling.training to true, or leave it out."
+            f"data.class_transplant_limit is {data.class_transplant_limit}; it is in /255 and must "
+            "be above 0."
         )
-    if data.num_attacked_class_images < 0:
+    if data.num_noisy_class_images < 0:
         raise ValueError(
-            f"data.num_attacked_class_images is {data.num_attacked_class_images}; give a number of "
+            f"data.num_noisy_class_images is {data.num_noisy_class_images}; give a number of "
             "images, or 0 for all."
         )
     for key in (

@@ -32,6 +32,7 @@ from shortcut_lightning.data.class_images import (
 )
 from shortcut_lightning.data.contamination import contaminate
 from shortcut_lightning.data.stream import StreamLoader, StreamSampler
+from shortcut_lightning.data.transplant import transplant
 from shortcut_lightning.files.cache import Cache, cache_folder, everywhere
 from shortcut_lightning.files.images import center_crop, load_images
 from shortcut_lightning.prompts import Decoupling, Prompts
@@ -55,7 +56,10 @@ class PersonalizationDataModule(LightningDataModule):
             images, by turns. For decoupling: the copies go through `purifiers` as well and are
             called noisy, so that the noise words are said about others than the subject too and
             cannot become its name. Not in arXiv 2406.18944.
-        num_attacked_class_images: How many have such a copy; 0 for all.
+        class_transplant: The same where the attack is not known: what these purifiers take off the
+            published photographs is put on the copies (`data/transplant.py`).
+        class_transplant_limit: At most so much of it in a pixel, in /255.
+        num_noisy_class_images: How many class images have such a copy; 0 for all.
         sample_batch_size: Images generated, encoded, perturbed or purified at a time. Attacks that
             train a surrogate on all images take all of them.
         reference_data_dir: Held-out images of the subject, for validation loss and metrics; empty
@@ -95,7 +99,8 @@ class PersonalizationDataModule(LightningDataModule):
         references: Held-out images of the subject, or the given ones; always square.
         held_out: Whether the references are held-out images.
         class_images: Class images; empty without prior preservation.
-        noisy_class_images: Their perturbed copies; empty without `class_attacks`.
+        noisy_class_images: Their perturbed copies; empty without `class_attacks` and
+            `class_transplant`.
         boxes: What the detector found in each image of `trained_on`.
         captioner: Writes the prompts of images with concepts; None while `erasing` does nothing.
         doubts: Why results of this attack and these purifiers would mislead.
@@ -112,7 +117,9 @@ class PersonalizationDataModule(LightningDataModule):
         with_prior_preservation: bool = False,
         num_class_images: int = 100,
         class_attacks: Sequence[Attack] = (),
-        num_attacked_class_images: int = 0,
+        class_transplant: Sequence[Purifier] = (),
+        class_transplant_limit: float = 16.0,
+        num_noisy_class_images: int = 0,
         sample_batch_size: int = 4,
         reference_data_dir: str = "",
         resolution: int = 0,
@@ -146,7 +153,9 @@ class PersonalizationDataModule(LightningDataModule):
         self.with_prior_preservation = with_prior_preservation
         self.num_class_images = num_class_images
         self.class_attacks = class_attacks
-        self.num_attacked_class_images = num_attacked_class_images
+        self.class_transplant = class_transplant
+        self.class_transplant_limit = class_transplant_limit
+        self.num_noisy_class_images = num_noisy_class_images
         self.sample_batch_size = sample_batch_size
         self.reference_data_dir = reference_data_dir
         self.resolution = resolution
@@ -202,7 +211,7 @@ class PersonalizationDataModule(LightningDataModule):
             self.published, self.pasted = contaminate(self.perturbed, self.contamination, seed)
             unperturbed, _ = contaminate(self.given, self.contamination, seed)
             with self._timed("purify"):
-                self.trained_on = self._purify(self.published, cache, unperturbed)
+                self.trained_on = self._purify(self.published, self.purifiers, cache, unperturbed)
             for doubt in soundness(self.attack, self.purifiers, self.decoupling):
                 self._doubt(f"This will not show what the defence is worth: {doubt}")
             with self._timed("detect"):
@@ -212,8 +221,9 @@ class PersonalizationDataModule(LightningDataModule):
         if stage == "fit" and self.with_prior_preservation and not self.class_images:
             with self._timed("class images"):
                 self._make_class_images(device)
-            with self._timed("noisy class images"):
-                self._make_noisy_class_images(cache)
+            if self.class_attacks or self.class_transplant:
+                with self._timed("noisy class images"):
+                    self._make_noisy_class_images(cache)
         if stage == "fit" and self.cache_latents and not self._moments:
             with self._timed("cache latents"):
                 self._moments = training.latent_moments(
@@ -410,23 +420,36 @@ class PersonalizationDataModule(LightningDataModule):
         ]
 
     def _make_noisy_class_images(self, cache: Cache) -> None:
-        count = len(self.class_attacks)
+        some = self.class_images[: self.num_noisy_class_images or None]
+        noisy: list[Example] = []
         for number, attack in enumerate(self.class_attacks):
-            turn = self.class_images[: self.num_attacked_class_images or None][number::count]
-            noisy = self._purify(self._perturb(turn, attack, cache), cache, turn)
-            self.noisy_class_images += noisy
+            noisy += self._perturb(some[number :: len(self.class_attacks)], attack, cache)
+        if self.class_transplant:
+            noisy += transplant(
+                some,
+                self.published,
+                self._purify(self.published, self.class_transplant, cache, self.given),
+                limit=self.class_transplant_limit,
+                step=self.backbone.downsampling,
+                seed=draws.run_seed(),
+            )
+        clean = {example.name: example for example in some}
+        unperturbed = [clean[example.name] for example in noisy]
+        self.noisy_class_images = self._purify(noisy, self.purifiers, cache, unperturbed)
 
     def _perturb(self, examples: list[Example], attack: Attack, cache: Cache) -> list[Example]:
         device, chunk = self._trainer.strategy.root_device, self.sample_batch_size
         return stages.perturb(examples, attack, self.backbone, cache, device, chunk, self._doubt)
 
     def _purify(
-        self, examples: list[Example], cache: Cache, unperturbed: list[Example]
+        self,
+        examples: list[Example],
+        purifiers: Sequence[Purifier],
+        cache: Cache,
+        unperturbed: list[Example],
     ) -> list[Example]:
         device, chunk = self._trainer.strategy.root_device, self.sample_batch_size
-        return stages.purify(
-            examples, self.purifiers, self.backbone, cache, device, chunk, unperturbed
-        )
+        return stages.purify(examples, purifiers, self.backbone, cache, device, chunk, unperturbed)
 
     def _priors(self) -> list[Example]:
         """Class images and their noisy copies with the prompts of the prior loss."""

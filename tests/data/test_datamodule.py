@@ -16,7 +16,7 @@ from shortcut_lightning.concepts import Erasing, PrecomputedBoxes
 from shortcut_lightning.data import PersonalizationDataModule
 from shortcut_lightning.data.training import TrainSet
 from shortcut_lightning.prompts import Decoupling
-from shortcut_lightning.purifiers import Gaussian, Jpeg
+from shortcut_lightning.purifiers import Gaussian, Jpeg, Oracle
 
 PROMPT = "a photo of sks dog"
 
@@ -173,7 +173,7 @@ def test_perturbed_copies_of_class_images_are_called_noisy(photos: Path, tmp_pat
         "class_prompt": "a photo of dog",
         "num_class_images": 4,
         "class_attacks": [RandomNoise(epsilon=40, sign=True)],
-        "num_attacked_class_images": 3,
+        "num_noisy_class_images": 3,
         "decoupling": Decoupling(training=True),
         "train_batch_size": 7,
     }
@@ -216,6 +216,29 @@ def test_perturbed_copies_of_class_images_are_called_noisy(photos: Path, tmp_pat
     torch.testing.assert_close(left, of_all, atol=1 / 500, rtol=0)
     untouched = zip(purified.class_images, data.class_images, strict=True)
     assert all(torch.equal(a.image, b.image) for a, b in untouched)
+
+
+def test_what_is_taken_off_the_photographs_is_put_on_class_images(
+    photos: Path, tmp_path: Path
+) -> None:
+    data, module, _ = fit(
+        photos,
+        tmp_path,
+        with_prior_preservation=True,
+        class_prompt="a photo of dog",
+        num_class_images=4,
+        attack=RandomNoise(epsilon=60),
+        class_transplant=[Oracle()],
+        class_transplant_limit=20,
+        decoupling=Decoupling(training=True),
+        train_batch_size=8,
+    )
+    assert len(data.noisy_class_images) == 4
+    for before, after in zip(data.class_images, data.noisy_class_images, strict=True):
+        change = (255 * (after.image - before.image)).abs()
+        assert change.max() < 20.1
+        assert (change > 19.9).float().mean() > 0.3  # two thirds of the noise is above 20
+    assert module.seen[0].prompts[8:].count("a photo of dog, bhj noisy pattern") == 4
 
 
 def test_class_images_of_a_folder_are_used(photos: Path, tmp_path: Path) -> None:
@@ -366,7 +389,9 @@ def test_crops_and_flips_come_from_the_draw_alone() -> None:
             r"data\.with_prior_preservation needs data\.class_prompt",
         ),
         ({"class_attacks": [RandomNoise()]}, r"data\.class_attacks needs class images .* noisy"),
-        ({"num_attacked_class_images": -1}, r"num_attacked_class_images is -1.* or 0 for all"),
+        ({"class_transplant": [Gaussian()]}, r"data\.class_transplant needs class images"),
+        ({"class_transplant_limit": 0}, r"class_transplant_limit is 0; .* must be above 0"),
+        ({"num_noisy_class_images": -1}, r"num_noisy_class_images is -1.* or 0 for all"),
         ({"train_batch_size": 0}, r"data\.train_batch_size is 0; it must be at least 1"),
         (
             {"resolution": -1},
