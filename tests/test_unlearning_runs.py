@@ -25,7 +25,7 @@ def test_unlearning_rows_run_and_make_a_table(tmp_path: Path) -> None:
         "--trainer.max_steps 1 --data.images_per_prompt 1 --model.num_inference_steps 1 "
         "--data.train_batch_size 2 --trainer.accelerator cpu"
     )
-    environment = os.environ | {"PATH": os.pathsep.join(paths), "OPTIONS": few}
+    environment = os.environ | {"PATH": os.pathsep.join(paths), "OPTIONS": few, "RUNS": "1"}
 
     def run(*command: str) -> str:
         done = subprocess.run(
@@ -41,10 +41,10 @@ def test_unlearning_rows_run_and_make_a_table(tmp_path: Path) -> None:
     )
     script = ("sh", "configs/erasing/table/unlearning.sh", "runs", "qr")
     run(*script)
-    reports = sorted(tmp_path.glob("runs/qr/*/version_0/report.json"))
+    reports = sorted(tmp_path.glob("runs/1/qr/*/version_0/report.json"))
     assert {report.parts[-3] for report in reports} == {*ROWS, "words for places"}
     run(*script)  # nothing is done twice
-    assert len(list(tmp_path.glob("runs/qr/*/version_*"))) == len(reports)
+    assert len(list(tmp_path.glob("runs/1/qr/*/version_*"))) == len(reports)
     table = run(sys.executable, "tests/benchmarks/erasing_table.py", "--runs", "runs")
     assert all(f"| {row} |" in table for row in ROWS)
 
@@ -71,10 +71,10 @@ def test_arms_are_compared_by_the_runs_that_both_have() -> None:
 def test_the_newest_version_of_a_run_counts(tmp_path: Path) -> None:
     """Ten is newer than nine, whichever report was touched last."""
     for version, value in ((10, 0.2), (9, 0.8), (0, 1.0)):
-        folder = tmp_path / "qr" / "UCE" / f"version_{version}"
+        folder = tmp_path / "2" / "qr" / "UCE" / f"version_{version}"
         folder.mkdir(parents=True)
         metrics = {"eval/concept_ratio": {"value": value, "n": 50}}
         (folder / "report.json").write_text(json.dumps({"metrics": metrics}))
     found = of_runs(tmp_path)["qr"]["UCE"]
-    assert found.counts == {"0": (10, 50)}
+    assert found.counts == {"2": (10, 50)}
     assert found.values["eval/concept_ratio"] == [0.2]

@@ -92,13 +92,14 @@ def collect(matrix: Matrix, folder: Path) -> dict[str, dict[str, Arm]]:
 
 
 def of_runs(folder: Path) -> dict[str, dict[str, Arm]]:
-    """Concept -> name of a run -> its newest version, from folders `concept/name/version_N`."""
+    """Concept -> arm -> the newest versions of its runs, from folders `run/concept/arm/version_N`."""
     found: dict[str, dict[str, Arm]] = defaultdict(lambda: defaultdict(Arm))
-    paths = folder.glob("*/*/version_*/report.json")
+    paths = folder.glob("*/*/*/version_*/report.json")
     by_number = sorted(paths, key=lambda path: int(path.parts[-2].removeprefix("version_")))
-    newest = {path.parts[-4:-2]: path for path in by_number}
-    for (concept, name), path in sorted(newest.items(), key=lambda item: item[1].stat().st_mtime):
-        found[concept][name].add("0", json.loads(path.read_text("utf-8"))["metrics"])
+    newest = {path.parts[-5:-2]: path for path in by_number}
+    in_order = sorted(newest.items(), key=lambda item: item[1].stat().st_mtime)
+    for (run, concept, arm), path in in_order:
+        found[concept][arm].add(run, json.loads(path.read_text("utf-8"))["metrics"])
     return found
 
 

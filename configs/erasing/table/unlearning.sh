@@ -1,11 +1,12 @@
 #!/bin/sh
 # Cleaning a model that has learned a concept already, without its pictures' clean versions: a negative
 # prompt, ESD and UCE, which need a word for it, and the words for places alone (model removal). About
-# ten minutes of one core a concept. After the sets of configs/bench/erasing.yaml:
+# ten minutes of one core a concept and run. After the sets of configs/bench/erasing.yaml:
 #   sh configs/erasing/table/unlearning.sh runs/unlearning [qr|watermark|text...]
 #   python tests/benchmarks/erasing_table.py --runs runs/unlearning
-# Stopped at any moment, the same command goes on. OPTIONS='--trainer.max_steps 1 ...' in the environment
-# is added to every command.
+# Stopped at any moment, the same command goes on. RUNS='0 1 2' in the environment says which runs
+# (trainings with other seeds and other starting noise); OPTIONS='--trainer.max_steps 1 ...' is added
+# to every command.
 set -eu
 here=$(dirname "$0")
 erasing=$here/..
@@ -15,20 +16,22 @@ shift
 row() { # VERB CONCEPT ARM [OPTION...]: a run of `fit`, evaluated at its end, or of `test`
   verb=$1 concept=$2 arm=$3
   shift 3
-  [ -f "$out/$concept/$arm/version_0/report.json" ] || {
-    rm -rf "${out:?}/$concept/$arm"
+  [ -f "$out/$run/$concept/$arm/version_0/report.json" ] || {
+    rm -rf "${out:?}/$run/$concept/$arm"
     python train.py "$verb" --config "$here/cell.yaml" --config "$here/$concept.yaml" \
-      --data.instance_data_dir "sets/$concept/train" --output_dir "$out/$concept" --name "$arm" "$@" ${OPTIONS:-}
+      --seed_everything "$run" --data.eval_seed "${run}000" \
+      --data.instance_data_dir "sets/$concept/train" --output_dir "$out/$run/$concept" --name "$arm" \
+      "$@" ${OPTIONS:-}
   }
 }
 
-for concept in ${*:-qr watermark text}; do
+for run in ${RUNS:-0 1 2}; do for concept in ${*:-qr watermark text}; do
   case $concept in
     qr) word="QR code" ;;
     *) word=$concept ;;
   esac
   row fit "$concept" contaminated --trainer.callbacks+=Export
-  model=$out/$concept/contaminated/version_0/export/model
+  model=$out/$run/$concept/contaminated/version_0/export/model
   row test "$concept" "negative prompt" --model.pretrained_model_name_or_path "$model" \
     --data.negative_prompt "$word"
   row test "$concept" UCE --model.pretrained_model_name_or_path "$model" \
@@ -41,4 +44,4 @@ for concept in ${*:-qr watermark text}; do
   row fit "$concept" "words for places" --model.pretrained_model_name_or_path "$model" \
     --model GeometryErasure --model.removal model --model.token_lr 5e-3 \
     --data.erasing "$erasing/full.yaml" --data.erasing.alpha 1
-done
+done; done
