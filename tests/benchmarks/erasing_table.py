@@ -92,7 +92,7 @@ def collect(matrix: Matrix, folder: Path) -> dict[str, dict[str, Arm]]:
 
 
 def of_runs(folder: Path) -> dict[str, dict[str, Arm]]:
-    """Concept -> arm -> the newest versions of its runs, from folders `run/concept/arm/version_N`."""
+    """Concept -> arm -> its runs, each in its newest version, from `run/concept/arm/version_N`."""
     found: dict[str, dict[str, Arm]] = defaultdict(lambda: defaultdict(Arm))
     paths = folder.glob("*/*/*/version_*/report.json")
     by_number = sorted(paths, key=lambda path: int(path.parts[-2].removeprefix("version_")))
