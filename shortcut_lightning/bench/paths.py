@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -68,4 +69,6 @@ def written(value: Any, folder: Path) -> str:
     """A value of YAML as the command line takes it; names of files are located."""
     if isinstance(value, str):
         return located(value, folder) if value.endswith((".yaml", ".yml")) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return {math.inf: ".inf", -math.inf: "-.inf"}.get(value, ".nan")  # YAML's, not JSON's
     return json.dumps(value)

@@ -18,6 +18,7 @@ from scipy.stats import wilcoxon as scipys
 
 from shortcut_lightning.bench import Claim, Matrix
 from shortcut_lightning.bench.matrix import expanded
+from shortcut_lightning.bench.paths import written
 from shortcut_lightning.bench.results import Difference, collect, holm, paired, verdict
 from shortcut_lightning.bench.runner import Runner
 from shortcut_lightning.bench.tables import markdown, summary, write
@@ -112,6 +113,12 @@ def test_a_cell_is_an_ordinary_command_line(folder: Path) -> None:
         "--ckpt_path=last.ckpt",
     ]
     assert cell.trained_as == "noise/jpeg/plain"
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 1e-5, 2.0, None, True, ["a", 1]])
+def test_a_command_line_has_values_as_yaml_reads_them(value: object, tmp_path: Path) -> None:
+    back = yaml.safe_load(written(value, tmp_path))
+    assert (float(back) if isinstance(value, float) else back) == value
 
 
 def test_a_cell_is_known_by_what_decides_it_wherever_it_lies(folder: Path) -> None:
