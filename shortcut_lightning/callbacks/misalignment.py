@@ -14,6 +14,7 @@ from shortcut_lightning.batch import Example
 from shortcut_lightning.callbacks.evaluation import SubjectData
 from shortcut_lightning.callbacks.measures import EncoderCallback
 from shortcut_lightning.callbacks.samples import Samples
+from shortcut_lightning.files.images import round_to_8_bits
 from shortcut_lightning.metrics.encoders import (
     ImageTextEncoder,
     PocketClip,
@@ -149,4 +150,4 @@ def states(datamodule: Any) -> dict[str, list[Tensor]]:
 def _noisy(image: Tensor, radius: float, number: int) -> Tensor:
     chance = draws.generator(draws.run_seed(), "misalignment noise", number)
     noise = 2 * torch.rand(image.shape, generator=chance) - 1
-    return ((image + noise * radius / 255).clamp(0, 1) * 255).round() / 255
+    return round_to_8_bits(image + noise * radius / 255)

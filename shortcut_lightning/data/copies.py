@@ -26,7 +26,7 @@ from shortcut_lightning.data import loading, stages
 from shortcut_lightning.data.datamodule import PersonalizationDataModule
 from shortcut_lightning.files import folders
 from shortcut_lightning.files.cache import Cache, OneProcess
-from shortcut_lightning.files.images import load_image, load_images
+from shortcut_lightning.files.images import load_image, load_images, round_to_8_bits
 from shortcut_lightning.metrics.fidelity import Fidelity, fidelity
 from shortcut_lightning.report.pictures import Row, sheet, to_pil
 
@@ -230,7 +230,7 @@ def _shrunk(image: Tensor, side: int, multiple: int) -> Tensor:
     if size == [height, width]:
         return image
     smaller = functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
-    return (smaller.clamp(0, 1) * 255).round() / 255
+    return round_to_8_bits(smaller)
 
 
 def _enlarged(image: Tensor, like: Tensor) -> Tensor:

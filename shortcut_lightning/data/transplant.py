@@ -11,6 +11,7 @@ from torch import Tensor
 
 from shortcut_lightning import draws
 from shortcut_lightning.batch import Example
+from shortcut_lightning.files.images import round_to_8_bits
 
 
 def transplant(
@@ -52,4 +53,4 @@ def _with(image: Tensor, residual: Tensor, step: int, seed: int, number: int) ->
     moved = residual[:, rows][:, :, columns]
     if torch.rand((), generator=chance) < 0.5:
         moved = moved.flip(-1)
-    return ((image + moved).clamp(0, 1) * 255).round() / 255
+    return round_to_8_bits(image + moved)

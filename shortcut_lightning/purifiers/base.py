@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.files.images import round_to_8_bits
 from shortcut_lightning.freezing import frozen
 
 
@@ -46,7 +47,7 @@ class Purifier(ABC):
             cleaned = self.run(images.detach().clone(), backbone, list(prompts), generator)
         if not cleaned.isfinite().all():
             raise ValueError(f"{type(self).__name__} made NaN or infinite pixels.")
-        return (cleaned.detach().float().clamp(0, 1) * 255).round() / 255
+        return round_to_8_bits(cleaned.detach().float())
 
     @abstractmethod
     def run(

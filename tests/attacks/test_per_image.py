@@ -95,12 +95,12 @@ def test_mist(noise_model: Backbone, mode: str) -> None:
     assert agree(ours(attack, model, photos()), from_model(expected))
 
 
-@pytest.mark.parametrize("ascending", [True, False])
-@pytest.mark.parametrize("rate", [0.0, 5.0])
+@pytest.mark.parametrize(
+    ("ascending", "rate"),
+    [(True, 0.0), (False, 0.0), (False, 5.0)],  # with a rate published downwards only
+)
 def test_sds(model: Backbone, ascending: bool, rate: float) -> None:
     """The score is sent back through the encoder only, and the textural gradient subtracted."""
-    if rate and ascending:
-        pytest.skip("published downwards")
     g, x0 = generator(), to_model(photos())
     target, x = model.vae.encode(to_model(pattern(x0))).latent_dist, to_model(photos())
     for _ in range(2):
