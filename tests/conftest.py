@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,18 @@ def small_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from models import write_small_sdxl
 
     return write_small_sdxl(tmp_path_factory.mktemp("models") / "xl")
+
+
+@pytest.fixture(scope="session")
+def elsewhere() -> Any:
+    """A device that is not the CPU, wherever the tests run."""
+    from torch.utils import backend_registration
+
+    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+        pytest.skip("this torch knows no devices written in Python")
+    from elsewhere import DEVICE
+
+    return DEVICE
 
 
 @pytest.fixture(autouse=True)

@@ -79,10 +79,11 @@ class FakeBackbone(Backbone):
         return functional.interpolate(latents[:, :3].sigmoid(), scale_factor=8)
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
-        return Conditioning(torch.tensor([[[float(len(prompt))]] for prompt in prompts]))
+        lengths = [[[float(len(prompt))]] for prompt in prompts]
+        return Conditioning(torch.tensor(lengths, device=self.mix.device))
 
     def alphas_cumprod(self) -> Tensor:
-        return torch.linspace(0.99, 0.01, self.num_train_timesteps)
+        return torch.linspace(0.99, 0.01, self.num_train_timesteps, device=self.mix.device)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         return self.unet(noisy, conditioning.hidden)
@@ -103,7 +104,7 @@ class FakeBackbone(Backbone):
             torch.rand(3, side, side, generator=torch.Generator().manual_seed(seed))
             for seed in seeds
         ]
-        return torch.stack(rows)
+        return torch.stack(rows).to(self.mix.device)
 
 
 # What personalises or exports a model is not faked; without this line it would have to be named.

@@ -14,11 +14,11 @@ PHOTOS = ROOT.parent / "shared" / "data" / "dreambooth" / "dog"
 METRICS = ("clip_t", "clip_i", "identity", "fid_pocket", "kid_pocket")
 
 
-def train(*arguments: str) -> None:
+def train(*arguments: str, script: str = "train.py") -> None:
     """`python train.py fit ...` in a process of its own, as in the README."""
     environment = os.environ | {"OMP_NUM_THREADS": "2"}
     done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), "fit", *arguments],
+        [sys.executable, str(ROOT / script), "fit", *arguments],
         capture_output=True,
         text=True,
         env=environment,
@@ -52,6 +52,20 @@ def test_the_quickstart_learns_its_subject(tmp_path: Path) -> None:
             assert estimate["n"] == 32
     assert metrics["eval/identity"]["low"] > metrics["base/identity"]["high"]
     assert (run / "export" / "model" / "model_index.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["quickstart", "combined"])
+@pytest.mark.usefixtures("elsewhere")
+def test_a_recipe_on_an_accelerator(recipe: str, tmp_path: Path) -> None:
+    """Stages, training, checkpoint, sampling, measures, export: nothing is in the wrong place."""
+    train(
+        *("--config", str(ROOT / f"configs/{recipe}.yaml"), "--output_dir", str(tmp_path)),
+        *("--trainer.max_steps=2", "--data.num_class_images=4", "--data.images_per_prompt=1"),
+        *("--data.cache_dir", str(tmp_path / "cache"), "--model.num_inference_steps=2"),
+        script="tests/elsewhere.py",
+    )
+    assert report_of(tmp_path / recipe / "version_0")["metrics"]["eval/identity"]["n"] > 1
 
 
 @pytest.mark.slow

@@ -165,6 +165,14 @@ def test_same_generator_same_output(kind: type, images: Tensor) -> None:
     assert torch.equal(first, call(stage, images, backbone))
 
 
+@pytest.mark.parametrize("kind", ATTACKS + PURIFIERS)
+def test_works_where_the_model_is(kind: type, images: Tensor, elsewhere: torch.device) -> None:
+    """On a device of its own, and to the same pixels."""
+    there = call(build(kind), images.to(elsewhere), FakeBackbone().to(elsewhere))
+    assert there.device == elsewhere
+    assert torch.equal(there.cpu(), call(build(kind), images, FakeBackbone()))
+
+
 class PowerCut(Progress):
     """Writes after each step, counts them, and fails in the middle of one."""
 
@@ -246,6 +254,14 @@ def test_detectors_answer_for_each_image(kind: type, images: Tensor, tmp_path: P
             x0, y0, x1, y1 = box.xyxy
             assert 0 <= x0 < x1 <= 1
             assert 0 <= y0 < y1 <= 1
+
+
+@pytest.mark.parametrize("kind", DETECTORS)
+def test_detectors_look_where_the_images_are(
+    kind: type, images: Tensor, elsewhere: torch.device, tmp_path: Path
+) -> None:
+    detector, names = build(kind, tmp_path), ["a.png", "b.png"]
+    assert detector.detect(images.to(elsewhere), names) == detector.detect(images, names)
 
 
 class Wild(Attack):

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from shortcut_lightning import membership
 from shortcut_lightning.backbones import Backbone
@@ -141,6 +143,21 @@ def test_queries_are_those_of_the_papers() -> None:
     expected = {"Loss": 1, "SimA": 1, "PIA": 2, "MonteCarlo": 3, "PFAMI": 20, "PFAMINN": 110}
     found = {kind.__name__: kind().queries for kind in SCORES}
     assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("kind", SCORES)
+def test_works_where_the_model_is(
+    kind: type[Score],
+    epsilon_model: Backbone,
+    images: Tensor,
+    captions: list[str],
+    elsewhere: torch.device,
+) -> None:
+    """On a device of its own, and to the same numbers; L-BFGS blows up the rounding."""
+    there = kind()(images[:1], captions[:1], deepcopy(epsilon_model).to(elsewhere))
+    with sdpa_kernel(SDPBackend.MATH):  # the form that an unknown device takes
+        here = kind()(images[:1], captions[:1], epsilon_model)
+    torch.testing.assert_close(there, here, rtol=1e-4, atol=1e-6)
 
 
 def test_forms_that_ask_the_same_share_their_queries(
@@ -284,8 +301,6 @@ def test_the_denoiser_never_sees_more_rows_than_allowed(
 def test_models_that_share_encoders_share_what_comes_from_them(
     epsilon_model: Backbone, images: Tensor, captions: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from copy import deepcopy
-
     tuned, other = deepcopy(epsilon_model), deepcopy(epsilon_model)
     with torch.no_grad():
         next(tuned.denoiser.parameters()).add_(0.1)
@@ -314,8 +329,6 @@ def test_a_schedule_and_a_scale_are_part_of_a_models_name(
     epsilon_model: Backbone, images: Tensor, captions: list[str]
 ) -> None:
     """Neither is among the weights; a corrected scheduler_config.json changes the numbers."""
-    from copy import deepcopy
-
     slower, velocity, scaled = (deepcopy(epsilon_model) for _ in range(3))
     slower.alphas = slower.alphas.sqrt()
     velocity.prediction_type = "v_prediction"
