@@ -20,6 +20,12 @@ os.environ.setdefault("WANDB_MODE", "offline")
 # Lightning writes to the stderr that it finds when first imported; a test has one that is closed
 # soon afterwards.
 import lightning.pytorch  # noqa: F401
+from torch.utils import backend_registration
+
+# Before the first gradient, after which autograd counts no further devices.
+ELSEWHERE = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
+if ELSEWHERE:
+    import elsewhere as _  # noqa: F401
 
 
 @pytest.fixture(scope="session")
@@ -49,9 +55,7 @@ def small_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def elsewhere() -> Any:
     """A device that is not the CPU, wherever the tests run."""
-    from torch.utils import backend_registration
-
-    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+    if not ELSEWHERE:
         pytest.skip("this torch knows no devices written in Python")
     from elsewhere import DEVICE
 

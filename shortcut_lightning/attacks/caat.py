@@ -62,6 +62,7 @@ class CAAT(GradientAttack):
         victim = copy_sharing(model, [model.denoiser.get_parameter(name) for name in names])
         learners = [victim.denoiser.get_parameter(name) for name in names]
         for parameter in learners:
+            parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
         optimizer = torch.optim.AdamW(learners, lr=self.learning_rate)
         at, attention = Kept(images), nn.ParameterList(learners)

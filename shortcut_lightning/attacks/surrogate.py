@@ -98,9 +98,10 @@ class Surrogate:
         self.priors = self._class_images(model, like, progress)
         self.model = self._copy(model)
         self.learners = self._learners()
-        if training.dtype == "bf16_ref":
-            for parameter in self.learners:
-                parameter.data = parameter.data.bfloat16()
+        for parameter in self.learners:  # of a model that is kept in halves too
+            parameter.data = parameter.data.to(
+                torch.bfloat16 if training.dtype == "bf16_ref" else torch.float32
+            )
         self.loss = DreamBoothLoss(model.prediction_type, training.prior_loss_weight)
         self._still: dict[str, Conditioning] = {}
         self._orders: dict[str, list[int]] = {}  # what is left of a pass over something

@@ -7,8 +7,10 @@ is one file that implements it.
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -191,6 +193,15 @@ class Backbone(nn.Module, ABC):
     def _signal_and_sigma(self, like: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         alphas = self.alphas_cumprod().to(like.device)[timesteps].view(-1, 1, 1, 1)
         return alphas.sqrt(), (1 - alphas).sqrt()
+
+
+def in_its_dtype(network: nn.Module) -> AbstractContextManager[Any]:
+    """Where a network's weights are halves it computes in halves, whatever it is given."""
+    weight = next(network.parameters())
+    if weight.dtype not in (torch.bfloat16, torch.float16):
+        return nullcontext()
+    # No cache: it would outlive a step in which adapters learn.
+    return torch.autocast(weight.device.type, weight.dtype, cache_enabled=False)
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:

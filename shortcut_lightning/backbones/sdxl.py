@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-from shortcut_lightning.backbones.base import Conditioning
+from shortcut_lightning.backbones.base import Conditioning, in_its_dtype
 from shortcut_lightning.backbones.stable_diffusion import StableDiffusion
 
 
@@ -55,8 +55,9 @@ class StableDiffusionXL(StableDiffusion):
         hidden = []
         for tokenizer, text_encoder in self.vocabularies:
             ids = self.token_ids(tokenizer, prompts)
-            states = text_encoder(ids, output_hidden_states=True)
-            hidden.append(states.hidden_states[-2])
+            with in_its_dtype(text_encoder):
+                states = text_encoder(ids, output_hidden_states=True)
+            hidden.append(states.hidden_states[-2].float())
         # Pooled at the end of the text. The encoder itself, where its config has the legacy end 2,
         # would take the highest id, which is a new word's if there is one.
         ends = (ids == self.tokenizer_2.eos_token_id).int().argmax(dim=1)
@@ -64,7 +65,8 @@ class StableDiffusionXL(StableDiffusion):
         kept = torch.tensor(
             [bool(text) or not self.zeros_for_empty for text in prompts], device=ids.device
         )
-        pooled = self.text_encoder_2.text_projection(last)
+        with in_its_dtype(self.text_encoder_2):
+            pooled = self.text_encoder_2.text_projection(last).float()
         return Conditioning(torch.cat(hidden, dim=-1) * kept[:, None, None], pooled * kept[:, None])
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
@@ -75,9 +77,10 @@ class StableDiffusionXL(StableDiffusion):
             "text_embeds": conditioning.pooled,
             "time_ids": sizes.expand(len(noisy), -1).to(conditioning.hidden.dtype),
         }
-        return self.unet(
-            noisy, timesteps, conditioning.hidden, added_cond_kwargs=added, return_dict=False
-        )[0].float()
+        with in_its_dtype(self.unet):
+            return self.unet(
+                noisy, timesteps, conditioning.hidden, added_cond_kwargs=added, return_dict=False
+            )[0].float()
 
     def prompt_arguments(
         self, prompts: Sequence[str], negative_prompts: Sequence[str]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from shortcut_lightning.backbones import lora
-from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
+from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior, in_its_dtype
 from shortcut_lightning.backbones.tokens import TokenTable, all_vectors, initial_rows
 
 
@@ -99,7 +99,9 @@ class StableDiffusion(Backbone):
         return (images.float() / 2 + 0.5).clamp(0, 1)
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
-        return Conditioning(self.text_encoder(self.token_ids(self.tokenizer, prompts))[0])
+        with in_its_dtype(self.text_encoder):
+            hidden = self.text_encoder(self.token_ids(self.tokenizer, prompts))[0]
+        return Conditioning(hidden.float())
 
     def token_ids(self, tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
         """(B, 77) token ids, padded and truncated."""
@@ -120,7 +122,8 @@ class StableDiffusion(Backbone):
         return self.alphas
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        return self.unet(noisy, timesteps, conditioning.hidden, return_dict=False)[0].float()
+        with in_its_dtype(self.unet):
+            return self.unet(noisy, timesteps, conditioning.hidden, return_dict=False)[0].float()
 
     @torch.no_grad()
     def sample(
@@ -140,14 +143,17 @@ class StableDiffusion(Backbone):
         shape = (1, self.unet.config.in_channels, size, size)
         draws = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         latents = torch.cat([torch.randn(shape, generator=draw) for draw in draws])
-        return self.pipeline(scheduler)(
-            **self.prompt_arguments(prompts, negative_prompts),
-            latents=latents.to(self.alphas.device),
-            generator=draws,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            output_type="pt",
-        ).images.float()
+        arguments = self.prompt_arguments(prompts, negative_prompts)
+        with in_its_dtype(self.unet):
+            drawn = self.pipeline(scheduler)(
+                **arguments,
+                latents=latents.to(self.alphas.device),
+                generator=draws,
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                output_type="latent",
+            ).images
+        return self.decode(drawn.float())
 
     def prompt_arguments(
         self, prompts: Sequence[str], negative_prompts: Sequence[str]
@@ -202,6 +208,10 @@ class StableDiffusion(Backbone):
         if text_encoder:
             for _, network in self.vocabularies:
                 network.add_adapter(LoraConfig(**config, **lora.TEXT_ENCODER))
+        for network in lora.adapted(self).values():
+            for parameter in network.parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.float()  # it learns, if beside halves
 
     def load_lora(self, path: str) -> None:
         lora.load(self, path)
@@ -223,7 +233,7 @@ class StableDiffusion(Backbone):
         pipeline.scheduler = self.scheduler
         if self.tokens or lora.adapted(self):
             for name, network in deepcopy(self.networks).items():
-                setattr(pipeline, name, network)
+                setattr(pipeline, name, network.float())  # halves would round what is merged
         if self.tokens:
             for name in self.networks.keys() - {"unet"}:
                 text_encoder = getattr(pipeline, name)

@@ -20,7 +20,11 @@ from shortcut_lightning.batch import PromptBatch, TrainBatch
 from shortcut_lightning.losses import DreamBoothLoss, contrast_loss
 from shortcut_lightning.losses.contrast import denoising_errors
 from shortcut_lightning.modules.optimizers import adam
-from shortcut_lightning.modules.trainable import choose_trainable, trainable_groups
+from shortcut_lightning.modules.trainable import (
+    choose_trainable,
+    shrink_frozen,
+    trainable_groups,
+)
 
 Schedule = Literal[
     "constant",
@@ -31,6 +35,8 @@ Schedule = Literal[
     "polynomial",
     "piecewise_constant",
 ]
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class DreamBooth(LightningModule):
@@ -65,6 +71,8 @@ class DreamBooth(LightningModule):
         lr_scheduler: A schedule of diffusers.
         lr_warmup_steps: Optimiser steps of linear warm-up.
         gradient_checkpointing: Recompute activations to save memory.
+        frozen_dtype: How the denoiser and text encoders are stored where they do not learn (under
+            LoRA both): `bf16` and `fp16` take half the memory, and compute in it.
         compile_unet: `torch.compile` the denoiser.
         cache_text_embeddings: Embed each prompt once; only while nothing of the text side learns.
         num_inference_steps: Sampling steps in `test` and `predict`.
@@ -102,6 +110,7 @@ class DreamBooth(LightningModule):
         lr_scheduler: Schedule = "constant",
         lr_warmup_steps: int = 0,
         gradient_checkpointing: bool = False,
+        frozen_dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
         compile_unet: bool = False,
         cache_text_embeddings: bool = False,
         num_inference_steps: int = 25,
@@ -123,6 +132,7 @@ class DreamBooth(LightningModule):
             new_tokens=new_tokens,
             token_initializers=token_initializers,
         )
+        shrink_frozen(self.backbone, DTYPES[frozen_dtype])
         if gradient_checkpointing:
             self.backbone.enable_gradient_checkpointing()
         self.text_learns = any(p.requires_grad for p in self.backbone.text_encoders.parameters())
@@ -203,7 +213,9 @@ class DreamBooth(LightningModule):
     def base(self) -> Backbone:
         """The pretrained model alone, loaded when first asked for."""
         if not self._base:
-            self._base.append(self._load_base().requires_grad_(False).eval().to(self.device))
+            base = self._load_base().requires_grad_(False).eval()
+            shrink_frozen(base, DTYPES[self.hparams["frozen_dtype"]])
+            self._base.append(base.to(self.device))
         return self._base[0]
 
     def on_test_end(self) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from shortcut_lightning.backbones import Backbone
@@ -51,6 +52,17 @@ def choose_trainable(
         _free([backbone.denoiser], method)
     if train_text_encoder:
         _free(backbone.text_encoders, method)
+
+
+def shrink_frozen(backbone: Backbone, dtype: torch.dtype) -> None:
+    """Stores the weights of networks that do not learn themselves (adapters may) in `dtype`. The
+    autoencoder keeps its own: in halves its pictures suffer, and it is small."""
+    for network in (backbone.denoiser, *backbone.text_encoders):
+        if any(p.requires_grad and "lora_" not in name for name, p in network.named_parameters()):
+            continue
+        for parameter in network.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(dtype)
 
 
 def trainable_groups(
