@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Self
@@ -90,13 +91,23 @@ class StableDiffusion(Backbone):
         return list(zip(self.tokenizers.values(), encoders, strict=True))
 
     def encode(self, images: Tensor) -> Posterior:
-        posterior = self.vae.encode(images * 2 - 1).latent_dist
+        with self._autoencoder_range():
+            posterior = self.vae.encode(images * 2 - 1).latent_dist
         scale = self.latent_scale
         return Posterior(posterior.mean.float() * scale, posterior.std.float() * scale)
 
     def decode(self, latents: Tensor) -> Tensor:
-        images = self.vae.decode(latents / self.latent_scale).sample
+        with self._autoencoder_range():
+            images = self.vae.decode(latents / self.latent_scale).sample
         return (images.float() / 2 + 0.5).clamp(0, 1)
+
+    def _autoencoder_range(self) -> AbstractContextManager[Any]:
+        """float32 where float16 would be used and the autoencoder says that it overflows in it."""
+        kind = self.alphas.device.type
+        half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+        if half and self.vae.config.force_upcast:
+            return torch.autocast(kind, enabled=False)
+        return nullcontext()
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
         with in_its_dtype(self.text_encoder):

@@ -43,6 +43,21 @@ def test_encode_is_in_the_scale_of_the_denoiser(backbone: StableDiffusion) -> No
     assert backbone.latent_scale == 0.18215
 
 
+@pytest.mark.parametrize("overflows", [True, False])
+def test_an_autoencoder_that_overflows_in_float16_stays_out_of_it(
+    small_sd: Path, overflows: bool
+) -> None:
+    backbone = StableDiffusion.from_pretrained(small_sd)
+    backbone.vae.register_to_config(force_upcast=overflows)
+    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    exact = backbone.decode(backbone.encode(images).mean)
+    with torch.autocast("cpu", torch.float16):
+        half = backbone.decode(backbone.encode(images).mean)
+    assert torch.equal(half, exact) == overflows
+    with torch.autocast("cpu", torch.bfloat16):  # has float32's range
+        assert not torch.equal(backbone.decode(backbone.encode(images).mean), exact)
+
+
 def test_gradients_reach_the_pixels(backbone: StableDiffusion) -> None:
     images = torch.rand(1, 3, 32, 32).requires_grad_()
     backbone.encode(images).sample(torch.randn(1, 4, 8, 8)).sum().backward()
