@@ -9,6 +9,7 @@ nothing made before.
 import hashlib
 import inspect
 import json
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -18,12 +19,15 @@ from types import ModuleType
 from typing import Any, Protocol
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
 from shortcut_lightning import __version__
 from shortcut_lightning.files.whole import half_of, whole
+
+log = logging.getLogger(__name__)
 
 Tensors = dict[str, Tensor]
 
@@ -166,9 +170,12 @@ class Cache:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     half_of(path).touch()
                     half_of(path).unlink()
-                tensors = make()
-                with writing(path.parent):
-                    _write(path, tensors)
+                with _alone(path):
+                    tensors = _read(path)
+                    if tensors is None:
+                        tensors = make()
+                        with writing(path.parent):
+                            _write(path, tensors)
             made.append(tensors)
 
         together(ensure, self.ranks)
@@ -179,6 +186,23 @@ class Cache:
                 "data.cache_dir must be on a disk they share."
             )
         return tensors
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Where several runs want an entry, one makes it and the others wait, then read again: so the
+    lock's file may go as soon as one is done."""
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.warning("Another run is making %s; waiting for it.", path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _read(path: Path) -> Tensors | None:

@@ -3,8 +3,10 @@
 import errno
 import os
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -58,6 +60,29 @@ def make() -> Maker:
 def entry(folder: Path) -> Path:
     (path,) = folder.rglob("*.safetensors")
     return path
+
+
+def test_of_two_runs_that_want_an_entry_one_makes_it(
+    tmp_path: Path, make: Maker, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, may_end = Event(), Event()
+
+    def slowly() -> Tensors:
+        begun.set()
+        assert may_end.wait(30)
+        return make()
+
+    with ThreadPoolExecutor() as runs:
+        first = runs.submit(Cache(tmp_path).get, "perturb", slowly, n=1)
+        assert begun.wait(30)
+        second = runs.submit(Cache(tmp_path).get, "perturb", make, n=1)
+        other = runs.submit(Cache(tmp_path).get, "perturb", make, n=2)  # nobody is at that one
+        assert other.result(30).keys() == {"0", "1"}
+        assert not second.done()
+        may_end.set()
+        assert torch.equal(first.result(30)["0"], second.result(30)["0"])
+    assert make.calls == 2
+    assert "Another run is making" in caplog.text
 
 
 def test_made_once_and_read_back_exactly(tmp_path: Path, make: Maker) -> None:
