@@ -118,6 +118,12 @@ class Device(backend_registration._DummyBackendModule):
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16]  # accepted, and without effect
 
+    def get_rng_state(self, device: Any = None) -> Tensor:
+        return torch.empty(0, dtype=torch.uint8)  # it draws from the CPU's
+
+    def set_rng_state(self, state: Tensor, device: Any = None) -> None:
+        pass
+
 
 class Machine(Accelerator):
     """One such device."""
