@@ -24,11 +24,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 aten: Any = torch.ops.aten
 
-# A GPU's operations take CPU tensors as the other end of a copy, and as indices.
-MAY_MIX = {
-    aten.copy_.default,
-    aten._foreach_copy_.default,
-    aten._to_copy.default,
+# What a GPU takes CPU tensors for: the other end of a copy, and indices.
+COPIES = {aten.copy_.default, aten._foreach_copy_.default, aten._to_copy.default}
+INDEXING = {
     aten.index.Tensor,
     aten.index_put.default,
     aten.index_put_.default,
@@ -81,11 +79,12 @@ class Elsewhere(torch.Tensor):
 def compute(operation: Any, *args: Any, **kwargs: Any) -> Any:
     """What the operation makes of the values behind its arguments, put where it belongs."""
     leaves = tree_leaves((args, kwargs))
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    bound = tree_leaves((args[0], args[2:])) if operation in INDEXING else leaves
+    tensors = [leaf for leaf in bound if isinstance(leaf, Tensor)]
     here = [tensor for tensor in tensors if not isinstance(tensor, Elsewhere) and tensor.ndim]
     if here and operation is aten._has_compatible_shallow_copy_type.default:
         return False  # `Module.to` then makes new parameters
-    if here and operation not in MAY_MIX:
+    if here and operation not in COPIES:
         shapes = [tuple(tensor.shape) for tensor in here]
         raise RuntimeError(f"{operation}: CPU tensors of shape {shapes} among tensors elsewhere")
     devices = [leaf for leaf in leaves if isinstance(leaf, torch.device)]
