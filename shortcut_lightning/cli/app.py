@@ -38,6 +38,8 @@ _NOT_OPTIONS = {
     "self", "model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders",
     "verbose", "return_predictions",
 }  # fmt: skip
+# Lightning's other kinds cast what learns and the autoencoder too.
+_PRECISIONS = {"32", "32-true", "bf16", "bf16-mixed", "16", "16-mixed"}
 
 
 class ShortcutTrainer(Trainer):
@@ -244,6 +246,11 @@ class ShortcutCLI(LightningCLI):
             notice(
                 f"{verb}: without --ckpt_path the model is as it was before training; trained:"
                 f" --ckpt_path {files[0].parent / 'checkpoints/last.ckpt'}"
+            )
+        if str(config.trainer.precision or 32) not in _PRECISIONS:
+            raise UserError(
+                f"trainer.precision is '{config.trainer.precision}'; allowed: 32-true, bf16-mixed,"
+                " 16-mixed. What does not learn is kept in halves by --model.frozen_dtype bf16."
             )
         if config.trainer.default_root_dir is not None:
             notice("trainer.default_root_dir does not move the run folder; --output_dir does")

@@ -71,6 +71,7 @@ def config(tmp_path: Path) -> str:
         (["--trainer.strategy=foo"], ["trainer: ", "invalid strategy", "foo"]),
         (["--model.learning_rate=-1"], ["Invalid learning rate: -1.0"]),
         (["--ckpt_path=no.ckpt"], ["--ckpt_path: no file 'no.ckpt'"]),
+        (["--trainer.precision=bf16-true"], ["trainer.precision", "bf16-mixed", "frozen_dtype"]),
     ],
 )
 def test_after_a_good_config(
