@@ -239,12 +239,13 @@ class StableDiffusion(Backbone):
         self.pipeline().load_textual_inversion(path, token=None if named else Path(path).stem)
 
     def save(self, folder: Path) -> None:
-        """Writes a plain diffusers folder: adapters merged in, tokens in the table."""
+        """Writes a plain diffusers folder in float32: adapters merged in, tokens in the table."""
         pipeline = self.pipeline()
         pipeline.scheduler = self.scheduler
-        if self.tokens or lora.adapted(self):
+        halves = any(p.dtype != torch.float32 for p in self.parameters())
+        if self.tokens or lora.adapted(self) or halves:
             for name, network in deepcopy(self.networks).items():
-                setattr(pipeline, name, network.float())  # halves would round what is merged
+                setattr(pipeline, name, network.float())
         if self.tokens:
             for name in self.networks.keys() - {"unet"}:
                 text_encoder = getattr(pipeline, name)

@@ -170,8 +170,8 @@ class Cache:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     half_of(path).touch()
                     half_of(path).unlink()
-                with _alone(path):
-                    tensors = _read(path)
+                with _alone(path) as waited:
+                    tensors = _read(path) if waited else None
                     if tensors is None:
                         tensors = make()
                         with writing(path.parent):
@@ -189,17 +189,18 @@ class Cache:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Where several runs want an entry, one makes it and the others wait, then read again: so the
-    lock's file may go as soon as one is done."""
-    lock = FileLock(path.with_suffix(".lock"))
+def _alone(path: Path) -> Iterator[bool]:
+    """Where several runs want an entry, one makes it. The others wait, are told so, and find it; so
+    the lock's file may go as soon as one is done."""
+    lock, waited = FileLock(path.with_suffix(".lock")), False
     try:
         lock.acquire(timeout=0)
     except Timeout:
         log.warning("Another run is making %s; waiting for it.", path)
         lock.acquire()
+        waited = True
     try:
-        yield
+        yield waited
     finally:
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)

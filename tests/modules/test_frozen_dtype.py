@@ -6,6 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from test_dreambooth import batch, fit
 from torch import nn
 
@@ -64,9 +65,13 @@ def test_it_learns_samples_and_exports(folder: str, tmp_path: Path) -> None:
     assert (again - drawn["bf16"]).abs().mean() < 0.02
 
 
-def test_what_learns_as_a_whole_stays_whole(small_sd: Path) -> None:
+def test_what_learns_as_a_whole_stays_whole(small_sd: Path, tmp_path: Path) -> None:
     full = DreamBooth(str(small_sd), frozen_dtype="bf16").backbone
     assert {p.dtype for p in full.denoiser.parameters()} == {torch.float32}
+    assert {p.dtype for p in full.text_encoders.parameters()} == {torch.bfloat16}
+    full.save(tmp_path)  # stock readers do not mix dtypes
+    stock = StableDiffusionPipeline.from_pretrained(tmp_path)
+    assert {p.dtype for p in stock.text_encoder.parameters()} == {torch.float32}
     assert {p.dtype for p in full.text_encoders.parameters()} == {torch.bfloat16}
     words = lora(str(small_sd), "bf16", new_tokens=["<s>"]).backbone
     assert {p.dtype for p in words.text_encoders.parameters()} == {torch.float32}
