@@ -22,10 +22,14 @@ os.environ.setdefault("WANDB_MODE", "offline")
 import lightning.pytorch  # noqa: F401
 from torch.utils import backend_registration
 
-# Before the first gradient, after which autograd counts no further devices.
 ELSEWHERE = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
-if ELSEWHERE:
-    import elsewhere as _  # noqa: F401
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A further device, before the first gradient, after which autograd counts none. Not beside the
+    slow tests: they train in forked processes, which autograd refuses once it has such a device."""
+    if ELSEWHERE and "not slow" in config.getoption("markexpr"):
+        import elsewhere  # noqa: F401
 
 
 @pytest.fixture(scope="session")
@@ -55,11 +59,9 @@ def small_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def elsewhere() -> Any:
     """A device that is not the CPU, wherever the tests run."""
-    if not ELSEWHERE:
-        pytest.skip("this torch knows no devices written in Python")
-    from elsewhere import DEVICE
-
-    return DEVICE
+    if "elsewhere" not in sys.modules:
+        pytest.skip("needs a torch that knows devices written in Python, and -m 'not slow'")
+    return sys.modules["elsewhere"].DEVICE
 
 
 @pytest.fixture(autouse=True)
