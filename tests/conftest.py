@@ -64,6 +64,14 @@ def elsewhere() -> Any:
     return sys.modules["elsewhere"].DEVICE
 
 
+@pytest.fixture(scope="session")
+def on_elsewhere() -> str:
+    """The script that runs a verb on that device, in a process of its own."""
+    if not ELSEWHERE:
+        pytest.skip("this torch knows no devices written in Python")
+    return "tests/elsewhere.py"
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests share one cache that is not the user's."""

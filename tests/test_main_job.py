@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from torch.utils import backend_registration
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = ROOT.parent / "shared" / "data" / "dreambooth" / "dog"
@@ -57,17 +56,13 @@ def test_the_quickstart_learns_its_subject(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["quickstart", "combined"])
-@pytest.mark.skipif(
-    not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
-    reason="this torch knows no devices written in Python",
-)
-def test_a_recipe_on_an_accelerator(recipe: str, tmp_path: Path) -> None:
+def test_a_recipe_on_an_accelerator(recipe: str, on_elsewhere: str, tmp_path: Path) -> None:
     """Stages, training, checkpoint, sampling, measures, export: nothing is in the wrong place."""
     train(
         *("--config", str(ROOT / f"configs/{recipe}.yaml"), "--output_dir", str(tmp_path)),
         *("--trainer.max_steps=2", "--data.num_class_images=4", "--data.images_per_prompt=1"),
         *("--data.cache_dir", str(tmp_path / "cache"), "--model.num_inference_steps=2"),
-        script="tests/elsewhere.py",
+        script=on_elsewhere,
     )
     assert report_of(tmp_path / recipe / "version_0")["metrics"]["eval/identity"]["n"] > 1
 

@@ -219,10 +219,6 @@ class StableDiffusion(Backbone):
         if text_encoder:
             for _, network in self.vocabularies:
                 network.add_adapter(LoraConfig(**config, **lora.TEXT_ENCODER))
-        for network in lora.adapted(self).values():
-            for parameter in network.parameters():
-                if parameter.requires_grad:
-                    parameter.data = parameter.data.float()  # it learns, if beside halves
 
     def load_lora(self, path: str) -> None:
         lora.load(self, path)
