@@ -1,6 +1,7 @@
 #!/bin/sh
 # Rebuilds every weight of the pocket family from nothing, in order, then measures the card.
 #   sh configs/pocket/rebuild.sh                  into the package (several core-hours)
+#                                                 (one recipe alone leaves it in runs/pocket/weights)
 #   sh configs/pocket/rebuild.sh FOLDER OPTIONS   elsewhere; the options go to every training
 # On one GPU: sh configs/pocket/rebuild.sh FOLDER --trainer.accelerator=gpu --trainer.devices=1 \
 #             --trainer.strategy=auto

@@ -21,6 +21,7 @@ from shortcut_lightning.losses import DreamBoothLoss, contrast_loss
 from shortcut_lightning.losses.contrast import denoising_errors
 from shortcut_lightning.modules.optimizers import adam
 from shortcut_lightning.modules.trainable import (
+    FrozenDtype,
     choose_trainable,
     shrink_frozen,
     trainable_groups,
@@ -35,8 +36,6 @@ Schedule = Literal[
     "polynomial",
     "piecewise_constant",
 ]
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class DreamBooth(LightningModule):
@@ -110,7 +109,7 @@ class DreamBooth(LightningModule):
         lr_scheduler: Schedule = "constant",
         lr_warmup_steps: int = 0,
         gradient_checkpointing: bool = False,
-        frozen_dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
+        frozen_dtype: FrozenDtype = "fp32",
         compile_unet: bool = False,
         cache_text_embeddings: bool = False,
         num_inference_steps: int = 25,
@@ -132,7 +131,7 @@ class DreamBooth(LightningModule):
             new_tokens=new_tokens,
             token_initializers=token_initializers,
         )
-        shrink_frozen(self.backbone, DTYPES[frozen_dtype])
+        shrink_frozen(self.backbone, frozen_dtype)
         if gradient_checkpointing:
             self.backbone.enable_gradient_checkpointing()
         self.text_learns = any(p.requires_grad for p in self.backbone.text_encoders.parameters())
@@ -214,7 +213,7 @@ class DreamBooth(LightningModule):
         """The pretrained model alone, loaded when first asked for."""
         if not self._base:
             base = self._load_base().requires_grad_(False).eval()
-            shrink_frozen(base, DTYPES[self.hparams["frozen_dtype"]])
+            shrink_frozen(base, self.hparams["frozen_dtype"])
             self._base.append(base.to(self.device))
         return self._base[0]
 

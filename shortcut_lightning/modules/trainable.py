@@ -8,6 +8,9 @@ from torch import nn
 
 from shortcut_lightning.backbones import Backbone
 
+FrozenDtype = Literal["fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def choose_trainable(
     backbone: Backbone,
@@ -54,7 +57,7 @@ def choose_trainable(
         _free(backbone.text_encoders, method)
 
 
-def shrink_frozen(backbone: Backbone, dtype: torch.dtype) -> None:
+def shrink_frozen(backbone: Backbone, dtype: FrozenDtype) -> None:
     """Stores the weights of networks that do not learn themselves (adapters may) in `dtype`. The
     autoencoder keeps its own: in halves its pictures suffer, and it is small."""
     for network in (backbone.denoiser, *backbone.text_encoders):
@@ -62,7 +65,7 @@ def shrink_frozen(backbone: Backbone, dtype: torch.dtype) -> None:
             continue
         for parameter in network.parameters():
             if not parameter.requires_grad:
-                parameter.data = parameter.data.to(dtype)
+                parameter.data = parameter.data.to(DTYPES[dtype])
 
 
 def trainable_groups(

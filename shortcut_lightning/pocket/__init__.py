@@ -8,3 +8,6 @@ from pathlib import Path
 
 #: Folder of the shipped weights: `StableDiffusionPipeline.from_pretrained(WEIGHTS)` loads it.
 WEIGHTS: Path = Path(__file__).parent / "weights"
+
+#: Where a training of the family leaves its weights: the shipped ones are replaced only by name.
+TRAINED = "runs/pocket/weights"

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shortcut_lightning.pocket import WEIGHTS
+from shortcut_lightning.pocket import TRAINED
 from shortcut_lightning.pocket.schedule import warm_flat_fall
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class AutoencoderTraining(pl.LightningModule):
         edge_weight: float = 0.5,
         kl_weight: float = 1e-4,
         polish: str | None = None,
-        output: str | None = str(WEIGHTS),
+        output: str | None = TRAINED,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

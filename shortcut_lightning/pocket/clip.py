@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shortcut_lightning.pocket import WEIGHTS, family, tokenizer
+from shortcut_lightning.pocket import TRAINED, family, tokenizer
 from shortcut_lightning.pocket.labels import ATTRIBUTES, IGNORE
 from shortcut_lightning.pocket.text_to_image import CaptionTraining
 
@@ -50,7 +50,7 @@ class ClipTraining(CaptionTraining):
         self,
         learning_rate: float = 1.5e-3,
         factor_weight: float = 0.1,
-        output: str | None = str(WEIGHTS),
+        output: str | None = TRAINED,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shortcut_lightning.pocket import WEIGHTS, networks
+from shortcut_lightning.pocket import TRAINED, networks
 from shortcut_lightning.pocket.data import VIEWS
 from shortcut_lightning.pocket.labels import ATTRIBUTES, IGNORE
 from shortcut_lightning.pocket.schedule import warm_flat_fall
@@ -35,7 +35,7 @@ class MeasureTraining(pl.LightningModule):
         self,
         learning_rate: float = 2e-3,
         autoencoder: str | None = None,
-        output: str | None = str(WEIGHTS),
+        output: str | None = TRAINED,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -92,7 +92,7 @@ class IdentityTraining(MeasureTraining):
         self,
         learning_rate: float = 2e-3,
         autoencoder: str | None = None,
-        output: str | None = str(WEIGHTS),
+        output: str | None = TRAINED,
         temperature: float = 0.1,
     ) -> None:
         super().__init__(learning_rate, autoencoder, output)
@@ -145,7 +145,7 @@ class AttributeTraining(MeasureTraining):
         self,
         learning_rate: float = 2e-3,
         autoencoder: str | None = None,
-        output: str | None = str(WEIGHTS),
+        output: str | None = TRAINED,
     ) -> None:
         super().__init__(learning_rate, autoencoder, output)
         self.network = networks.AttributeClassifier()

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from shortcut_lightning.pocket import WEIGHTS
+from shortcut_lightning.pocket import TRAINED
 from shortcut_lightning.pocket.measuring import QUALITY, MeasureTraining
 from shortcut_lightning.pocket.networks import Restorer, fit
 
@@ -21,7 +21,7 @@ class RestorationTraining(MeasureTraining):
 
     name = "restoration"
 
-    def __init__(self, learning_rate: float = 2e-3, output: str | None = str(WEIGHTS)) -> None:
+    def __init__(self, learning_rate: float = 2e-3, output: str | None = TRAINED) -> None:
         super().__init__(learning_rate, None, output)
         self.network = Restorer()
 

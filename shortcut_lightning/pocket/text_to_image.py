@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from shortcut_lightning.pocket import WEIGHTS, family
+from shortcut_lightning.pocket import TRAINED, family
 from shortcut_lightning.pocket.data import Collection
 from shortcut_lightning.pocket.labels import ATTRIBUTES, IGNORE
 from shortcut_lightning.pocket.schedule import warm_flat_fall
@@ -86,7 +86,7 @@ class WordTraining(CaptionTraining):
     before captions mean anything, and afterwards ignores them.
     """
 
-    def __init__(self, learning_rate: float = 1e-3, output: str | None = str(WEIGHTS)) -> None:
+    def __init__(self, learning_rate: float = 1e-3, output: str | None = TRAINED) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.encoder = family.build_text_encoder()
@@ -137,7 +137,7 @@ class TextToImageTraining(CaptionTraining):
         unet: str | None = None,
         widths: tuple[int, int] = (64, 128),
         prediction_type: Literal["epsilon", "v_prediction"] = "epsilon",
-        output: str | None = str(WEIGHTS),
+        output: str | None = TRAINED,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
