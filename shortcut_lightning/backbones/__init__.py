@@ -3,15 +3,26 @@
 import json
 from pathlib import Path
 
+import torch
+
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
 
 __all__ = ["Backbone", "Conditioning", "Posterior", "load"]
 
 
 def load(
-    pretrained_model_name_or_path: str = "pocket", revision: str = "", variant: str = ""
+    pretrained_model_name_or_path: str = "pocket",
+    revision: str = "",
+    variant: str = "",
+    dtype: torch.dtype = torch.float32,
 ) -> Backbone:
-    """Loads `pocket`, a local diffusers folder, or a hub id, in fp32.
+    """Loads `pocket`, a local diffusers folder, or a hub id.
+
+    Args:
+        pretrained_model_name_or_path: Its name.
+        revision: Branch, tag or commit on the hub.
+        variant: Weight file variant.
+        dtype: Of the denoiser and the text encoders; an autoencoder is float32 always.
 
     Raises ValueError when the name leads nowhere or the folder holds something else.
     """
@@ -32,7 +43,7 @@ def load(
         if kind.startswith("StableDiffusion3") or not kind.startswith("StableDiffusion"):
             raise ValueError(f"it is a {kind}; Stable Diffusion 1.x, 2.x and XL are known.")
         family = StableDiffusionXL if kind.startswith("StableDiffusionXL") else StableDiffusion
-        return family.from_pretrained(path, revision or None, variant or None)
+        return family.from_pretrained(path, revision or None, variant or None, dtype)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(

@@ -58,9 +58,13 @@ class StableDiffusion(Backbone):
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, revision: str | None = None, variant: str | None = None
+        cls,
+        path: str | Path,
+        revision: str | None = None,
+        variant: str | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> Self:
-        """Loads a diffusers folder or hub id in fp32, from safetensors alone."""
+        """Loads a diffusers folder or hub id, from safetensors alone."""
         # Bars for reading local files only; a hub download keeps its own.
         diffusers.utils.logging.disable_progress_bar()
         transformers.utils.logging.disable_progress_bar()
@@ -68,7 +72,8 @@ class StableDiffusion(Backbone):
             path,
             revision=revision,
             variant=variant,
-            dtype=torch.float32,
+            # In halves the autoencoder's pictures suffer, and it is small.
+            dtype={"default": dtype, "vae": torch.float32},
             use_safetensors=True,
             **cls.pipeline_options,
         )

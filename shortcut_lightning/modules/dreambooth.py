@@ -21,6 +21,7 @@ from shortcut_lightning.losses import DreamBoothLoss, contrast_loss
 from shortcut_lightning.losses.contrast import denoising_errors
 from shortcut_lightning.modules.optimizers import adam
 from shortcut_lightning.modules.trainable import (
+    DTYPES,
     FrozenDtype,
     choose_trainable,
     shrink_frozen,
@@ -212,8 +213,7 @@ class DreamBooth(LightningModule):
     def base(self) -> Backbone:
         """The pretrained model alone, loaded when first asked for."""
         if not self._base:
-            base = self._load_base().requires_grad_(False).eval()
-            shrink_frozen(base, self.hparams["frozen_dtype"])
+            base = self._load_base(self.hparams["frozen_dtype"]).requires_grad_(False).eval()
             self._base.append(base.to(self.device))
         return self._base[0]
 
@@ -324,16 +324,21 @@ class DreamBooth(LightningModule):
             )
 
     def _load(self) -> Backbone:
-        backbone = self._load_base()
-        if self.hparams["lora"]:
-            backbone.load_lora(self.hparams["lora"])
-        if self.hparams["embeddings"]:
-            backbone.load_tokens(self.hparams["embeddings"])
+        given = self.hparams
+        # Halves from the start need half the memory of the host as well. What learns itself, or
+        # has a LoRA merged into it, begins with all its digits.
+        halves = given["method"] == "lora" and not given["new_tokens"] and not given["lora"]
+        backbone = self._load_base(given["frozen_dtype"] if halves else "fp32")
+        if given["lora"]:
+            backbone.load_lora(given["lora"])
+        if given["embeddings"]:
+            backbone.load_tokens(given["embeddings"])
         return backbone
 
-    def _load_base(self) -> Backbone:
+    def _load_base(self, dtype: FrozenDtype = "fp32") -> Backbone:
         return backbones.load(
             self.hparams["pretrained_model_name_or_path"],
             self.hparams["revision"],
             self.hparams["variant"],
+            DTYPES[dtype],
         )

@@ -55,11 +55,14 @@ def choose_trainable(
         _free([backbone.denoiser], method)
     if train_text_encoder:
         _free(backbone.text_encoders, method)
+    for parameter in backbone.parameters():
+        if parameter.requires_grad:  # an adapter takes the dtype of what it is beside
+            parameter.data = parameter.data.float()
 
 
 def shrink_frozen(backbone: Backbone, dtype: FrozenDtype) -> None:
-    """Stores the weights of networks that do not learn themselves (adapters may) in `dtype`. The
-    autoencoder keeps its own: in halves its pictures suffer, and it is small."""
+    """Stores the weights of networks that do not learn themselves (adapters may) in `dtype`; the
+    autoencoder keeps its own."""
     for network in (backbone.denoiser, *backbone.text_encoders):
         if any(p.requires_grad and "lora_" not in name for name, p in network.named_parameters()):
             continue

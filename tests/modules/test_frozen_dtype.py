@@ -10,11 +10,12 @@ from diffusers import StableDiffusionPipeline
 from test_dreambooth import batch, fit
 from torch import Tensor, nn
 
-from shortcut_lightning import attacks, purifiers
+from shortcut_lightning import attacks, backbones, purifiers
 from shortcut_lightning.attacks.surrogate import Surrogate, SurrogateTraining
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.membership import CLiD
 from shortcut_lightning.modules import DreamBooth
+from shortcut_lightning.modules.trainable import shrink_frozen
 
 
 @pytest.fixture(params=["small_sd", "small_sdxl"])
@@ -68,6 +69,29 @@ def test_it_learns_samples_and_exports(folder: str, tmp_path: Path) -> None:
     assert (images["bf16"] - images["fp32"]).abs().mean() < 0.02
     again = drawn(DreamBooth(str(tmp_path / "bf16")).backbone)
     assert (again - images["bf16"]).abs().mean() < 0.02
+
+
+def test_halves_never_need_the_memory_of_whole_weights(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, load = [], backbones.load
+
+    def noting(*arguments: Any) -> Backbone:
+        asked.append(arguments[-1])
+        return load(*arguments)
+
+    monkeypatch.setattr(backbones, "load", noting)
+    halves = lora(folder, "bf16", train_text_encoder=True)
+    halves.base()
+    lora(folder, "bf16", new_tokens=["<s>"])
+    assert asked == [torch.bfloat16, torch.bfloat16, torch.float32]
+    # and they are what rounding after loading makes of them
+    whole = load(folder).requires_grad_(False)
+    shrink_frozen(whole, "bf16")
+    expected = whole.state_dict()
+    for name, tensor in halves.base().state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+        assert tensor.dtype == expected[name].dtype, name
 
 
 def test_what_learns_as_a_whole_stays_whole(small_sd: Path, tmp_path: Path) -> None:
