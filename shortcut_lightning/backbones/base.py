@@ -114,6 +114,10 @@ class Backbone(nn.Module, ABC):
         """
 
     @abstractmethod
+    def without_lora(self) -> AbstractContextManager[None]:
+        """Where the adapters of `add_lora` do nothing."""
+
+    @abstractmethod
     def load_lora(self, path: str) -> None:
         """Merges a LoRA file or folder (diffusers' or kohya's keys) into the weights."""
 

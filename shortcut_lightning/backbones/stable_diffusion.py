@@ -1,8 +1,8 @@
 """Stable Diffusion 1.x and 2.x, and every model in the same folder layout, the pocket included."""
 
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Self
@@ -224,6 +224,17 @@ class StableDiffusion(Backbone):
         if text_encoder:
             for _, network in self.vocabularies:
                 network.add_adapter(LoraConfig(**config, **lora.TEXT_ENCODER))
+
+    @contextmanager
+    def without_lora(self) -> Iterator[None]:
+        networks: list[Any] = list(lora.adapted(self).values())
+        for network in networks:
+            network.disable_adapters()
+        try:
+            yield
+        finally:
+            for network in networks:
+                network.enable_adapters()
 
     def load_lora(self, path: str) -> None:
         lora.load(self, path)

@@ -4,6 +4,8 @@ What is special about a method that builds on it (contrastive decoupling, geomet
 with the batch: its prompts and its loss weights. The step itself is the same for all.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -201,14 +203,25 @@ class DreamBooth(LightningModule):
 
     def sample(self, batch: PromptBatch) -> Tensor:
         """(B, 3, H, W) images in [0, 1] from the tuned or the untouched model."""
-        return (self.base() if batch.arm == "base" else self.backbone).sample(
-            batch.prompts,
-            seeds=batch.seeds.tolist(),
-            negative_prompts=batch.negative_prompts,
-            num_inference_steps=self.hparams["num_inference_steps"],
-            guidance_scale=self.hparams["guidance_scale"],
-            scheduler=self.hparams["sampling_scheduler"],
-        )
+        with self._of(batch.arm) as backbone:
+            return backbone.sample(
+                batch.prompts,
+                seeds=batch.seeds.tolist(),
+                negative_prompts=batch.negative_prompts,
+                num_inference_steps=self.hparams["num_inference_steps"],
+                guidance_scale=self.hparams["guidance_scale"],
+                scheduler=self.hparams["sampling_scheduler"],
+            )
+
+    @contextmanager
+    def _of(self, arm: str) -> Iterator[Backbone]:
+        """The model of an arm. Beneath adapters alone the untouched one is still there, so that no
+        second one is needed."""
+        if arm == "base" and self._only_adapts:
+            with self.backbone.without_lora():
+                yield self.backbone
+        else:
+            yield self.base() if arm == "base" else self.backbone
 
     def base(self) -> Backbone:
         """The pretrained model alone, loaded when first asked for."""
@@ -324,16 +337,20 @@ class DreamBooth(LightningModule):
             )
 
     def _load(self) -> Backbone:
-        given = self.hparams
         # Halves from the start need half the memory of the host as well. What learns itself, or
         # has a LoRA merged into it, begins with all its digits.
-        halves = given["method"] == "lora" and not given["new_tokens"] and not given["lora"]
-        backbone = self._load_base(given["frozen_dtype"] if halves else "fp32")
-        if given["lora"]:
-            backbone.load_lora(given["lora"])
-        if given["embeddings"]:
-            backbone.load_tokens(given["embeddings"])
+        backbone = self._load_base(self.hparams["frozen_dtype"] if self._only_adapts else "fp32")
+        if self.hparams["lora"]:
+            backbone.load_lora(self.hparams["lora"])
+        if self.hparams["embeddings"]:
+            backbone.load_tokens(self.hparams["embeddings"])
         return backbone
+
+    @property
+    def _only_adapts(self) -> bool:
+        """Whether adapters are all that is added to the pretrained model."""
+        more = any(self.hparams[name] for name in ("new_tokens", "lora", "embeddings"))
+        return self.hparams["method"] == "lora" and not more
 
     def _load_base(self, dtype: FrozenDtype = "fp32") -> Backbone:
         return backbones.load(

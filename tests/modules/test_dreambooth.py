@@ -207,6 +207,30 @@ def test_the_base_arm_is_the_untouched_model(small_sd: Path, tmp_path: Path) -> 
     assert not any("_base" in name for name in module.state_dict())
 
 
+@pytest.mark.parametrize("folder", ["small_sd", "small_sdxl"])
+@pytest.mark.parametrize("dora", [False, True])
+def test_adapters_step_aside_for_the_base_arm(
+    folder: str, dora: bool, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """No second model is loaded; and the run goes on learning afterwards."""
+    module = DreamBooth(
+        str(request.getfixturevalue(folder)),
+        **{"method": "lora", "train_text_encoder": True, "use_dora": dora},
+        **{"learning_rate": 1e-2, "num_inference_steps": 2},
+    )
+    ask = PromptBatch(PROMPTS, ["", ""], torch.tensor([1, 2]), torch.tensor([0, 1]), "base")
+    before = module.sample(ask._replace(arm="tuned"))
+    learned = {name for name, p in module.named_parameters() if p.requires_grad}
+    fit(module, tmp_path, enable_checkpointing=False)
+    with torch.inference_mode():
+        base = module.sample(ask)
+        tuned = module.sample(ask._replace(arm="tuned"))
+    torch.testing.assert_close(base, before)
+    assert (tuned - before).abs().max() > 1e-4
+    assert not module._base
+    assert {name for name, p in module.named_parameters() if p.requires_grad} == learned
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
