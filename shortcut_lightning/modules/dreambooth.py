@@ -217,11 +217,13 @@ class DreamBooth(LightningModule):
     def _of(self, arm: str) -> Iterator[Backbone]:
         """The model of an arm. Beneath adapters alone the untouched one is still there, so that no
         second one is needed."""
-        if arm == "base" and self._only_adapts:
+        if arm != "base":
+            yield self.backbone
+        elif self._only_adapts:
             with self.backbone.without_lora():
                 yield self.backbone
         else:
-            yield self.base() if arm == "base" else self.backbone
+            yield self.base()
 
     def base(self) -> Backbone:
         """The pretrained model alone, loaded when first asked for."""
