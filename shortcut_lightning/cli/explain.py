@@ -22,10 +22,10 @@ _TREE = re.compile(
     r"|Option '(?P<option>[^']+)' is not accepted"
     r"|(?:module '[^']+' has no attribute '|No module named ')(?P<missing>[^']+)'"
     r"|Expected a dot import path string: (?P<short_name>\S+)"
+    r"|Not a valid subclass of \w+\. Got value: (?P<no_class>.*)$"
     r"|Expected an? (?!path but|dot import)(?P<expected>.+?)(?:\. Got value: (?P<value>.*))?$",
     re.MULTILINE,
 )
-_LEAVES = ("option", "missing", "short_name", "expected")
 _BASES: dict[str, type] = {"model": LightningModule, "data": LightningDataModule}
 _SPEC = ("class_path", "init_args", "dict_kwargs")
 
@@ -97,7 +97,9 @@ def _leaf(message: str) -> str:
                 return _wrong_argument(key, class_path, match["option"], message)
             if match["expected"]:
                 return _wrong_value(key, value, _alternatives(matches[position:]))
-            given = match["short_name"] or class_path or match["missing"]
+            if (match["no_class"] or "").startswith("["):
+                return f"{key}: a list inside the list; take one, --{key}+ adds another"
+            given = match["short_name"] or match["no_class"] or class_path or match["missing"]
             return _wrong_class(key, given, _known_classes(path, owner))
     return ""
 
@@ -126,12 +128,14 @@ def _plain(expected: str) -> Iterator[str]:
         yield from (word.strip(" '\"") for word in literal[1].split(","))
     else:
         match = re.search(r"<class '(?:[\w.]+\.)?(\w+)'>", expected)
-        yield {"Iterable": "list"}.get(match[1], match[1]) if match else expected
+        lists = ("Iterable", "Sequence")
+        yield ("list" if match[1] in lists else match[1]) if match else expected
 
 
 def _wrong_value(key: str, value: str, allowed: list[str]) -> str:
     if set(allowed) <= {"int", "float", "str", "bool", "list", "dict"}:
-        return f"{key}: expected {' or '.join(allowed)}, got {value!r}"
+        hint = f"; --{key}+ adds one" if allowed == ["list"] else ""
+        return f"{key}: expected {' or '.join(allowed)}, got {value!r}{hint}"
     hint = did_you_mean(value, allowed)
     return f"{key}: {value!r} is not allowed{hint}\n  allowed: {listed(allowed)}"
 

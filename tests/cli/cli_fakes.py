@@ -83,12 +83,14 @@ class Points(LightningDataModule):
         prompt: str = "a photo",
         side: int = 8,
         stage: Stage = Blur(),  # noqa: B008
+        stages: Sequence[Stage] = (),
         prompts: Sequence[str] = (),
         trouble: str = "",
     ) -> None:
         super().__init__()
         self.instance_data_dir, self.trouble = instance_data_dir, trouble
-        self.prompt, self.side, self.stage, self.prompts = prompt, side, stage, list(prompts)
+        self.prompt, self.side, self.prompts = prompt, side, list(prompts)
+        self.stage, self.stages = stage, stages
 
     def setup(self, stage: str) -> None:
         match self.trouble:

@@ -45,6 +45,14 @@ def config(tmp_path: Path) -> str:
         (["--model.help=Lne"], ["model: no class 'Lne'", "'Line'"]),
         (["--data.stage.help=Blurr"], ["data.stage: no class 'Blurr'", "'Blur'"]),
         (["--data.stage=part.yaml"], ["data.stage: no file 'part.yaml'"]),
+        # lists of classes
+        (["--data.stages=Blur"], ["data.stages: expected list, got 'Blur'", "--data.stages+ adds"]),
+        (["--data.stages=[Blurr]"], ["data.stages: no class 'Blurr'", "'Blur'"]),
+        (
+            ["--data.stages=[[Blur]]"],
+            ["data.stages: a list inside the list", "--data.stages+ adds"],
+        ),
+        (["--data.stages=[3]"], ["data.stages: no class '3'", "Blur, Crop"]),
         # values
         (["--trainer.max_steps=many"], ["trainer.max_steps: expected int, got 'many'"]),
         (["--trainer.max_steps=1e3"], ["trainer.max_steps: expected int, got '1000.0'"]),

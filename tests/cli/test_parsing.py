@@ -105,3 +105,22 @@ def test_the_options_of_a_class_by_its_short_name(capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         main(["fit", "--data.help=Points"])
     assert "--data.instance_data_dir" in capsys.readouterr().out
+
+
+def test_lists_of_classes_take_files_and_grow(printed: Any, tmp_path: Path) -> None:
+    first = cli_fakes.write_config(tmp_path)
+    (tmp_path / "one.yaml").write_text("{class_path: cli_fakes.Blur, init_args: {radius: 3}}")
+    (tmp_path / "two.yaml").write_text("[one.yaml, {class_path: cli_fakes.Crop}]")
+    one, two = (str(tmp_path / name) for name in ("one.yaml", "two.yaml"))
+    for args, radii in (
+        ([f"--data.stages=[{one}]"], [3.0]),
+        ([f"--data.stages={two}"], [3.0, 1.0]),
+        ([f"--data.stages={two}", f"--data.stages+={two}"], [3.0, 1.0, 3.0, 1.0]),
+        (
+            [f"--data.stages={two}", "--data.stages+=Blur", "--data.stages.radius=2"],
+            [3.0, 1.0, 2.0],
+        ),
+    ):
+        config, _ = printed("fit", "--config", first, *args)
+        stages = config["data"]["init_args"]["stages"]
+        assert [stage["init_args"]["radius"] for stage in stages] == radii
