@@ -46,6 +46,7 @@ class FakeBackbone(Backbone):
     prediction_type = "epsilon"
     downsampling = 8
     prompt_length = 75
+    samplers = ()
     latent_scale = 1.0
 
     def __init__(self) -> None:

@@ -61,6 +61,19 @@ class Backbone(nn.Module, ABC):
     latent_scale: float  # what `encode` multiplies the autoencoder's own latents with
     prompt_length: int  # words a prompt may have, begin and end not counted; 75 in CLIP
 
+    @property
+    @abstractmethod
+    def samplers(self) -> Sequence[str]:
+        """What `sample` takes as `scheduler`."""
+
+    def check_sampler(self, scheduler: str) -> None:
+        """Raises ValueError where `sample` would not take it."""
+        if scheduler and scheduler not in self.samplers:
+            raise ValueError(
+                f"Unknown sampling scheduler '{scheduler}'; allowed: {', '.join(self.samplers)} "
+                "(model.sampling_scheduler)."
+            )
+
     @abstractmethod
     def encode(self, images: Tensor) -> Posterior:
         """(B, 3, H, W) in [0, 1] -> posterior over (B, C, H/f, W/f). Differentiable."""

@@ -180,17 +180,14 @@ class StableDiffusion(Backbone):
             "negative_prompt_embeds": self.embed(negative_prompts).hidden,
         }
 
+    @property
+    def samplers(self) -> Sequence[str]:
+        return sorted(kind.__name__ for kind in self.scheduler.compatibles)
+
     def pipeline(self, scheduler: str = "") -> Any:
         """Stock diffusers pipeline over the same weights; `scheduler` is a diffusers class name."""
-        chosen: Any = type(self.scheduler)
-        if scheduler:
-            allowed = sorted(kind.__name__ for kind in self.scheduler.compatibles)
-            if scheduler not in allowed:
-                raise ValueError(
-                    f"Unknown sampling scheduler '{scheduler}'; allowed: {', '.join(allowed)} "
-                    "(model.sampling_scheduler)."
-                )
-            chosen = getattr(diffusers, scheduler)
+        self.check_sampler(scheduler)
+        chosen: Any = getattr(diffusers, scheduler) if scheduler else type(self.scheduler)
         pipeline = self.pipeline_class(
             vae=self.vae,
             scheduler=chosen.from_config(self.scheduler.config),

@@ -6,8 +6,10 @@ is the key. A message of an unknown form is passed on, shortened.
 """
 
 import inspect
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, get_args
 
@@ -21,7 +23,10 @@ _TREE = re.compile(
     r"|Problem with given class_path '(?P<class_path>[^']+)'"
     r"|Option '(?P<option>[^']+)' is not accepted"
     r"|(?:module '[^']+' has no attribute '|No module named ')(?P<missing>[^']+)'"
-    r"|Expected a dot import path string: (?P<short_name>\S+)"
+    r"|(?:Expected a dot import path string|Unexpected import path format): (?P<short_name>\S+)"
+    r"|Group '(?P<group>[\w.]+)' does not accept option '(?P<member>[\w.]+)'"
+    r"|unrecognized arguments: --(?P<whole_member>[\w.]+)"
+    r"|Unable to load config '(?P<no_config>[^']+)'"
     r"|Not a valid subclass of \w+\. Got value: (?P<no_class>.*)$"
     r"|Expected an? (?!path but|dot import)(?P<expected>.+?)(?:\. Got value: (?P<value>.*))?$",
     re.MULTILINE,
@@ -30,19 +35,25 @@ _BASES: dict[str, type] = {"model": LightningModule, "data": LightningDataModule
 _SPEC = ("class_path", "init_args", "dict_kwargs")
 
 
-def explain(message: str, options: Iterable[str]) -> str:
+def explain(message: str, options: Collection[str]) -> str:
     """A message for the user.
 
     Args:
         message: what jsonargparse's parser reports.
         options: every option of the command line without its dashes.
     """
+    if message.startswith("Parser key") and (leaf := _leaf(message)):
+        return leaf
     if match := re.match(r"unrecognized arguments: (\S+)", message):
         return _unknown_option(match[1], options)
     if match := re.search(r"option '([^']+)'", message) or re.match(r"Option '([^']+)'", message):
         return _unknown_option(f"--{match[1]}", options)
     if match := re.match(r"argument (\S+): expected one argument", message):
         return f"{match[1]} needs a value"
+    if match := re.search(r"the following arguments are required: (.*)", message):
+        names = match[1].split(", ")  # those of a verb stand behind it, as in protect.output
+        needed = (name if name in options else name.split(".")[-1] for name in names)
+        return f"needed: {', '.join(f'--{name}' for name in needed)}"
     return _leaf(message) or " ".join(message.split())[:400]
 
 
@@ -92,11 +103,20 @@ def _leaf(message: str) -> str:
             class_path = match["class_path"]
         else:
             key = ".".join(path)
-            value = match["value"] or _given_value(message, match.end())
+            value = _bare(match["value"] or _given_value(message, match.end()))
             if match["option"]:
                 return _wrong_argument(key, class_path, match["option"], message)
             if match["expected"]:
                 return _wrong_value(key, value, _alternatives(matches[position:]))
+            if member := match["member"] or match["whole_member"]:
+                group, _, member = f"{match['group'] or ''}.{member}".strip(".").rpartition(".")
+                if settings := _settings_class(class_path, group):
+                    return _wrong_argument(f"{key}.{group}", settings, member, message)
+                return _wrong_argument(key, class_path, group.split(".")[0], message)
+            if match["no_config"]:
+                settings = _settings_class(owner, path[-1].rsplit(".", 1)[-1]) if owner else ""
+                options = f"\n  options: {listed(_arguments(settings))}" if settings else ""
+                return _no_file(key, match["no_config"]) + options
             if (match["no_class"] or "").startswith("["):
                 return f"{key}: a list inside the list; take one, --{key}+ adds another"
             given = match["short_name"] or match["no_class"] or class_path or match["missing"]
@@ -106,9 +126,13 @@ def _leaf(message: str) -> str:
 
 def _given_value(message: str, start: int) -> str:
     match = re.compile(r"Given value: (.*)$", re.MULTILINE).search(message, start)
-    if match and (nested := re.search(r"val='(.*)'\)$", match[1])):
-        return nested[1]
     return match[1] if match else ""
+
+
+def _bare(value: str) -> str:
+    """The value without the wrapping that jsonargparse has for `--a.b=value`."""
+    nested = re.search(r"val='(.*)'\)$", value)
+    return nested[1] if nested else value
 
 
 def _alternatives(matches: list[re.Match[str]]) -> list[str]:
@@ -160,9 +184,15 @@ def _wrong_argument(key: str, class_path: str, option: str, message: str) -> str
 
 
 def _wrong_class(key: str, given: str, known: list[str]) -> str:
-    kind = "file" if re.search(r"\.ya?ml$|/", given) else "class"
-    hint = did_you_mean(given.rsplit(".", 1)[-1], known) if kind == "class" else ""
-    return f"{key}: no {kind} '{given}'{hint}\n  classes: {listed(known)}"
+    if re.search(r"\.ya?ml$|/", given):
+        return f"{_no_file(key, given)}\n  classes: {listed(known)}"
+    hint = did_you_mean(given.rsplit(".", 1)[-1], known)
+    return f"{key}: no class '{given}'{hint}\n  classes: {listed(known)}"
+
+
+def _no_file(key: str, given: str) -> str:
+    there = [os.fspath(path) for path in Path(given).parent.glob("*.yaml")]
+    return f"{key}: no file '{given}'{did_you_mean(given, there)}"
 
 
 def _known_classes(path: list[str], owner: str) -> list[str]:
@@ -179,6 +209,13 @@ def _known_classes(path: list[str], owner: str) -> list[str]:
     imported = [c for base in types for c in _subclasses(base) if not inspect.isabstract(c)]
     names |= {c.__name__ for c in imported}
     return sorted(name for name in names if not name.startswith("_"))
+
+
+def _settings_class(owner: str, name: str) -> str:
+    """Path of the class of settings that an argument of a class takes, "" where there is none."""
+    parameter = inspect.signature(resolve_name(owner)).parameters.get(name)
+    kinds = _classes_in(parameter.annotation) if parameter else iter(())
+    return next((f"{kind.__module__}.{kind.__qualname__}" for kind in kinds), "")
 
 
 def _classes_in(annotation: Any) -> Iterator[type]:

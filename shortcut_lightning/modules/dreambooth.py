@@ -39,6 +39,17 @@ Schedule = Literal[
     "polynomial",
     "piecewise_constant",
 ]
+_LEAST = {
+    "rank": 1,
+    "lora_alpha": 0,
+    "lora_dropout": 0,
+    "prior_loss_weight": 0,
+    "snr_gamma": 0,
+    "text_encoder_lr": 0,
+    "token_lr": 0,
+    "lr_warmup_steps": 0,
+    "num_inference_steps": 1,
+}
 
 
 class DreamBooth(LightningModule):
@@ -121,7 +132,11 @@ class DreamBooth(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        for key, least in _LEAST.items():
+            if self.hparams[key] < least:
+                raise ValueError(f"model.{key} is {self.hparams[key]}; at least {least} is needed.")
         self.backbone = self._load()
+        self.backbone.check_sampler(sampling_scheduler)
         choose_trainable(
             self.backbone,
             method=method,

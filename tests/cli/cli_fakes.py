@@ -3,6 +3,7 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -32,6 +33,14 @@ class Crop(Stage):
         self.radius, self.side = radius, side
 
     def run(self) -> None: ...
+
+
+@dataclass
+class Pen:
+    """Settings without a class of their own to choose, as decoupling has them."""
+
+    width: int = 1
+    colour: str = "black"
 
 
 class Line(LightningModule):
@@ -84,13 +93,14 @@ class Points(LightningDataModule):
         side: int = 8,
         stage: Stage = Blur(),  # noqa: B008
         stages: Sequence[Stage] = (),
+        pen: Pen = Pen(),  # noqa: B008
         prompts: Sequence[str] = (),
         trouble: str = "",
     ) -> None:
         super().__init__()
         self.instance_data_dir, self.trouble = instance_data_dir, trouble
         self.prompt, self.side, self.prompts = prompt, side, list(prompts)
-        self.stage, self.stages = stage, stages
+        self.stage, self.stages, self.pen = stage, stages, pen
 
     def setup(self, stage: str) -> None:
         match self.trouble:

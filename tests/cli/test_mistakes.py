@@ -28,6 +28,11 @@ def config(tmp_path: Path) -> str:
         (["--model.ranks=3"], ["model.ranks: Line takes no 'ranks'", "did you mean 'rank'?"]),
         (["--model.init_args.ranks=3"], ["model.ranks", "Line takes: learning_rate, rank"]),
         (["--data.stage.radus=3"], ["data.stage.radus: Blur takes no", "'radius'"]),
+        (["--data.pen.widht=3"], ["data.pen.widht: Pen takes no 'widht'", "'width'", "colour"]),
+        (["--data.pn.width=3"], ["data.pn: Points takes no 'pn'", "did you mean 'pen'?"]),
+        (["--data.pen.width=x"], ["data.pen.width: expected int, got 'x'"]),
+        (["--data.pen=thin.yaml"], ["data.pen: no file 'thin.yaml'", "width, colour"]),
+        (["--data.side.width=3"], ["data.side: expected int, got '3'"]),
         # abbreviations are not accepted
         (["--trainer.max_step=3"], ["no option 'trainer.max_step'", "'trainer.max_steps'"]),
         (["--model.learning=3"], ["model.learning: Line takes no 'learning'", "'learning_rate'"]),
@@ -105,6 +110,10 @@ def test_after_a_good_config(
             ["model: 'rank' cannot stand beside class_path", "model.init_args.rank"],
         ),
         ("model: {class_path: Line, init_args: {rank: x}}", ["model.rank: expected int, got 'x'"]),
+        (
+            "data: {class_path: cli_fakes.Points, init_args: {pen: {widht: 3}}}",
+            ["data.pen.widht: Pen takes no 'widht'; did you mean 'width'?", "colour"],
+        ),
         ("name: x", ["model: `fit` needs one", "--model CLASS"]),
         ("model: Line\ndata: {init_args: {side: 3}}", ["data.side: no class is given"]),
     ],
@@ -137,3 +146,22 @@ def test_a_mistake_leaves_no_empty_folder(config: str, mistake: Mistake, tmp_pat
 
 def test_messages_of_an_unknown_form_are_passed_on() -> None:
     assert explain("something\n  entirely new", []) == "something entirely new"
+
+
+@pytest.mark.parametrize(
+    ("verb", "needed"),
+    [("bench", "--base, --factors, --subjects"), ("audit", "--audit.members, --audit.nonmembers")],
+)
+def test_what_a_verb_needs(verb: str, needed: str, mistake: Mistake) -> None:
+    assert mistake(verb).endswith(f"needed: {needed}")
+
+
+def test_where_copies_go_is_needed(config: str, mistake: Mistake) -> None:
+    assert mistake("protect", "--config", config).endswith("needed: --output")
+
+
+def test_a_file_of_nearly_that_name(config: str, mistake: Mistake, tmp_path: Path) -> None:
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages" / "blur.yaml").write_text("class_path: cli_fakes.Blur")
+    message = mistake("fit", "--config", config, "--data.stage=stages/blurr.yaml")
+    assert "no file 'stages/blurr.yaml'; did you mean 'stages/blur.yaml'?" in message
