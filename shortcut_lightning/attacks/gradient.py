@@ -74,7 +74,8 @@ class GradientAttack(Attack):
 
 def load_frozen(name: str, device: torch.device) -> Backbone:
     """A model by name, in eval mode, without gradients. Raises ValueError as `backbones.load`."""
-    return backbones.load(name).to(device).requires_grad_(False).eval()
+    model = backbones.load(name, key="data.attack.surrogate")
+    return model.to(device).requires_grad_(False).eval()
 
 
 @contextmanager

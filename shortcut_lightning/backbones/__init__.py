@@ -15,6 +15,7 @@ def load(
     revision: str = "",
     variant: str = "",
     dtype: torch.dtype = torch.float32,
+    key: str = "pretrained_model_name_or_path",
 ) -> Backbone:
     """Loads `pocket`, a local diffusers folder, or a hub id.
 
@@ -23,6 +24,7 @@ def load(
         revision: Branch, tag or commit on the hub.
         variant: Weight file variant.
         dtype: Of the denoiser and the text encoders; an autoencoder is float32 always.
+        key: Where the name was given, for messages.
 
     Raises ValueError when the name leads nowhere or the folder holds something else.
     """
@@ -33,11 +35,13 @@ def load(
 
     name = pretrained_model_name_or_path
     path = str(WEIGHTS) if name == "pocket" else name
+    wanted = (
+        "expected a diffusers folder, a hub id that can be reached, or 'pocket', the built-in one"
+    )
+    if not Path(path).exists() and (path.startswith(("/", ".", "~")) or path.count("/") > 1):
+        raise ValueError(f"{key}: no folder '{name}'; {wanted}.")
     if Path(path).is_dir() and not (Path(path) / "model_index.json").is_file():
-        raise ValueError(
-            f"'{name}' is a folder without model_index.json; expected a diffusers folder, "
-            "a hub id or 'pocket' (model.pretrained_model_name_or_path)."
-        )
+        raise ValueError(f"{key}: '{name}' is a folder without model_index.json; {wanted}.")
     try:
         kind = _pipeline_class(path, revision or None)
         if kind.startswith("StableDiffusion3") or not kind.startswith("StableDiffusion"):
@@ -46,10 +50,7 @@ def load(
         return family.from_pretrained(path, revision or None, variant or None, dtype)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"Cannot load the model '{name}': {reason} Give a diffusers folder, a hub id that can "
-            "be reached, or 'pocket', which is built in (model.pretrained_model_name_or_path)."
-        ) from error
+        raise ValueError(f"{key}: cannot load '{name}' ({reason}); {wanted}.") from error
 
 
 def _pipeline_class(path: str, revision: str | None) -> str:

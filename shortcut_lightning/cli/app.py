@@ -221,6 +221,9 @@ class ShortcutCLI(LightningCLI):
             self.config = parser.parse_args(args)
         except OmegaConfBaseException as error:
             raise UserError(explain_interpolation(error)) from error
+        seed = self.verb_config.seed_everything
+        if seed is not None and not 0 <= seed < 2**32:
+            raise UserError(f"seed_everything is {seed}; give a whole number from 0 to {2**32 - 1}")
 
     @property
     def verb_config(self) -> Any:

@@ -26,6 +26,7 @@ _TREE = re.compile(
     r"|(?:Expected a dot import path string|Unexpected import path format): (?P<short_name>\S+)"
     r"|Group '(?P<group>[\w.]+)' does not accept option '(?P<member>[\w.]+)'"
     r"|unrecognized arguments: --(?P<whole_member>[\w.]+)"
+    r"|the following arguments are required: (?P<needed>.+)"
     r"|Unable to load config '(?P<no_config>[^']+)'"
     r"|Not a valid subclass of \w+\. Got value: (?P<no_class>.*)$"
     r"|Expected an? (?!path but|dot import)(?P<expected>.+?)(?:\. Got value: (?P<value>.*))?$",
@@ -113,6 +114,9 @@ def _leaf(message: str) -> str:
                 if settings := _settings_class(class_path, group):
                     return _wrong_argument(f"{key}.{group}", settings, member, message)
                 return _wrong_argument(key, class_path, group.split(".")[0], message)
+            if match["needed"]:
+                name = class_path.rsplit(".", 1)[-1]
+                return f"{key}: {name} needs '{match['needed']}'; --{key}.{match['needed']} sets it"
             if match["no_config"]:
                 settings = _settings_class(owner, path[-1].rsplit(".", 1)[-1]) if owner else ""
                 options = f"\n  options: {listed(_arguments(settings))}" if settings else ""
@@ -158,6 +162,8 @@ def _plain(expected: str) -> Iterator[str]:
 
 def _wrong_value(key: str, value: str, allowed: list[str]) -> str:
     if set(allowed) <= {"int", "float", "str", "bool", "list", "dict"}:
+        if allowed == ["list"] and re.search(r"\.ya?ml$", value) and not Path(value).is_file():
+            return _no_file(key, value)
         hint = f"; --{key}+ adds one" if allowed == ["list"] else ""
         return f"{key}: expected {' or '.join(allowed)}, got {value!r}{hint}"
     hint = did_you_mean(value, allowed)

@@ -66,7 +66,8 @@ class PastedConcepts(LightningDataModule):
             found = pictures_of(self.source, self.count, self.resolution, "a photo")
             self.images = [example.image for example in found]
         if self.decoded and not self._backbone:
-            self._backbone = [backbones.load(self.autoencoder).requires_grad_(False).eval()]
+            model = backbones.load(self.autoencoder, key="data.autoencoder")
+            self._backbone = [model.requires_grad_(False).eval()]
 
     def train_dataloader(self) -> StreamLoader:
         """New pictures in every epoch, from where training stands."""

@@ -134,7 +134,9 @@ class DreamBooth(LightningModule):
         self.save_hyperparameters()
         for key, least in _LEAST.items():
             if self.hparams[key] < least:
-                raise ValueError(f"model.{key} is {self.hparams[key]}; it must be at least {least}.")
+                raise ValueError(
+                    f"model.{key} is {self.hparams[key]}; it must be at least {least}."
+                )
         self.backbone = self._load()
         self.backbone.check_sampler(sampling_scheduler)
         choose_trainable(

@@ -180,8 +180,10 @@ def test_token_mistakes_are_named(small_sd: Path) -> None:
 def test_load_mistakes_are_named(tmp_path: Path, small_sd: Path) -> None:
     with pytest.raises(ValueError, match=r"folder without model_index.json"):
         backbones.load(str(tmp_path))
-    with pytest.raises(ValueError, match=r"Cannot load the model 'nobody/nothing'.*'pocket'"):
+    with pytest.raises(ValueError, match=r"name_or_path: cannot load 'nobody/nothing'.*'pocket'"):
         backbones.load("nobody/nothing")
+    with pytest.raises(ValueError, match=r"data.autoencoder: no folder '/nowhere'; expected"):
+        backbones.load("/nowhere", key="data.autoencoder")
     broken = shutil.copytree(small_sd, tmp_path / "sample")
     path = broken / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "sample"}))

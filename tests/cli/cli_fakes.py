@@ -35,6 +35,13 @@ class Crop(Stage):
     def run(self) -> None: ...
 
 
+class Stamp(Stage):
+    def __init__(self, motif: str) -> None:
+        self.motif = motif
+
+    def run(self) -> None: ...
+
+
 @dataclass
 class Pen:
     """Settings without a class of their own to choose, as decoupling has them."""

@@ -57,7 +57,9 @@ def config(tmp_path: Path) -> str:
             ["--data.stages=[[Blur]]"],
             ["data.stages: a list inside the list", "--data.stages+ adds"],
         ),
-        (["--data.stages=[3]"], ["data.stages: no class '3'", "Blur, Crop"]),
+        (["--data.stages=many.yaml"], ["data.stages: no file 'many.yaml'"]),
+        (["--data.stages+=Stamp"], ["data.stages: Stamp needs 'motif'; --data.stages.motif sets"]),
+        (["--data.stages=[3]"], ["data.stages: no class '3'", "Blur, Crop, Stamp"]),
         # values
         (["--trainer.max_steps=many"], ["trainer.max_steps: expected int, got 'many'"]),
         (["--trainer.max_steps=1e3"], ["trainer.max_steps: expected int, got '1000.0'"]),
@@ -66,6 +68,7 @@ def config(tmp_path: Path) -> str:
         (["--model.learning_rate=null"], ["model.learning_rate: expected float, got null"]),
         (["--data.stage.passes=null"], ["data.stage.passes: expected int, got "]),
         (["--data.stage.passes=1.5"], ["data.stage.passes: expected int, got '1.5'"]),
+        (["--seed_everything=-1"], ["seed_everything is -1; give a whole number from 0"]),
         (["--seed_everything=abc"], ["seed_everything: expected bool or int, got 'abc'"]),
         (
             ["--trainer.precision=bf16-mixd"],
