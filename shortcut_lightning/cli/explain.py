@@ -103,29 +103,36 @@ def _leaf(message: str) -> str:
         elif match["class_path"]:
             class_path = match["class_path"]
         else:
-            key = ".".join(path)
-            value = _bare(match["value"] or _given_value(message, match.end()))
-            if match["option"]:
-                return _wrong_argument(key, class_path, match["option"], message)
-            if match["expected"]:
-                return _wrong_value(key, value, _alternatives(matches[position:]))
-            if member := match["member"] or match["whole_member"]:
-                group, _, member = f"{match['group'] or ''}.{member}".strip(".").rpartition(".")
-                if settings := _settings_class(class_path, group):
-                    return _wrong_argument(f"{key}.{group}", settings, member, message)
-                return _wrong_argument(key, class_path, group.split(".")[0], message)
-            if match["needed"]:
-                name = class_path.rsplit(".", 1)[-1]
-                return f"{key}: {name} needs '{match['needed']}'; --{key}.{match['needed']} sets it"
-            if match["no_config"]:
-                settings = _settings_class(owner, path[-1].rsplit(".", 1)[-1]) if owner else ""
-                options = f"\n  options: {listed(_arguments(settings))}" if settings else ""
-                return _no_file(key, match["no_config"]) + options
-            if (match["no_class"] or "").startswith("["):
-                return f"{key}: a list inside the list; take one, --{key}+ adds another"
-            given = match["short_name"] or match["no_class"] or class_path or match["missing"]
-            return _wrong_class(key, given, _known_classes(path, owner))
+            return _said(matches[position:], path, owner, class_path, message)
     return ""
+
+
+def _said(
+    leaves: list[re.Match[str]], path: list[str], owner: str, class_path: str, message: str
+) -> str:
+    """What the first of the leaves says about the key that `path` leads to."""
+    key, leaf = ".".join(path), leaves[0]
+    if leaf["option"]:
+        return _wrong_argument(key, class_path, leaf["option"], message)
+    if leaf["expected"]:
+        value = leaf["value"] or _given_value(message, leaf.end())
+        return _wrong_value(key, _bare(value), _alternatives(leaves))
+    if member := leaf["member"] or leaf["whole_member"]:
+        group, _, member = f"{leaf['group'] or ''}.{member}".strip(".").rpartition(".")
+        if settings := _settings_class(class_path, group):
+            return _wrong_argument(f"{key}.{group}", settings, member, message)
+        return _wrong_argument(key, class_path, group.split(".")[0], message)
+    if leaf["needed"]:
+        name = class_path.rsplit(".", 1)[-1]
+        return f"{key}: {name} needs '{leaf['needed']}'; --{key}.{leaf['needed']} sets it"
+    if leaf["no_config"]:
+        settings = _settings_class(owner, path[-1].rsplit(".", 1)[-1]) if owner else ""
+        options = f"\n  options: {listed(_arguments(settings))}" if settings else ""
+        return _no_file(key, leaf["no_config"]) + options
+    if (leaf["no_class"] or "").startswith("["):
+        return f"{key}: a list inside the list; take one, --{key}+ adds another"
+    given = leaf["short_name"] or leaf["no_class"] or class_path or leaf["missing"]
+    return _wrong_class(key, given, _known_classes(path, owner))
 
 
 def _given_value(message: str, start: int) -> str:
