@@ -15,7 +15,7 @@ def load(
     revision: str = "",
     variant: str = "",
     dtype: torch.dtype = torch.float32,
-    key: str = "pretrained_model_name_or_path",
+    key: str = "model.pretrained_model_name_or_path",
 ) -> Backbone:
     """Loads `pocket`, a local diffusers folder, or a hub id.
 

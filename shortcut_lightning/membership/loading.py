@@ -42,7 +42,12 @@ class AuditedModel:
         Raises ValueError when the name leads nowhere or the parts do not fit.
         """
         name = self.pretrained_model_name_or_path
-        model = backbones.load(exported_model(Path(name)) or name, self.revision, self.variant)
+        model = backbones.load(
+            exported_model(Path(name)) or name,
+            self.revision,
+            self.variant,
+            key="audit.target.pretrained_model_name_or_path",
+        )
         if self.checkpoint:
             _lay_over(model, Path(self.checkpoint))
         if self.lora:
