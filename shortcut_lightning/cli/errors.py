@@ -39,6 +39,14 @@ def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     return f"; did you mean '{by_folded[close[0]]}'?" if close else ""
 
 
+def no_file(where: str, given: str, pattern: str = "*.yaml") -> str:
+    """That the file `where` names is not there, and the one that may be meant: in the same folder,
+    or in configs where that folder is not there either."""
+    folder = Path(given).parent if Path(given).parent.is_dir() else Path("configs")
+    there = sorted(os.fspath(path) for path in folder.glob(pattern))
+    return f"{where}: no file '{given}'{did_you_mean(given, there)}"
+
+
 def listed(words: Iterable[str], limit: int = 30) -> str:
     """The words with commas, cut after `limit`."""
     words = list(words)

@@ -6,7 +6,6 @@ is the key. A message of an unknown form is passed on, shortened.
 """
 
 import inspect
-import os
 import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, get_args
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from shortcut_lightning.cli.class_index import class_index, descendants
-from shortcut_lightning.cli.errors import did_you_mean, listed
+from shortcut_lightning.cli.errors import did_you_mean, listed, no_file
 
 _TREE = re.compile(
     r'(?:Parser key "|--)(?P<key>[\w.]+)(?:"|\.help: )'
@@ -128,7 +127,7 @@ def _said(
     if leaf["no_config"]:
         settings = _settings_class(owner, path[-1].rsplit(".", 1)[-1]) if owner else ""
         options = f"\n  options: {listed(_arguments(settings))}" if settings else ""
-        return _no_file(key, leaf["no_config"]) + options
+        return no_file(key, leaf["no_config"]) + options
     if (leaf["no_class"] or "").startswith("["):
         return f"{key}: a list inside the list; take one, --{key}+ adds another"
     given = leaf["short_name"] or leaf["no_class"] or class_path or leaf["missing"]
@@ -170,7 +169,7 @@ def _plain(expected: str) -> Iterator[str]:
 def _wrong_value(key: str, value: str, allowed: list[str]) -> str:
     if set(allowed) <= {"int", "float", "str", "bool", "list", "dict"}:
         if allowed == ["list"] and re.search(r"\.ya?ml$", value) and not Path(value).is_file():
-            return _no_file(key, value)
+            return no_file(key, value)
         hint = f"; --{key}+ adds one" if allowed == ["list"] else ""
         return f"{key}: expected {' or '.join(allowed)}, got {value!r}{hint}"
     hint = did_you_mean(value, allowed)
@@ -198,14 +197,9 @@ def _wrong_argument(key: str, class_path: str, option: str, message: str) -> str
 
 def _wrong_class(key: str, given: str, known: list[str]) -> str:
     if re.search(r"\.ya?ml$|/", given):
-        return f"{_no_file(key, given)}\n  classes: {listed(known)}"
+        return f"{no_file(key, given)}\n  classes: {listed(known)}"
     hint = did_you_mean(given.rsplit(".", 1)[-1], known)
     return f"{key}: no class '{given}'{hint}\n  classes: {listed(known)}"
-
-
-def _no_file(key: str, given: str) -> str:
-    there = [os.fspath(path) for path in Path(given).parent.glob("*.yaml")]
-    return f"{key}: no file '{given}'{did_you_mean(given, there)}"
 
 
 def _known_classes(path: list[str], owner: str) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from shortcut_lightning import __version__
-from shortcut_lightning.cli.errors import UserError, did_you_mean, listed
+from shortcut_lightning.cli.errors import UserError, did_you_mean, listed, no_file
 from shortcut_lightning.cli.old_names import new_name
 from shortcut_lightning.cli.verbs import PROGRAM, VERBS, overview
 
@@ -55,9 +55,7 @@ def _check_verb(argv: list[str]) -> None:
 
 def _check_config(path: Path) -> None:
     if not path.is_file():
-        folder = path.parent if path.parent.is_dir() else Path("configs")
-        there = sorted(os.fspath(p) for p in folder.glob("*.yaml"))
-        raise UserError(f"--config: no file '{path}'{did_you_mean(os.fspath(path), there)}")
+        raise UserError(no_file("--config", os.fspath(path)))
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from shortcut_lightning.cli.errors import UserError, did_you_mean, notice
+from shortcut_lightning.cli.errors import UserError, no_file, notice
 
 # Words that Lightning resolves itself.
 _LIGHTNINGS = ("best", "hpc", "registry")
@@ -34,8 +34,7 @@ def find_checkpoint(given: str, runs: Path, must_exist: bool) -> str | None:
             notice(f"--ckpt_path last: nothing under {runs} yet, starting from the beginning")
         return str(found[-1]) if found else None
     if not Path(given).is_file():
-        there = [str(path) for path in Path(given).parent.glob("*.ckpt")]
-        raise UserError(f"--ckpt_path: no file '{given}'{did_you_mean(given, there)}")
+        raise UserError(no_file("--ckpt_path", given, "*.ckpt"))
     return given
 
 
