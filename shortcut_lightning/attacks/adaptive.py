@@ -22,6 +22,7 @@ from shortcut_lightning.attacks.progress import Kept
 from shortcut_lightning.backbones.base import Backbone, Conditioning
 from shortcut_lightning.prompts import Decoupling, Prompts
 from shortcut_lightning.purifiers.base import Purifier
+from shortcut_lightning.ranges import at_least
 
 
 class Adaptive(GradientAttack):
@@ -68,8 +69,7 @@ class Adaptive(GradientAttack):
         pictures.check(target)
         if not 0 <= identity <= 1:
             raise ValueError(f"data.attack.identity is {identity}; it must be from 0 to 1.")
-        if samples < 1:
-            raise ValueError(f"data.attack.samples is {samples}; it must be at least 1.")
+        at_least(1, "data.attack", samples=samples)
         self.purifiers = purifiers
         self.identity = identity
         self.samples = samples

@@ -9,6 +9,7 @@ from shortcut_lightning.attacks.progress import Kept
 from shortcut_lightning.attacks.surrogate import Surrogate, SurrogateTraining
 from shortcut_lightning.attacks.trained import Loss, TrainedSurrogateAttack, climbed
 from shortcut_lightning.backbones.base import Backbone, Posterior
+from shortcut_lightning.ranges import at_least
 
 
 class ASPL(TrainedSurrogateAttack):
@@ -46,8 +47,8 @@ class ASPL(TrainedSurrogateAttack):
             epsilon, step_size, steps, surrogate, training, bf16, gradient_checkpointing
         )
         pictures.check(target)
-        if rounds < 1:
-            raise ValueError(f"data.attack.rounds is {rounds}; it must be at least 1.")
+        at_least(1, "data.attack", rounds=rounds)
+        at_least(0, "data.attack", surrogate_steps=surrogate_steps)
         self.rounds = rounds
         self.surrogate_steps = surrogate_steps
         self.target = target

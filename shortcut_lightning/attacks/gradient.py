@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from shortcut_lightning import backbones
 from shortcut_lightning.attacks.base import Attack
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.ranges import at_least
 
 
 class GradientAttack(Attack):
@@ -40,8 +41,7 @@ class GradientAttack(Attack):
             raise ValueError(
                 f"data.attack.step_size is {step_size}; it is in /255 and must be above 0."
             )
-        if steps < 1:
-            raise ValueError(f"data.attack.steps is {steps}; it must be at least 1.")
+        at_least(1, "data.attack", steps=steps)
         self.step_size = step_size
         self.steps = steps
         self.surrogate = surrogate

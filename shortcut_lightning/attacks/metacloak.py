@@ -10,6 +10,7 @@ from shortcut_lightning.attacks.surrogate import Surrogate, SurrogateTraining
 from shortcut_lightning.attacks.trained import TrainedSurrogateAttack
 from shortcut_lightning.attacks.transforms import blur_and_flip
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
+from shortcut_lightning.ranges import at_least
 
 
 class MetaCloak(TrainedSurrogateAttack):
@@ -55,11 +56,8 @@ class MetaCloak(TrainedSurrogateAttack):
         super().__init__(
             epsilon, step_size, steps, surrogate, training, bf16, gradient_checkpointing
         )
-        if min(trials, advance_steps, surrogate_steps) < 1:
-            raise ValueError(
-                f"data.attack.trials is {trials}, advance_steps {advance_steps} and "
-                f"surrogate_steps {surrogate_steps}; each must be at least 1."
-            )
+        counts = {"trials": trials, "advance_steps": advance_steps, "interval": interval}
+        at_least(1, "data.attack", **counts, surrogate_steps=surrogate_steps)
         if interval < advance_steps:
             raise ValueError(
                 f"data.attack.interval is {interval}; it must be at least data.attack."

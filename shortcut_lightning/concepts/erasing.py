@@ -17,6 +17,7 @@ from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.concepts.geometry import Encoding, Grid, largest, shares
 from shortcut_lightning.concepts.weights import check_alpha, latent_weights
 from shortcut_lightning.prompts import Prompts, concept_tail, location_token
+from shortcut_lightning.ranges import at_least
 
 Negative = Literal["none", "name", "name+all", "name+top-k"]
 
@@ -57,11 +58,8 @@ class Erasing:
         check_alpha(self.alpha)
         if not 0 <= self.caption_drop <= 1:
             raise ValueError(f"data.erasing.caption_drop is {self.caption_drop}; give 0 to 1.")
-        for key, least in (("max_bins", 0), ("top_k", 1)):
-            if getattr(self, key) < least:
-                raise ValueError(
-                    f"data.erasing.{key} is {getattr(self, key)}; it must be at least {least}."
-                )
+        at_least(0, "data.erasing", max_bins=self.max_bins)
+        at_least(1, "data.erasing", top_k=self.top_k)
 
     @property
     def reweights(self) -> bool:

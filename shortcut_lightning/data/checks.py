@@ -3,6 +3,8 @@
 import logging
 from typing import TYPE_CHECKING
 
+from shortcut_lightning.ranges import at_least
+
 if TYPE_CHECKING:
     from shortcut_lightning.data.datamodule import PersonalizationDataModule
 
@@ -55,13 +57,13 @@ def check_settings(data: "PersonalizationDataModule") -> None:
             f"data.num_noisy_class_images is {data.num_noisy_class_images}; give a number of "
             "images, or 0 for all."
         )
-    for key in (
-        "num_class_images",
-        "sample_batch_size",
-        "repeats",
-        "train_batch_size",
-        "images_per_prompt",
-        "eval_batch_size",
-    ):
-        if getattr(data, key) < 1:
-            raise ValueError(f"data.{key} is {getattr(data, key)}; it must be at least 1.")
+    at_least(
+        1,
+        "data",
+        num_class_images=data.num_class_images,
+        sample_batch_size=data.sample_batch_size,
+        repeats=data.repeats,
+        train_batch_size=data.train_batch_size,
+        images_per_prompt=data.images_per_prompt,
+        eval_batch_size=data.eval_batch_size,
+    )

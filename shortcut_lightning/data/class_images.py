@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from shortcut_lightning import draws
 from shortcut_lightning.backbones.base import Backbone
-from shortcut_lightning.files.cache import key_of, writing
+from shortcut_lightning.files.cache import alone, key_of, writing
 from shortcut_lightning.files.images import SUFFIXES, save_image
 from shortcut_lightning.freezing import frozen, on_device
 
@@ -49,20 +49,33 @@ def make_class_images(
     world_size: int = 1,
 ) -> None:
     """Generates this rank's share of the `paths` that do not exist yet. Other ranks may be at work
-    in the same folder: each path has one rank that makes it, known without looking."""
-    missing = [path for path in paths[rank::world_size] if not path.exists()]
-    if not missing:
-        return
-    folder = missing[0].parent
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    bar = tqdm(total=len(missing), desc="Class images", unit="image", disable=rank > 0)
+    in the same folder: each path has one rank that makes it, known without looking. Other runs wait
+    for the same rank of this one."""
+    share = paths[rank::world_size]
+    if _missing(share):
+        with alone(share[-1].parent / f"share-{rank}-of-{world_size}"):
+            _make(_missing(share), prompt, backbone, device, batch_size, quiet=rank > 0)
+
+
+def _missing(paths: list[Path]) -> list[Path]:
+    return [path for path in paths if not path.exists()]
+
+
+def _make(
+    missing: list[Path],
+    prompt: str,
+    backbone: Backbone,
+    device: torch.device,
+    batch_size: int,
+    quiet: bool,
+) -> None:
+    bar = tqdm(total=len(missing), desc="Class images", unit="image", disable=quiet)
     with on_device(backbone, device), frozen(backbone), torch.no_grad(), bar:
         for start in range(0, len(missing), batch_size):
             chunk = missing[start : start + batch_size]
             seeds = [_seed(path) for path in chunk]
             images = backbone.sample([prompt] * len(chunk), seeds=seeds)
-            with writing(folder):
+            with writing(chunk[0].parent):
                 for image, path in zip(images, chunk, strict=True):
                     save_image(image, path)
             bar.update(len(chunk))

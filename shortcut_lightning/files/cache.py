@@ -25,7 +25,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from shortcut_lightning import __version__
-from shortcut_lightning.files.whole import half_of, whole
+from shortcut_lightning.files.whole import whole
 
 log = logging.getLogger(__name__)
 
@@ -166,11 +166,7 @@ class Cache:
         def ensure() -> None:
             tensors = _read(path)
             if tensors is None:
-                with writing(path.parent):  # before the work, which may take hours
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    half_of(path).touch()
-                    half_of(path).unlink()
-                with _alone(path) as waited:
+                with alone(path) as waited:
                     tensors = _read(path) if waited else None
                     if tensors is None:
                         tensors = make()
@@ -189,16 +185,18 @@ class Cache:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[bool]:
-    """Where several runs want an entry, one makes it. The others wait, are told so, and find it; so
-    the lock's file may go as soon as one is done."""
+def alone(path: Path) -> Iterator[bool]:
+    """Where several runs want to make `path`, one does. The others wait, are told so, and find it;
+    so the lock's file, which stands beside it, may go as soon as one is done."""
     lock, waited = FileLock(path.with_suffix(".lock")), False
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.warning("Another run is making %s; waiting for it.", path)
-        lock.acquire()
-        waited = True
+    with writing(path.parent):  # a disk that refuses does so before the work, which may take hours
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.warning("Another run is making %s; waiting for it.", path)
+            lock.acquire()
+            waited = True
     try:
         yield waited
     finally:

@@ -22,6 +22,7 @@ from shortcut_lightning.membership.ledger import Ledger
 from shortcut_lightning.membership.model import Model
 from shortcut_lightning.membership.pictures import Picture, require_captions
 from shortcut_lightning.membership.probe import Chunk, Probe
+from shortcut_lightning.ranges import at_least
 
 if TYPE_CHECKING:
     from shortcut_lightning.membership.base import Score
@@ -61,11 +62,7 @@ class Engine:
         share: bool = True,
         progress: bool = True,
     ) -> None:
-        if batch_size < 1 or images_per_chunk < 1:
-            raise ValueError(
-                f"audit.batch_size is {batch_size} and audit.images_per_chunk {images_per_chunk}; "
-                "both must be at least 1."
-            )
+        at_least(1, "audit", batch_size=batch_size, images_per_chunk=images_per_chunk)
         self.models = {role: Model(backbone, bf16) for role, backbone in models.items()}
         self.folder = folder
         self.seed = seed

@@ -29,6 +29,7 @@ from shortcut_lightning.modules.trainable import (
     shrink_frozen,
     trainable_groups,
 )
+from shortcut_lightning.ranges import at_least
 
 Schedule = Literal[
     "constant",
@@ -133,10 +134,7 @@ class DreamBooth(LightningModule):
         super().__init__()
         self.save_hyperparameters()
         for key, least in _LEAST.items():
-            if self.hparams[key] < least:
-                raise ValueError(
-                    f"model.{key} is {self.hparams[key]}; it must be at least {least}."
-                )
+            at_least(least, "model", **{key: self.hparams[key]})
         self.backbone = self._load()
         self.backbone.check_sampler(sampling_scheduler)
         choose_trainable(

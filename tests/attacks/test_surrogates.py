@@ -443,9 +443,11 @@ def test_impossible_settings_are_named() -> None:
         FSMG(steps=0)
     with pytest.raises(ValueError, match=r"data\.attack\.rounds is 0; it must be at least 1"):
         SimAC(rounds=0)
+    with pytest.raises(ValueError, match=r"surrogate_steps is -1; it must be at least 0"):
+        ASPL(surrogate_steps=-1)
     for given in ({"trials": 0}, {"advance_steps": 0}, {"surrogate_steps": 0}):
         [(key, _)] = given.items()
-        with pytest.raises(ValueError, match=rf"{key} (is )?0.*each must be at least 1"):
+        with pytest.raises(ValueError, match=rf"data\.attack\.{key} is 0; it must be at least 1"):
             MetaCloak(**given)
     with pytest.raises(ValueError, match=r"data\.attack\.interval is 2; .* which is 3"):
         MetaCloak(interval=2, advance_steps=3)

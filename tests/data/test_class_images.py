@@ -1,7 +1,10 @@
 """Class images: each from its own seed, none made twice: python -m pytest tests/data"""
 
 import errno
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
+from time import sleep
 
 import pytest
 import torch
@@ -59,6 +62,28 @@ def test_a_rank_may_start_late(tmp_path: Path) -> None:
     assert make(tmp_path, 6, rank=1, world=2) == 3
     assert make(tmp_path, 6, rank=0, world=2) == 3
     assert len(contents(tmp_path)) == 6
+
+
+def test_of_two_runs_that_want_them_one_makes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, begun, may_end = module.save_image, Event(), Event()
+
+    def slowly(image: torch.Tensor, path: Path) -> None:
+        begun.set()
+        assert may_end.wait(30)
+        real(image, path)
+
+    monkeypatch.setattr(module, "save_image", slowly)
+    with ThreadPoolExecutor() as runs:
+        first = runs.submit(make, tmp_path, 4)
+        assert begun.wait(30)
+        second = runs.submit(make, tmp_path, 4)
+        while "Another run is making" not in caplog.text and not second.done():
+            sleep(0.01)
+        may_end.set()
+        assert (first.result(30), second.result(30)) == (4, 0)
+    assert sorted(contents(tmp_path)) == [f"class-0000{number}.png" for number in range(4)]
 
 
 def test_images_of_the_user_come_first_and_count(tmp_path: Path) -> None:
