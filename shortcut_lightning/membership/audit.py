@@ -237,14 +237,11 @@ class Audit:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         given = {"target": self.target, "shadow": self.shadow, "base": self.base}
-        models: dict[str, Backbone] = {}
-        for role, each in given.items():
-            try:
-                if each.given:
-                    models[role] = each.load().to(device)
-            except ValueError as error:
-                words = str(error).replace("(model.", f"(audit.{role}.")
-                raise ValueError(words.replace("audit.target.", f"audit.{role}.")) from error
+        models: dict[str, Backbone] = {
+            role: model.load(f"audit.{role}").to(device)
+            for role, model in given.items()
+            if model.given
+        }
         sizes = {role: model.resolution for role, model in models.items()}
         if len(set(sizes.values())) > 1:
             raise ValueError(

@@ -36,24 +36,28 @@ class AuditedModel:
         """Whether there is one."""
         return bool(self.pretrained_model_name_or_path)
 
-    def load(self) -> Backbone:
+    def load(self, key: str = "audit.target") -> Backbone:
         """The model in float32, frozen, in eval mode.
 
-        Raises ValueError when the name leads nowhere or the parts do not fit.
+        Raises ValueError when the name leads nowhere or the parts do not fit; `key` is what the
+        user called this model.
         """
         name = self.pretrained_model_name_or_path
         model = backbones.load(
             exported_model(Path(name)) or name,
             self.revision,
             self.variant,
-            key="audit.target.pretrained_model_name_or_path",
+            key=f"{key}.pretrained_model_name_or_path",
         )
         if self.checkpoint:
-            _lay_over(model, Path(self.checkpoint))
-        if self.lora:
-            model.load_lora(self.lora)
-        if self.embeddings:
-            model.load_tokens(self.embeddings)
+            _lay_over(model, Path(self.checkpoint), f"{key}.checkpoint")
+        try:
+            if self.lora:
+                model.load_lora(self.lora)
+            if self.embeddings:
+                model.load_tokens(self.embeddings)
+        except ValueError as error:  # a backbone speaks of the model that learns
+            raise ValueError(str(error).replace("(model.", f"({key}.")) from error
         return model.eval().requires_grad_(False)
 
 
@@ -65,7 +69,7 @@ def exported_model(run: Path) -> str:
     return next((str(folder) for folder in found if folder.is_dir()), "")
 
 
-def _lay_over(model: Backbone, path: Path) -> None:
+def _lay_over(model: Backbone, path: Path, key: str) -> None:
     """Takes the trained weights of a checkpoint, the averaged ones where there are any.
 
     Raises ValueError for a file that is no checkpoint, or one of another model.
@@ -75,7 +79,7 @@ def _lay_over(model: Backbone, path: Path) -> None:
     except Exception as error:  # whatever a broken file makes unpickling raise
         raise ValueError(
             f"{path} cannot be read as a checkpoint of `fit`: {' '.join(str(error).split())[:120]} "
-            "(audit.target.checkpoint)."
+            f"({key})."
         ) from error
     own = model.state_dict()
     learned = {name.removeprefix("backbone."): tensor for name, tensor in stored.items()}
@@ -84,7 +88,7 @@ def _lay_over(model: Backbone, path: Path) -> None:
         raise ValueError(
             f"{path} does not fit the model (first at {strange[0] if strange else 'nothing'!r}); "
             "it takes checkpoints of the whole model. For adapters and new words give the run's "
-            "export/, by lora and embeddings (audit.target.checkpoint)."
+            f"export/, by lora and embeddings ({key})."
         )
     model.load_state_dict(learned, strict=False)
 
