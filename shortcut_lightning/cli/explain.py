@@ -16,6 +16,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from shortcut_lightning.cli.class_index import class_index, descendants
 from shortcut_lightning.cli.errors import did_you_mean, listed, no_file
+from shortcut_lightning.cli.old_names import OLD_VALUES
 
 _TREE = re.compile(
     r'(?:Parser key "|--)(?P<key>[\w.]+)(?:"|\.help: )'
@@ -172,7 +173,7 @@ def _wrong_value(key: str, value: str, allowed: list[str]) -> str:
             return no_file(key, value)
         hint = f"; --{key}+ adds one" if allowed == ["list"] else ""
         return f"{key}: expected {' or '.join(allowed)}, got {value!r}{hint}"
-    hint = did_you_mean(value, allowed)
+    hint = did_you_mean(OLD_VALUES.get(value, value), allowed)
     return f"{key}: {value!r} is not allowed{hint}\n  allowed: {listed(allowed)}"
 
 

@@ -92,6 +92,9 @@ OLD_NAMES: dict[str, str] = {
     "--trainer.callbacks.every_n_train_steps",
 }
 
+# Accelerate's value, which difflib takes for 'bf16'.
+OLD_VALUES: dict[str, str] = {"fp16": "16-mixed"}
+
 
 def new_name(option: str) -> str:
     """What to write instead of `option` ("--max_train_steps=5"), or "" if it is no old name."""

@@ -74,6 +74,7 @@ def config(tmp_path: Path) -> str:
             ["--trainer.precision=bf16-mixd"],
             ["trainer.precision: 'bf16-mixd' is not allowed", "did you mean 'bf16-mixed'?"],
         ),
+        (["--trainer.precision=fp16"], ["'fp16' is not allowed", "did you mean '16-mixed'?"]),
         (["small.yaml"], ["unexpected argument 'small.yaml'", "--key value"]),
         (["--model.rank=${data.nothing}"], ["${data.nothing} names no setting"]),
         # what only shows when things are built and set up
