@@ -7,7 +7,8 @@ is the key. A message of an unknown form is passed on, shortened.
 
 import inspect
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, get_args
@@ -36,12 +37,13 @@ _BASES: dict[str, type] = {"model": LightningModule, "data": LightningDataModule
 _SPEC = ("class_path", "init_args", "dict_kwargs")
 
 
-def explain(message: str, options: Collection[str]) -> str:
+def explain(message: str, options: Collection[str], args: Sequence[str] = ()) -> str:
     """A message for the user.
 
     Args:
         message: what jsonargparse's parser reports.
         options: every option of the command line without its dashes.
+        args: the command line.
     """
     if message.startswith("Parser key") and (leaf := _leaf(message)):
         return leaf
@@ -50,7 +52,7 @@ def explain(message: str, options: Collection[str]) -> str:
     if match := re.search(r"option '([^']+)'", message) or re.match(r"Option '([^']+)'", message):
         return _unknown_option(f"--{match[1]}", options)
     if match := re.match(r"argument (\S+): expected one argument", message):
-        return f"{match[1]} needs a value"
+        return f"{_without_value(match[1], args)} needs a value"
     if match := re.search(r"the following arguments are required: (.*)", message):
         names = match[1].split(", ")  # those of a verb stand behind it, as in protect.output
         needed = (name if name in options else name.split(".")[-1] for name in names)
@@ -69,6 +71,15 @@ def explain_interpolation(error: Exception) -> str:
         f"{where}${{{wanted[1].lstrip('.')}}} names no setting; write the full key, such as"
         " ${data.init_args.instance_prompt}, in a config file"
     )
+
+
+def _without_value(option: str, args: Sequence[str]) -> str:
+    """The option as it was written: jsonargparse says --data where --data.attack has no value."""
+    for arg, following in pairwise([*args, "--"]):
+        bare = "=" not in arg and following.startswith("--")
+        if bare and f"{arg}.".startswith(f"{option}."):
+            return arg
+    return option
 
 
 def _unknown_option(given: str, options: Iterable[str]) -> str:

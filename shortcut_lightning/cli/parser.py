@@ -30,7 +30,7 @@ class ShortcutParser(LightningArgumentParser):
             for option in action.option_strings
             if option.startswith("--")
         }
-        raise UserError(explain(message, options)) from ex
+        raise UserError(explain(message, options, getattr(self, "args", ()))) from ex
 
 
 class _ClassSwitches(logging.Handler):

@@ -64,6 +64,8 @@ def config(tmp_path: Path) -> str:
         (["--trainer.max_steps=many"], ["trainer.max_steps: expected int, got 'many'"]),
         (["--trainer.max_steps=1e3"], ["trainer.max_steps: expected int, got '1000.0'"]),
         (["--trainer.max_steps"], ["--trainer.max_steps needs a value"]),
+        (["--data.stage", "--model.rank=2"], ["--data.stage needs a value"]),
+        (["--data.stage=Blur", "--data.stage"], ["--data.stage needs a value"]),
         (["--model.learning_rate=abc"], ["model.learning_rate: expected float, got 'abc'"]),
         (["--model.learning_rate=null"], ["model.learning_rate: expected float, got null"]),
         (["--data.stage.passes=null"], ["data.stage.passes: expected int, got "]),
