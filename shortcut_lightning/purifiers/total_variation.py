@@ -26,6 +26,7 @@ class TotalVariation(Purifier):
     """
 
     random = True
+    differentiable = True  # the steps of the solver, unrolled
 
     def __init__(
         self, weight: float = 0.01, dropped: float = 0.02, side: int = 64, steps: int = 300

@@ -25,6 +25,7 @@ from shortcut_lightning.purifiers import (
     Purifier,
     Resize,
     SDEdit,
+    TotalVariation,
 )
 
 
@@ -136,7 +137,7 @@ def test_all_are_the_identity_backwards_where_that_is_wanted() -> None:
     torch.testing.assert_close(slope, torch.ones_like(slope))
 
 
-DIFFERENTIABLE = [SDEdit(), OptimalStep(), GridPure(), Resize()]
+DIFFERENTIABLE = [SDEdit(), OptimalStep(), GridPure(), Resize(), TotalVariation()]
 
 
 @pytest.mark.parametrize("purifier", DIFFERENTIABLE, ids=lambda each: type(each).__name__)

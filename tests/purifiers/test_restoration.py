@@ -87,6 +87,26 @@ def test_total_variation_flattens_noise_and_keeps_an_edge() -> None:
     assert (out[..., 17] - out[..., 14]).mean() > 0.45
 
 
+def test_total_variation_shows_an_attack_the_way() -> None:
+    """A step along its gradient moves the result further than one that takes it for the identity
+    (BPDA) does, in the direction that is asked for."""
+    chance = torch.Generator().manual_seed(0)
+    given = 0.4 + 0.2 * torch.rand(1, 3, 16, 16, generator=chance, dtype=torch.float64)
+    wanted = torch.randn(given.shape, generator=chance, dtype=torch.float64)
+    kept = torch.ones_like(given)
+
+    def reached(images: Tensor) -> Tensor:
+        return (minimise(images, kept, 0.05, 300) * wanted).sum()
+
+    (slope,) = torch.autograd.grad(reached(given.requires_grad_()), given)
+    assert slope.isfinite().all()
+    with torch.no_grad():
+        start = reached(given)
+        along = reached(given + 4 / 255 * slope.sign()) - start
+        identity = reached(given + 4 / 255 * wanted.sign()) - start
+    assert along > identity
+
+
 def test_impress_lowers_its_loss_and_is_adam_on_it() -> None:
     settings: dict[str, Any] = {"steps": 6, "noise": 0.1, "alpha": 0.5, "budget": 0.02}
     ours = purified(Impress(**settings))
