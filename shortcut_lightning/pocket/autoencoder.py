@@ -1,4 +1,4 @@
-"""Training the autoencoder: f = 4, four latent channels, Stable Diffusion's own class."""
+"""Training an autoencoder: f = 4, Stable Diffusion's own class; four latent channels or more."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
 
-def build_autoencoder(widths: tuple[int, ...] = (16, 48, 80)) -> "AutoencoderKL":
-    """A fresh AutoencoderKL for 64 px pictures (latents 4 x 16 x 16)."""
+def build_autoencoder(
+    widths: tuple[int, ...] = (16, 48, 80), latent_channels: int = 4
+) -> "AutoencoderKL":
+    """A fresh AutoencoderKL for 64 px pictures (latents C x 16 x 16)."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -24,7 +26,7 @@ def build_autoencoder(widths: tuple[int, ...] = (16, 48, 80)) -> "AutoencoderKL"
         up_block_types=("UpDecoderBlock2D",) * len(widths),
         block_out_channels=widths,
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=latent_channels,
         norm_num_groups=8,
         sample_size=64,
         mid_block_add_attention=False,
@@ -41,6 +43,7 @@ class AutoencoderTraining(pl.LightningModule):
         learning_rate: Peak of the schedule `warm_flat_fall`.
         edge_weight: Weight of the edge term.
         kl_weight: Weight of the mean KL divergence per latent element.
+        latent_channels: Channels of the latents; 4 as Stable Diffusion has, more as newer families.
         polish: Folder of a trained autoencoder whose decoder alone learns on. Its latents stay what
             they are, so this can run beside or after the training of the UNet.
         output: Folder that receives `vae/` when training ends; None keeps the checkpoint only.
@@ -51,12 +54,13 @@ class AutoencoderTraining(pl.LightningModule):
         learning_rate: float = 1.6e-3,
         edge_weight: float = 0.5,
         kl_weight: float = 1e-4,
+        latent_channels: int = 4,
         polish: str | None = None,
         output: str | None = TRAINED,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.model = build_autoencoder()
+        self.model = build_autoencoder(latent_channels=latent_channels)
         if polish is not None:
             self.model = type(self.model).from_pretrained(polish)
             self.model.encoder.requires_grad_(False)
