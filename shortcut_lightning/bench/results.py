@@ -54,21 +54,43 @@ class Table:
         )
 
 
+class Measured(NamedTuple):
+    """What one cell says of one metric."""
+
+    arm: str
+    subject: str
+    metric: str
+    value: float
+
+
 def collect(matrix: Matrix, reports: Sequence[tuple[Cell, Path]]) -> Table:
     """Reads the reports of finished cells."""
-    table = Table(["/".join(levels) for levels in matrix.arms()])
-    table.finished, table.wanted = len(reports), len(matrix.cells())
-    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    table = tabulated(matrix, (each for cell, path in reports for each in _measured(cell, path)))
     for cell, path in reports:
         table.runs.setdefault(cell.arm, []).append(path.parent)
-        report = json.loads(path.read_text("utf-8"))
-        metrics = {name: entry["value"] for name, entry in report["metrics"].items()}
-        metrics |= {f"seconds/{name}": value for name, value in report["seconds"].items()}
-        for name, value in metrics.items():
-            wanted = name in matrix.metrics if matrix.metrics else name.startswith("eval/")
-            if wanted and value is not None:
-                by_arm = found.setdefault(name, {}).setdefault(cell.arm, {})
-                by_arm.setdefault(cell.subject, []).append(value)
+    table.finished = len(reports)
+    return table
+
+
+def _measured(cell: Cell, path: Path) -> Iterable[Measured]:
+    report = json.loads(path.read_text("utf-8"))
+    metrics = {name: entry["value"] for name, entry in report["metrics"].items()}
+    metrics |= {f"seconds/{name}": value for name, value in report["seconds"].items()}
+    for name, value in metrics.items():
+        if value is not None:
+            yield Measured(cell.arm, cell.subject, name, value)
+
+
+def tabulated(matrix: Matrix, measured: Iterable[Measured]) -> Table:
+    """The table of what cells say, whether their runs are at hand or their rows alone."""
+    table = Table(["/".join(levels) for levels in matrix.arms()])
+    table.wanted = len(matrix.cells())
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for each in measured:
+        name = each.metric
+        if name in matrix.metrics if matrix.metrics else name.startswith("eval/"):
+            by_arm = found.setdefault(name, {}).setdefault(each.arm, {})
+            by_arm.setdefault(each.subject, []).append(each.value)
     names = [name for name in matrix.metrics if name in found] or list(found)
     table.values = {
         name: {

@@ -22,7 +22,7 @@ _PICTURE = Markup('<img src="{}" alt="" style="display: inline; width: 96px; mar
 _PICTURE_ROW = Markup('<tr><th>{}</th><td style="white-space: nowrap">{}</td></tr>')
 _LEAD = "Means over subjects [95 % bootstrap interval] (subjects)."
 _HEAD = ["arm", "minus", "difference", "subjects", "p (Wilcoxon)"]
-_CLAIM_HEAD = ["claim", "metric", "difference", "subjects", "p (Holm)", "verdict"]
+CLAIM_HEAD = ["claim", "metric", "difference", "subjects", "p (Holm)", "verdict"]
 
 
 def write(matrix: Matrix, table: Table, folder: Path) -> list[Path]:
@@ -64,18 +64,18 @@ def summary(table: Table) -> dict[str, float]:
 def markdown(matrix: Matrix, table: Table) -> str:
     """Claims; all arms with all metrics; a table for each metric, the first factor down and the
     others across; differences."""
-    lines = [f"{table.finished} of {table.wanted} cells. {_LEAD}", ""]
-    claims = _claims(matrix, table)
+    said = [f"{table.finished} of {table.wanted} cells. {_LEAD}", ""]
+    claims = claim_rows(matrix, table)
     if claims:
-        lines += ["### Claims", "", *_rows(_CLAIM_HEAD, claims), ""]
-    lines += ["### Arms", "", *_rows(["arm", *table.values], _arms(table)), ""]
+        said += ["### Claims", "", *lines(CLAIM_HEAD, claims), ""]
+    said += ["### Arms", "", *lines(["arm", *table.values], _arms(table)), ""]
     for metric in table.values:
-        lines += [f"### {metric}", "", *_grid(matrix, table, metric), ""]
+        said += [f"### {metric}", "", *_grid(matrix, table, metric), ""]
     for metric in table.values:
         differences = _differences(matrix, table, metric)
         if differences:
-            lines += [f"### Differences in {metric}", "", *_rows(_HEAD, differences), ""]
-    return "\n".join(lines)
+            said += [f"### Differences in {metric}", "", *lines(_HEAD, differences), ""]
+    return "\n".join(said)
 
 
 def _arms(table: Table) -> list[list[str]]:
@@ -92,10 +92,11 @@ def _grid(matrix: Matrix, table: Table, metric: str) -> list[str]:
         [row, *(cell(table.estimate(metric, "/".join(filter(None, (row, c))))) for c in columns)]
         for row in dict.fromkeys(levels[0] for levels in arms)
     ]
-    return _rows(["", *(name or "value" for name in columns)], body)
+    return lines(["", *(name or "value" for name in columns)], body)
 
 
-def _claims(matrix: Matrix, table: Table) -> list[list[str]]:
+def claim_rows(matrix: Matrix, table: Table) -> list[list[str]]:
+    """The cells below `CLAIM_HEAD`, a row for each claim that was measured."""
     return [
         [claim.text, claim.metric, spread(d), str(d.n), _p(p), verdict]
         for claim, d, p, verdict in decided(table, matrix.claims, matrix.asked)
@@ -117,10 +118,10 @@ def _differences(matrix: Matrix, table: Table, metric: str) -> list[list[str]]:
 def page(matrix: Matrix, table: Table) -> Page:
     """Claims, a plot for each metric, the differences, and pictures of each arm."""
     sections = []
-    claims = _claims(matrix, table)
+    claims = claim_rows(matrix, table)
     if claims:
         lead = "Differences are paired by subject; p is Wilcoxon's, with Holm's correction for all."
-        sections.append(Section("Claims", _html(_CLAIM_HEAD, claims), lead))
+        sections.append(Section("Claims", _html(CLAIM_HEAD, claims), lead))
     comparisons = [
         plots.Comparison(
             metric,
@@ -189,6 +190,7 @@ def _p(p: float) -> str:
     return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _rows(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *body]
-    return ["| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines]
+def lines(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table in Markdown."""
+    table = [head, ["---"] * len(head), *body]
+    return ["| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in table]

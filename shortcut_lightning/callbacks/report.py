@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.batch import Example
 from shortcut_lightning.callbacks.evaluation import Evaluation
 from shortcut_lightning.callbacks.samples import Samples
@@ -28,6 +29,14 @@ class ReportWriter(Callback):
 
     def __init__(self, title: str = "") -> None:
         self.title = title
+        self.model = ""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Notes which weights the run begins with, before a checkpoint is restored."""
+        backbone = getattr(pl_module, "backbone", None)
+        if isinstance(backbone, Backbone) and not self.model and trainer.is_global_zero:
+            name = pl_module.hparams.get("pretrained_model_name_or_path", "")
+            self.model = f"{Path(name).name} {backbone.fingerprint()}".strip()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = run_folder(trainer)
@@ -52,6 +61,7 @@ class ReportWriter(Callback):
             title=self.title or (given[0].prompt if given else "Untitled run"),
             created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
             seed=run_seed(),
+            model=self.model,
             metrics=metrics,
             extractors=evaluation.extractors,
             counts=_counts(data, evaluation.samples),

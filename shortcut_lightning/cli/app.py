@@ -336,6 +336,11 @@ def run(argv: list[str]) -> None:
 
         bench(argv[1:], run)
         return
+    if argv[0] == "results":
+        from shortcut_lightning.cli.results import results
+
+        results(argv[1:])
+        return
     quiet()
     if argv[0] == "audit":
         from shortcut_lightning.cli.audit import audit

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from shortcut_lightning.bench.matrix import Matrix
 from shortcut_lightning.bench.results import collect
+from shortcut_lightning.bench.rows import Rows, gathered
 from shortcut_lightning.bench.runner import Runner
 from shortcut_lightning.bench.tables import summary, write
 from shortcut_lightning.bench.workers import in_sweep, run_workers, sweep_run
@@ -20,7 +21,7 @@ from shortcut_lightning.cli.first_look import config_files
 from shortcut_lightning.cli.parser import ShortcutParser
 from shortcut_lightning.cli.verbs import PROGRAM
 
-_OPTIONS = ("config", "shard", "workers", "tables")
+_OPTIONS = ("config", "shard", "workers", "tables", "rows")
 
 
 def bench_parser() -> ShortcutParser:
@@ -42,6 +43,13 @@ def bench_parser() -> ShortcutParser:
         type=Literal["write", "only", "none"],
         default="write",
         help="Write the tables at the end, write them and run nothing, or do not write them.",
+    )
+    parser.add_argument(
+        "--rows",
+        type=str,
+        default="",
+        help="A folder of rows that the finished cells are added to, such as "
+        "configs/bench/results/table. Rows of these cells alone always lie in <output_dir>/rows.",
     )
     return parser
 
@@ -83,8 +91,10 @@ def bench(argv: list[str], run: Callable[[list[str]], None]) -> None:
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
     if config.tables != "none":
-        table = collect(matrix, runner.reports())
+        reports = runner.reports()
+        table = collect(matrix, reports)
         paths = write(matrix, table, Path(matrix.output_dir))
+        _keep_rows(gathered(matrix, folder, reports), Path(matrix.output_dir), config.rows)
         sys.stdout.write("\n".join([paths[1].read_text("utf-8"), *map(str, paths), ""]))
     if failed:
         raise UserError(f"{failed} of {config.workers} workers failed; what each said is above")
@@ -94,6 +104,18 @@ def bench(argv: list[str], run: Callable[[list[str]], None]) -> None:
             f"{len(runner.failures)} cells failed, first {first[0]}: {first[1].splitlines()[0]}\n"
             "  the same command tries them again"
         )
+
+
+def _keep_rows(rows: Rows, output_dir: Path, added_to: str) -> None:
+    """Writes what the cells measured, and adds it to the rows that are kept."""
+    rows.write(output_dir / "rows")
+    if added_to:
+        try:
+            kept = Rows.read(Path(added_to))
+        except ValueError as error:
+            raise UserError(f"--rows: {error}") from error
+        kept.add(rows)
+        kept.write(Path(added_to))
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 To add one: write its line here, and a method of the same name on `ShortcutTrainer` in `app.py`.
 The method's typed arguments become options; `model` and `datamodule` are filled in when named.
-A verb whose configuration is of another kind has a file of its own: `audit.py`, `bench.py`.
+A verb whose configuration is of another kind has a file of its own: `audit.py`, `bench.py`,
+`results.py`.
 """
 
 VERBS = {
@@ -15,6 +16,7 @@ VERBS = {
     "detect": "Show where a detector finds watermarks, codes or text in a folder of pictures.",
     "audit": "Ask whether a model was trained on given pictures, with controls and error rates.",
     "bench": "Run a matrix of attacks and defences on many subjects, and write one table.",
+    "results": "Render the pages of results from the rows that are kept beside the recipes.",
 }
 
 PROGRAM = "shortcut-lightning"

@@ -31,6 +31,7 @@ class Report:
     title: str
     created: str = ""  # local date and time
     seed: int = 0
+    model: str = ""  # name and fingerprint of the weights that the run began with
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     extractors: Mapping[str, str] = field(default_factory=dict)  # metric -> network behind it
     counts: Mapping[str, int] = field(default_factory=dict)  # kind of image -> how many
@@ -56,6 +57,7 @@ class Report:
             "title": self.title,
             "created": self.created,
             "seed": self.seed,
+            "model": self.model,
             "metrics": {name: _finite(e) for name, e in self.metrics.items()},
             "extractors": dict(self.extractors),
             "counts": dict(self.counts),

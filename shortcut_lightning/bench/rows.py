@@ -1,0 +1,136 @@
+"""What cells measured, as rows that are kept in the repository after the runs are gone.
+
+Two CSV files lie in a folder: `cells.csv` says what ran, `values.csv` what came out. Numbers are
+written in full, so tables made from rows equal those made from the runs.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from shortcut_lightning.bench.code import deciding_code
+from shortcut_lightning.bench.matrix import Cell, Matrix
+from shortcut_lightning.files.whole import whole
+
+Name = tuple[str, str, int]  # arm, subject, seed
+
+
+class Ran(NamedTuple):
+    """A row of `cells.csv`."""
+
+    arm: str
+    subject: str
+    seed: int
+    key: str  # hash of the configuration and of the subject's pictures
+    code: str  # hash of the code that decides numbers
+    model: str  # name and fingerprint of the weights; the name alone where a run noted no more
+    versions: str  # package version, of what numbers depend on
+    seconds: float  # of all stages together
+    created: str
+
+
+class Value(NamedTuple):
+    """A row of `values.csv`."""
+
+    arm: str
+    subject: str
+    seed: int
+    metric: str
+    value: float
+    n: int  # pictures it rests on
+
+
+@dataclass
+class Rows:
+    """The rows of one matrix, by cell."""
+
+    ran: dict[Name, Ran] = field(default_factory=dict)
+    values: dict[Name, list[Value]] = field(default_factory=dict)
+
+    def add(self, other: "Rows") -> None:
+        """Takes over the other's cells; what was here of the same cells gives way."""
+        self.ran |= other.ran
+        self.values |= other.values
+
+    def write(self, folder: Path) -> None:
+        """Writes both files, sorted, each as a whole."""
+        folder.mkdir(parents=True, exist_ok=True)
+        names = sorted(self.ran)
+        _write(folder / "cells.csv", Ran._fields, [self.ran[name] for name in names])
+        values = [row for name in names for row in sorted(self.values[name])]
+        _write(folder / "values.csv", Value._fields, values)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Rows":
+        """The rows of a folder; none where it has no files.
+
+        Raises:
+            ValueError: a file has other columns, or a row does not fit them.
+        """
+        rows = cls()
+        for line in _read(folder / "cells.csv", Ran._fields):
+            arm, subject, seed, key, code, model, versions, seconds, created = line
+            row = Ran(arm, subject, int(seed), key, code, model, versions, float(seconds), created)
+            rows.ran[row[:3]] = row
+            rows.values[row[:3]] = []
+        for arm, subject, seed, metric, value, n in _read(folder / "values.csv", Value._fields):
+            each = Value(arm, subject, int(seed), metric, float(value), int(n))
+            if each[:3] not in rows.ran:
+                raise ValueError(f"{folder / 'values.csv'}: {each[:3]} is not in cells.csv.")
+            rows.values[each[:3]].append(each)
+        return rows
+
+
+def gathered(
+    matrix: Matrix, folder: Path, reports: Iterable[tuple[Cell, Path]], code: str = ""
+) -> Rows:
+    """Rows of finished cells.
+
+    Args:
+        matrix: What was run.
+        folder: The folder of the matrix's file.
+        reports: Each cell with its `report.json`.
+        code: Hash of the code that ran; empty takes that of this package.
+    """
+    rows = Rows()
+    for cell, path in reports:
+        report = json.loads(path.read_text("utf-8"))
+        name = (cell.arm, cell.subject, cell.seed)
+        rows.ran[name] = Ran(
+            *name,
+            matrix.key(cell, folder),
+            code or deciding_code(),
+            report.get("model", ""),
+            " ".join(f"{k} {v}" for k, v in report["versions"].items()),
+            round(sum(report["seconds"].values()), 1),
+            report["created"],
+        )
+        rows.values[name] = [
+            Value(*name, metric, entry["value"], entry["n"])
+            for metric, entry in report["metrics"].items()
+            if entry["value"] is not None
+        ]
+    return rows
+
+
+def _write(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with whole(path) as half, half.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(head)
+        writer.writerows(rows)
+
+
+def _read(path: Path, head: Sequence[str]) -> list[list[str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        first, *lines = csv.reader(file)
+    if tuple(first) != tuple(head):
+        raise ValueError(f"{path} has the columns {', '.join(first)}; it needs {', '.join(head)}.")
+    for number, line in enumerate(lines, 2):
+        if len(line) != len(head):
+            raise ValueError(f"{path}, line {number}: {len(line)} columns, {len(head)} are needed.")
+    return lines

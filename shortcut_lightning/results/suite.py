@@ -1,0 +1,120 @@
+"""A matrix and its kept rows, as the template of a page asks for them."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+
+import torch
+import yaml
+
+from shortcut_lightning.bench.matrix import Claim, Matrix
+from shortcut_lightning.bench.results import Measured, Table, tabulated
+from shortcut_lightning.bench.rows import Rows
+from shortcut_lightning.bench.tables import CLAIM_HEAD, cell, claim_rows, lines, spread
+from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
+from shortcut_lightning.results.figure import whiskers
+
+
+class Suite:
+    """What the rows of one matrix say.
+
+    Args:
+        recipe: The matrix's file; its claims are decided by the rows.
+        folder: Folder of `cells.csv` and `values.csv`.
+
+    Raises:
+        ValueError: the folder has no rows, or they name an arm that the matrix has not.
+    """
+
+    def __init__(self, recipe: Path, folder: Path) -> None:
+        settings = yaml.safe_load(recipe.read_text("utf-8"))
+        claims = [Claim(**each) for each in settings.pop("claims", [])]
+        self.matrix = Matrix(**settings, claims=claims)
+        self.rows = Rows.read(folder)
+        if not self.rows.ran:
+            raise ValueError(f"{folder} has no rows; 'bench --rows {folder}' adds them.")
+        known = {"/".join(levels) for levels in self.matrix.arms()}
+        if unknown := sorted({arm for arm, *_ in self.rows.ran} - known):
+            raise ValueError(f"{folder / 'cells.csv'}: {recipe.name} has no arm '{unknown[0]}'.")
+
+    @cached_property
+    def table(self) -> Table:
+        """All rows by metric, arm and subject."""
+        rows = (row for values in self.rows.values.values() for row in values)
+        table = tabulated(
+            self.matrix, (Measured(row.arm, row.subject, row.metric, row.value) for row in rows)
+        )
+        table.finished = self.cells
+        return table
+
+    @property
+    def cells(self) -> int:
+        """How many cells there are rows of."""
+        return len(self.rows.ran)
+
+    @property
+    def hours(self) -> str:
+        """What they took together."""
+        return f"{sum(row.seconds for row in self.rows.ran.values()) / 3600:.1f}"
+
+    @property
+    def states(self) -> int:
+        """By how many states of the deciding code they were made."""
+        return len({row.code for row in self.rows.ran.values()})
+
+    @property
+    def models(self) -> str:
+        """The weights they began with."""
+        return ", ".join(sorted({row.model for row in self.rows.ran.values() if row.model}))
+
+    def people(self, arm: str) -> int:
+        """On how many subjects an arm was run."""
+        return len({subject for name, subject, _ in self.rows.ran if name == arm})
+
+    def claims(self) -> str:
+        """A table of the claims and what the rows say of each."""
+        return "\n".join(lines(CLAIM_HEAD, claim_rows(self.matrix, self.table)))
+
+    def verdicts(self) -> dict[str, int]:
+        """Verdict -> how many claims have it."""
+        said = [row[-1] for row in claim_rows(self.matrix, self.table)]
+        return {verdict: said.count(verdict) for verdict in ("holds", "does not hold", "undecided")}
+
+    def arms(self, metrics: Sequence[str], patterns: Sequence[str] = ("*",)) -> str:
+        """A table with an arm in each row, those that fit a pattern, by the order of patterns."""
+        body = [
+            [arm, *(cell(self.table.estimate(metric, arm)) for metric in metrics)]
+            for arm in self._fitting(patterns)
+        ]
+        return "\n".join(lines(["attack / defence / sampling", *map(_short, metrics)], body))
+
+    def mean(self, metric: str, arm: str, subjects: Sequence[str] = ()) -> str:
+        """Mean over subjects with its interval and their number."""
+        return cell(self._estimate(metric, arm, subjects))
+
+    def difference(self, metric: str, arm: str, against: str) -> str:
+        """Paired difference of two arms with its interval."""
+        return spread(self.table.difference(metric, arm, against))
+
+    def figure(self, metric: str, patterns: Sequence[str]) -> str:
+        """A drawing of means and intervals (SVG)."""
+        return whiskers(
+            _short(metric),
+            [(arm, self.table.estimate(metric, arm)) for arm in self._fitting(patterns)],
+        )
+
+    def _estimate(self, metric: str, arm: str, subjects: Sequence[str]) -> Estimate:
+        values = self.table.values.get(metric, {}).get(arm, {})
+        kept = [value for subject, value in values.items() if not subjects or subject in subjects]
+        return mean_estimate(torch.tensor(kept))
+
+    def _fitting(self, patterns: Sequence[str]) -> list[str]:
+        measured = {arm for arm, *_ in self.rows.ran}
+        order = [arm for arm in self.table.arms if arm in measured]
+        fitting = [arm for pattern in patterns for arm in order if fnmatchcase(arm, pattern)]
+        return list(dict.fromkeys(fitting))
+
+
+def _short(metric: str) -> str:
+    return metric.rpartition("/")[2].removesuffix("_pocket")

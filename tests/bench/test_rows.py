@@ -1,0 +1,143 @@
+"""Rows that outlive their runs, and the pages rendered from them: python -m pytest tests/bench"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from shortcut_lightning.bench import Matrix
+from shortcut_lightning.bench.code import deciding_code, said
+from shortcut_lightning.bench.results import collect
+from shortcut_lightning.bench.rows import Rows, gathered
+from shortcut_lightning.bench.tables import markdown
+from shortcut_lightning.cli import main
+from shortcut_lightning.results import pages
+from shortcut_lightning.results.suite import Suite
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SETTINGS: dict[str, Any] = {
+    "base": ["base.yaml"],
+    "factors": {"attack": {"clean": {}, "noise": {"data.attack": "x"}}},
+    "subjects": ["pocket:0-7"],
+    "against": ["clean"],
+}
+CLAIM = {"text": "It harms", "metric": "eval/identity", "arm": "noise", "against": "clean"}
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Path:
+    """A folder with a matrix, the reports of its cells, and a page's template."""
+    (tmp_path / "base.yaml").write_text("{}\n")
+    (tmp_path / "some.yaml").write_text(
+        yaml.safe_dump(SETTINGS | {"claims": [CLAIM | {"higher": False}]})
+    )
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "page.md.jinja").write_text(
+        "{% set some = suite('some') %}\n"
+        "{{ some.cells }} cells\n{{ some.claims() }}\n{{ some.arms(['eval/identity']) }}\n"
+        "{{ some.mean('eval/identity', 'noise') }} {{ some.difference('eval/identity', 'noise', "
+        "'clean') }}\n{{ figure(some, 'drawn', 'eval/identity', ['*']) }}\n"
+    )
+    return tmp_path
+
+
+def reports(room: Path, matrix: Matrix) -> list[tuple[Any, Path]]:
+    found = []
+    for number, cell in enumerate(matrix.cells()):
+        path = room / "runs" / f"{number}.json"
+        path.parent.mkdir(exist_ok=True)
+        value = 0.9 + number / 1000 - 0.3 * (cell.arm == "noise")
+        metrics = {"eval/identity": {"value": value, "n": 32}, "eval/none": {"value": None, "n": 0}}
+        facts = {
+            "seconds": {"load": 1.5},
+            "versions": {"torch": "2"},
+            "created": "2026-01-01 10:00",
+        }
+        path.write_text(json.dumps({"metrics": metrics, "model": "pocket 00ff"} | facts))
+        found.append((cell, path))
+    return found
+
+
+def test_tables_of_rows_equal_those_of_runs(room: Path) -> None:
+    matrix = Matrix(**SETTINGS)
+    runs = reports(room, matrix)
+    gathered(matrix, room, runs).write(room / "results" / "some")
+    suite = Suite(room / "some.yaml", room / "results" / "some")
+    assert markdown(matrix, suite.table) == markdown(matrix, collect(matrix, runs))
+    assert suite.cells == suite.people("noise") * 2 == 16
+    assert suite.models == "pocket 00ff"
+    assert suite.verdicts() == {"holds": 1, "does not hold": 0, "undecided": 0}
+
+
+def test_rows_say_what_ran_and_are_taken_over_by_cell(room: Path) -> None:
+    matrix = Matrix(**SETTINGS)
+    runs = reports(room, matrix)
+    kept = gathered(matrix, room, runs[:3])
+    row = kept.ran["clean", "pocket:0", 0]
+    assert (row.key, row.code) == (matrix.key(runs[0][0], room), deciding_code())
+    assert (row.seconds, row.versions) == (1.5, "torch 2")
+    kept.add(gathered(matrix, room, runs[2:5], code="newer"))
+    kept.write(room / "rows")
+    again = Rows.read(room / "rows")
+    assert again == kept
+    assert len(again.ran) == 5
+    assert sum(row.code == "newer" for row in again.ran.values()) == 3
+
+
+def test_a_page_is_rendered_and_a_stale_one_named(
+    room: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    matrix = Matrix(**SETTINGS)
+    gathered(matrix, room, reports(room, matrix)).write(room / "results" / "some")
+    main(["results", "--folder", str(room)])
+    page = (room / "README.md").read_text()
+    assert page.startswith("16 cells\n")
+    assert "| It harms | eval/identity | -0.299 [-0.299, -0.299] | 8 | 0.008 | holds |" in page
+    assert "![drawn](results/drawn.svg)" in page
+    assert (room / "results" / "drawn.svg").read_text().count("<circle") == 2
+    main(["results", "--folder", str(room), "--check", "true"])
+    (room / "README.md").write_text(page.replace("16", "17"))
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["results", "--folder", str(room), "--check", "true"])
+    assert "README.md differs from its rows" in capsys.readouterr().err
+    assert (room / "README.md").read_text().startswith("17")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("cells.csv", "arm,subject\n", "has the columns arm, subject"),
+        ("values.csv", "arm,subject,seed,metric,value,n\nx,y,0,m,1\n", "line 2: 5 columns"),
+        ("values.csv", "arm,subject,seed,metric,value,n\nx,y,0,m,1,2\n", "is not in cells.csv"),
+    ],
+)
+def test_rows_that_do_not_fit_are_named(
+    room: Path, file: str, text: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    matrix = Matrix(**SETTINGS)
+    gathered(matrix, room, reports(room, matrix)).write(room / "results" / "some")
+    (room / "results" / "some" / file).write_text(text)
+    with pytest.raises(SystemExit):
+        main(["results", "--folder", str(room)])
+    assert said in capsys.readouterr().err
+
+
+def test_rows_of_an_arm_that_the_matrix_has_not(room: Path) -> None:
+    other = Matrix(**SETTINGS | {"factors": {"attack": {"clean": {}, "gone": {}}}})
+    gathered(other, room, reports(room, other)).write(room / "results" / "some")
+    with pytest.raises(ValueError, match=r"some.yaml has no arm 'gone'"):
+        Suite(room / "some.yaml", room / "results" / "some")
+
+
+def test_the_committed_pages_say_what_their_rows_say() -> None:
+    for room in pages.rooms(CONFIGS):
+        assert not pages.stale(pages.rendered(room)), room
+
+
+def test_comments_do_not_change_the_deciding_code() -> None:
+    source = '"""Says."""\n\ndef f(x):\n    "Doc."\n    return x + 1  # one more\n'
+    assert said(source) == said("def f(x):\n\n    return (x + 1)\n")
+    assert said(source) != said("def f(x):\n    return x + 2\n")
