@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shortcut_lightning.bench.code import deciding_code
-from shortcut_lightning.bench.matrix import Cell, Matrix
+from shortcut_lightning.bench.runner import Runner
 from shortcut_lightning.files.whole import whole
 
 Name = tuple[str, str, int]  # arm, subject, seed
@@ -28,7 +28,7 @@ class Ran(NamedTuple):
     code: str  # hash of the code that decides numbers
     model: str  # name and fingerprint of the weights; the name alone where a run noted no more
     versions: str  # package version, of what numbers depend on
-    seconds: float  # of all stages together
+    seconds: float  # of training and evaluation
     created: str
 
 
@@ -84,28 +84,24 @@ class Rows:
         return rows
 
 
-def gathered(
-    matrix: Matrix, folder: Path, reports: Iterable[tuple[Cell, Path]], code: str = ""
-) -> Rows:
-    """Rows of finished cells.
+def gathered(runner: Runner, code: str = "") -> Rows:
+    """Rows of a matrix's finished cells.
 
     Args:
-        matrix: What was run.
-        folder: The folder of the matrix's file.
-        reports: Each cell with its `report.json`.
+        runner: Knows the matrix and where its cells are.
         code: Hash of the code that ran; empty takes that of this package.
     """
     rows = Rows()
-    for cell, path in reports:
+    for cell, path in runner.reports():
         report = json.loads(path.read_text("utf-8"))
         name = (cell.arm, cell.subject, cell.seed)
         rows.ran[name] = Ran(
             *name,
-            matrix.key(cell, folder),
+            runner.matrix.key(cell, runner.folder),
             code or deciding_code(),
             report.get("model", ""),
             " ".join(f"{k} {v}" for k, v in report["versions"].items()),
-            round(sum(report["seconds"].values()), 1),
+            runner.seconds(cell),
             report["created"],
         )
         rows.values[name] = [

@@ -11,10 +11,13 @@ system's, so a runner that is killed leaves none behind.
 
 import json
 import logging
+import math
 import shutil
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
+from time import monotonic
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -112,6 +115,10 @@ class Runner:
         key = self.matrix.key(cell, self.folder)
         return report if noted.get("key") == key and report.is_file() else None
 
+    def seconds(self, cell: Cell) -> float:
+        """What a finished cell took, training and evaluation; NaN where it was not noted."""
+        return float(self._noted(cell).get("seconds", math.nan))
+
     def reports(self) -> list[tuple[Cell, Path]]:
         """All finished cells with their reports."""
         cells = self.matrix.cells()
@@ -127,7 +134,9 @@ class Runner:
     def _one(self, cell: Cell) -> None:
         trains = cell.arm == cell.trained_as
         checkpoint = "" if trains else self._checkpoint(cell._replace(arm=cell.trained_as))
+        began = monotonic()
         self.run(self.matrix.command(cell, self.folder, checkpoint))
+        seconds = round(monotonic() - began, 1)
         folder = cell.folder(self.root)
         newest = max(
             folder.glob("version_*/report.json"),
@@ -139,7 +148,8 @@ class Runner:
                 f"The cell {cell.arm} left no report.json in {folder}; the base configuration "
                 "needs the callbacks Evaluation and ReportWriter."
             )
-        state = {"key": self.matrix.key(cell, self.folder), "run": newest.parent.name}
+        key = self.matrix.key(cell, self.folder)
+        state = {"key": key, "run": newest.parent.name, "seconds": seconds}
         with whole(folder / STATE) as half:
             half.write_text(json.dumps(state) + "\n", encoding="utf-8")
 
@@ -148,7 +158,7 @@ class Runner:
         file = cell.folder(self.root) / run / "checkpoints" / "last.ckpt"
         return str(file) if file.is_file() else ""
 
-    def _noted(self, cell: Cell) -> dict[str, str]:
+    def _noted(self, cell: Cell) -> dict[str, Any]:
         """What was written down when the cell was finished; nothing where it was not."""
         state = cell.folder(self.root) / STATE
         try:

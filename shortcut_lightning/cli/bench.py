@@ -94,7 +94,7 @@ def bench(argv: list[str], run: Callable[[list[str]], None]) -> None:
         reports = runner.reports()
         table = collect(matrix, reports)
         paths = write(matrix, table, Path(matrix.output_dir))
-        _keep_rows(gathered(matrix, folder, reports), Path(matrix.output_dir), config.rows)
+        _keep_rows(gathered(runner), Path(matrix.output_dir), config.rows)
         sys.stdout.write("\n".join([paths[1].read_text("utf-8"), *map(str, paths), ""]))
     if failed:
         raise UserError(f"{failed} of {config.workers} workers failed; what each said is above")

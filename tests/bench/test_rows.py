@@ -11,6 +11,7 @@ from shortcut_lightning.bench import Matrix
 from shortcut_lightning.bench.code import deciding_code, said
 from shortcut_lightning.bench.results import collect
 from shortcut_lightning.bench.rows import Rows, gathered
+from shortcut_lightning.bench.runner import Runner
 from shortcut_lightning.bench.tables import markdown
 from shortcut_lightning.cli import main
 from shortcut_lightning.results import pages
@@ -43,29 +44,28 @@ def room(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def reports(room: Path, matrix: Matrix) -> list[tuple[Any, Path]]:
-    found = []
-    for number, cell in enumerate(matrix.cells()):
-        path = room / "runs" / f"{number}.json"
-        path.parent.mkdir(exist_ok=True)
+def finished(room: Path, matrix: Matrix, count: int = 99) -> Runner:
+    """A runner that finds the first `count` cells of a matrix finished."""
+    matrix.output_dir = str(room / "runs")
+    runner = Runner(matrix, room, lambda words: None, lambda line: None)
+    for number, cell in enumerate(matrix.cells()[:count]):
+        path = cell.folder(room / "runs") / "version_0" / "report.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
         value = 0.9 + number / 1000 - 0.3 * (cell.arm == "noise")
         metrics = {"eval/identity": {"value": value, "n": 32}, "eval/none": {"value": None, "n": 0}}
-        facts = {
-            "seconds": {"load": 1.5},
-            "versions": {"torch": "2"},
-            "created": "2026-01-01 10:00",
-        }
+        facts = {"versions": {"torch": "2"}, "created": "2026-01-01", "seconds": {}}
         path.write_text(json.dumps({"metrics": metrics, "model": "pocket 00ff"} | facts))
-        found.append((cell, path))
-    return found
+        state = {"key": matrix.key(cell, room), "run": "version_0", "seconds": 1.5}
+        (path.parents[1] / "cell.json").write_text(json.dumps(state))
+    return runner
 
 
 def test_tables_of_rows_equal_those_of_runs(room: Path) -> None:
     matrix = Matrix(**SETTINGS)
-    runs = reports(room, matrix)
-    gathered(matrix, room, runs).write(room / "results" / "some")
+    runner = finished(room, matrix)
+    gathered(runner).write(room / "results" / "some")
     suite = Suite(room / "some.yaml", room / "results" / "some")
-    assert markdown(matrix, suite.table) == markdown(matrix, collect(matrix, runs))
+    assert markdown(matrix, suite.table) == markdown(matrix, collect(matrix, runner.reports()))
     assert suite.cells == suite.people("noise") * 2 == 16
     assert suite.models == "pocket 00ff"
     assert suite.verdicts() == {"holds": 1, "does not hold": 0, "undecided": 0}
@@ -73,24 +73,23 @@ def test_tables_of_rows_equal_those_of_runs(room: Path) -> None:
 
 def test_rows_say_what_ran_and_are_taken_over_by_cell(room: Path) -> None:
     matrix = Matrix(**SETTINGS)
-    runs = reports(room, matrix)
-    kept = gathered(matrix, room, runs[:3])
+    kept = gathered(finished(room, matrix, 3))
     row = kept.ran["clean", "pocket:0", 0]
-    assert (row.key, row.code) == (matrix.key(runs[0][0], room), deciding_code())
+    assert (row.key, row.code) == (matrix.key(matrix.cells()[0], room), deciding_code())
     assert (row.seconds, row.versions) == (1.5, "torch 2")
-    kept.add(gathered(matrix, room, runs[2:5], code="newer"))
+    kept.add(gathered(finished(room, matrix, 5), code="newer"))
     kept.write(room / "rows")
     again = Rows.read(room / "rows")
     assert again == kept
     assert len(again.ran) == 5
-    assert sum(row.code == "newer" for row in again.ran.values()) == 3
+    assert sum(row.code == "newer" for row in again.ran.values()) == 5
 
 
 def test_a_page_is_rendered_and_a_stale_one_named(
     room: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     matrix = Matrix(**SETTINGS)
-    gathered(matrix, room, reports(room, matrix)).write(room / "results" / "some")
+    gathered(finished(room, matrix)).write(room / "results" / "some")
     main(["results", "--folder", str(room)])
     page = (room / "README.md").read_text()
     assert page.startswith("16 cells\n")
@@ -118,7 +117,7 @@ def test_rows_that_do_not_fit_are_named(
     room: Path, file: str, text: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     matrix = Matrix(**SETTINGS)
-    gathered(matrix, room, reports(room, matrix)).write(room / "results" / "some")
+    gathered(finished(room, matrix)).write(room / "results" / "some")
     (room / "results" / "some" / file).write_text(text)
     with pytest.raises(SystemExit):
         main(["results", "--folder", str(room)])
@@ -127,7 +126,7 @@ def test_rows_that_do_not_fit_are_named(
 
 def test_rows_of_an_arm_that_the_matrix_has_not(room: Path) -> None:
     other = Matrix(**SETTINGS | {"factors": {"attack": {"clean": {}, "gone": {}}}})
-    gathered(other, room, reports(room, other)).write(room / "results" / "some")
+    gathered(finished(room, other)).write(room / "results" / "some")
     with pytest.raises(ValueError, match=r"some.yaml has no arm 'gone'"):
         Suite(room / "some.yaml", room / "results" / "some")
 
