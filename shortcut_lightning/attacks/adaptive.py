@@ -22,7 +22,7 @@ from shortcut_lightning.attacks.progress import Kept
 from shortcut_lightning.backbones.base import Backbone, Conditioning
 from shortcut_lightning.prompts import Decoupling, Prompts
 from shortcut_lightning.purifiers.base import Purifier
-from shortcut_lightning.ranges import at_least
+from shortcut_lightning.ranges import Budget, Count, Share, StepSize
 
 
 class Adaptive(GradientAttack):
@@ -51,12 +51,12 @@ class Adaptive(GradientAttack):
 
     def __init__(
         self,
-        epsilon: float = 11.0,
-        step_size: float = 1.0,
-        steps: int = 100,
+        epsilon: Budget = 11.0,
+        step_size: StepSize = 1.0,
+        steps: Count = 100,
         purifiers: Sequence[Purifier] = (),
-        identity: float = 0.5,
-        samples: int = 1,
+        identity: Share = 0.5,
+        samples: Count = 1,
         exact_gradients: bool = True,
         loss: Literal["denoising", "latents"] = "denoising",
         decoupling: Decoupling = Decoupling(),  # noqa: B008
@@ -67,9 +67,6 @@ class Adaptive(GradientAttack):
     ) -> None:
         super().__init__(epsilon, step_size, steps, surrogate, bf16, gradient_checkpointing)
         pictures.check(target)
-        if not 0 <= identity <= 1:
-            raise ValueError(f"data.attack.identity is {identity}; it must be from 0 to 1.")
-        at_least(1, "data.attack", samples=samples)
         self.purifiers = purifiers
         self.identity = identity
         self.samples = samples

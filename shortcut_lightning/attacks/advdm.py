@@ -7,6 +7,7 @@ from shortcut_lightning.attacks.denoising import eps_loss
 from shortcut_lightning.attacks.gradient import GradientAttack
 from shortcut_lightning.attacks.pgd import random_start, sign_pgd
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.ranges import Budget, Count, StepSize
 
 
 class AdvDM(GradientAttack):
@@ -27,9 +28,9 @@ class AdvDM(GradientAttack):
 
     def __init__(
         self,
-        epsilon: float = 11.0,
-        step_size: float = 1.0,
-        steps: int = 100,
+        epsilon: Budget = 11.0,
+        step_size: StepSize = 1.0,
+        steps: Count = 100,
         ascending: bool = True,
         start_randomly: bool = True,
         surrogate: str = "",

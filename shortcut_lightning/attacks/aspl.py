@@ -9,7 +9,7 @@ from shortcut_lightning.attacks.progress import Kept
 from shortcut_lightning.attacks.surrogate import Surrogate, SurrogateTraining
 from shortcut_lightning.attacks.trained import Loss, TrainedSurrogateAttack, climbed
 from shortcut_lightning.backbones.base import Backbone, Posterior
-from shortcut_lightning.ranges import at_least
+from shortcut_lightning.ranges import Budget, Count, CountOrNone, StepSize
 
 
 class ASPL(TrainedSurrogateAttack):
@@ -32,11 +32,11 @@ class ASPL(TrainedSurrogateAttack):
 
     def __init__(
         self,
-        epsilon: float = 11.0,
-        step_size: float = 0.6375,
-        rounds: int = 50,
-        surrogate_steps: int = 3,
-        steps: int = 6,
+        epsilon: Budget = 11.0,
+        step_size: StepSize = 0.6375,
+        rounds: Count = 50,
+        surrogate_steps: CountOrNone = 3,
+        steps: Count = 6,
         target: str = "",
         surrogate: str = "",
         training: SurrogateTraining = SurrogateTraining(),  # noqa: B008
@@ -47,8 +47,6 @@ class ASPL(TrainedSurrogateAttack):
             epsilon, step_size, steps, surrogate, training, bf16, gradient_checkpointing
         )
         pictures.check(target)
-        at_least(1, "data.attack", rounds=rounds)
-        at_least(0, "data.attack", surrogate_steps=surrogate_steps)
         self.rounds = rounds
         self.surrogate_steps = surrogate_steps
         self.target = target

@@ -8,7 +8,7 @@ on the 8-bit grid, and the model is as it was.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import Annotated, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -16,13 +16,14 @@ from torch import Tensor
 from shortcut_lightning.attacks.progress import Progress
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.freezing import frozen
+from shortcut_lightning.ranges import Levels, Ranged
 
 
 class Doubt(UserWarning):
     """Why what survives an attack should not be called robust; reaches the report of a run."""
 
 
-class Attack(ABC):
+class Attack(Ranged, ABC):
     """Changes images so that a model trained on them fails.
 
     Constructor arguments are kept as attributes of the same names; they key the cache.
@@ -40,11 +41,7 @@ class Attack(ABC):
     whole_set: ClassVar[bool] = False
     progress = Progress()
 
-    def __init__(self, epsilon: float = 11.0) -> None:
-        if not 0 <= epsilon <= 255:
-            raise ValueError(
-                f"data.attack.epsilon is {epsilon}; it is in /255 and must be from 0 to 255."
-            )
+    def __init__(self, epsilon: Annotated[float, Levels(0, 255)] = 11.0) -> None:
         self.epsilon = epsilon
 
     @final

@@ -9,6 +9,7 @@ from shortcut_lightning.attacks.pgd import Watch, sign_step
 from shortcut_lightning.attacks.progress import Kept
 from shortcut_lightning.attacks.surrogate import copy_sharing
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.ranges import Budget, Count, Positive, StepSize
 
 KEYS_AND_VALUES = ("attn2.to_k.", "attn2.to_v.")  # what Custom Diffusion trains
 
@@ -33,10 +34,10 @@ class CAAT(GradientAttack):
 
     def __init__(
         self,
-        epsilon: float = 11.0,
-        step_size: float = 0.6375,
-        steps: int = 250,
-        learning_rate: float = 1e-5,
+        epsilon: Budget = 11.0,
+        step_size: StepSize = 0.6375,
+        steps: Count = 250,
+        learning_rate: Positive = 1e-5,
         random_flip: bool = True,
         surrogate: str = "",
         bf16: bool = False,

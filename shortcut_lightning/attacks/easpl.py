@@ -8,6 +8,7 @@ from shortcut_lightning.attacks.gradient import checkpointed, load_frozen
 from shortcut_lightning.attacks.surrogate import Surrogate, SurrogateTraining
 from shortcut_lightning.attacks.trained import climbed
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.ranges import Budget, Count, CountOrNone, StepSize
 
 
 class EASPL(ASPL):
@@ -29,11 +30,11 @@ class EASPL(ASPL):
 
     def __init__(
         self,
-        epsilon: float = 11.0,
-        step_size: float = 0.6375,
-        rounds: int = 50,
-        surrogate_steps: int = 3,
-        steps: int = 6,
+        epsilon: Budget = 11.0,
+        step_size: StepSize = 0.6375,
+        rounds: Count = 50,
+        surrogate_steps: CountOrNone = 3,
+        steps: Count = 6,
         surrogates: list[str] = [""],  # noqa: B006
         training: SurrogateTraining = SurrogateTraining(),  # noqa: B008
         bf16: bool = False,

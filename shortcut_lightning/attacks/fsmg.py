@@ -8,6 +8,7 @@ from shortcut_lightning.attacks.pgd import sign_pgd
 from shortcut_lightning.attacks.surrogate import Surrogate, SurrogateTraining
 from shortcut_lightning.attacks.trained import TrainedSurrogateAttack, climbed
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.ranges import Budget, Count, CountOrNone, StepSize
 
 
 class FSMG(TrainedSurrogateAttack):
@@ -29,11 +30,11 @@ class FSMG(TrainedSurrogateAttack):
 
     def __init__(
         self,
-        epsilon: float = 11.0,
-        step_size: float = 0.6375,
-        steps: int = 100,
-        surrogate_steps: int = 1000,
-        surrogate_batch_size: int = 2,
+        epsilon: Budget = 11.0,
+        step_size: StepSize = 0.6375,
+        steps: Count = 100,
+        surrogate_steps: CountOrNone = 1000,
+        surrogate_batch_size: Count = 2,
         target: str = "",
         surrogate: str = "",
         training: SurrogateTraining = SurrogateTraining(),  # noqa: B008

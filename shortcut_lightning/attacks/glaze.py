@@ -5,7 +5,7 @@ Glaze itself is closed; this follows the re-implementation published with IMPRES
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,15 @@ from shortcut_lightning.attacks.img2img import edit, guided
 from shortcut_lightning.attacks.pgd import Watch, project, random_start
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.metrics.perceptual import lpips
+from shortcut_lightning.ranges import (
+    Budget,
+    Count,
+    Levels,
+    NotNegative,
+    SamplingSteps,
+    SomeShare,
+    StepSize,
+)
 
 
 class Glaze(GradientAttack):
@@ -48,17 +57,17 @@ class Glaze(GradientAttack):
 
     def __init__(
         self,
-        epsilon: float = 11.0,
-        step_size: float = 0.1275,
-        steps: int = 500,
-        start_radius: float = 6.375,
+        epsilon: Budget = 11.0,
+        step_size: StepSize = 0.1275,
+        steps: Count = 500,
+        start_radius: Annotated[float, Levels(0, 255)] = 6.375,
         perceptual: Literal["dssim", "lpips"] = "dssim",
-        perceptual_budget: float = 0.02,
-        alpha: float = 30.0,
+        perceptual_budget: NotNegative = 0.02,
+        alpha: NotNegative = 30.0,
         style_prompt: str = "Cubism by Picasso style",
-        strength: float = 0.4,
-        num_inference_steps: int = 20,
-        guidance_scale: float = 7.5,
+        strength: SomeShare = 0.4,
+        num_inference_steps: SamplingSteps = 20,
+        guidance_scale: NotNegative = 7.5,
         surrogate: str = "",
         bf16: bool = False,
         gradient_checkpointing: bool = False,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from shortcut_lightning import backbones
 from shortcut_lightning.attacks.base import Attack
 from shortcut_lightning.backbones.base import Backbone
-from shortcut_lightning.ranges import at_least
+from shortcut_lightning.ranges import Budget, Count, StepSize
 
 
 class GradientAttack(Attack):
@@ -29,19 +29,14 @@ class GradientAttack(Attack):
 
     def __init__(
         self,
-        epsilon: float,
-        step_size: float,
-        steps: int,
+        epsilon: Budget,
+        step_size: StepSize,
+        steps: Count,
         surrogate: str,
         bf16: bool,
         gradient_checkpointing: bool,
     ) -> None:
         super().__init__(epsilon)
-        if step_size <= 0:
-            raise ValueError(
-                f"data.attack.step_size is {step_size}; it is in /255 and must be above 0."
-            )
-        at_least(1, "data.attack", steps=steps)
         self.step_size = step_size
         self.steps = steps
         self.surrogate = surrogate

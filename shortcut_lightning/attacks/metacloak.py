@@ -10,7 +10,7 @@ from shortcut_lightning.attacks.surrogate import Surrogate, SurrogateTraining
 from shortcut_lightning.attacks.trained import TrainedSurrogateAttack
 from shortcut_lightning.attacks.transforms import blur_and_flip
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
-from shortcut_lightning.ranges import at_least
+from shortcut_lightning.ranges import Budget, Count, StepSize
 
 
 class MetaCloak(TrainedSurrogateAttack):
@@ -39,13 +39,13 @@ class MetaCloak(TrainedSurrogateAttack):
 
     def __init__(
         self,
-        epsilon: float = 11.0,
-        step_size: float = 1.1,
-        steps: int = 6,
-        trials: int = 4,
-        advance_steps: int = 2,
-        interval: int = 200,
-        surrogate_steps: int = 1000,
+        epsilon: Budget = 11.0,
+        step_size: StepSize = 1.1,
+        steps: Count = 6,
+        trials: Count = 4,
+        advance_steps: Count = 2,
+        interval: Count = 200,
+        surrogate_steps: Count = 1000,
         random_flip: bool = True,
         unnormalised_surrogates: bool = False,
         surrogate: str = "",
@@ -56,8 +56,6 @@ class MetaCloak(TrainedSurrogateAttack):
         super().__init__(
             epsilon, step_size, steps, surrogate, training, bf16, gradient_checkpointing
         )
-        counts = {"trials": trials, "advance_steps": advance_steps, "interval": interval}
-        at_least(1, "data.attack", **counts, surrogate_steps=surrogate_steps)
         if interval < advance_steps:
             raise ValueError(
                 f"data.attack.interval is {interval}; it must be at least data.attack."

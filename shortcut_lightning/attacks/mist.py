@@ -10,6 +10,7 @@ from shortcut_lightning.attacks.denoising import denoise, eps_loss
 from shortcut_lightning.attacks.gradient import GradientAttack
 from shortcut_lightning.attacks.pgd import random_start, sign_pgd
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.ranges import Budget, Count, NotNegative, StepSize
 
 
 class Mist(GradientAttack):
@@ -32,11 +33,11 @@ class Mist(GradientAttack):
 
     def __init__(
         self,
-        epsilon: float = 11.0,
-        step_size: float = 1.0,
-        steps: int = 100,
+        epsilon: Budget = 11.0,
+        step_size: StepSize = 1.0,
+        steps: Count = 100,
         mode: Literal["fused", "semantic", "textural"] = "fused",
-        rate: float = 1e4,
+        rate: NotNegative = 1e4,
         target: str = "",
         surrogate: str = "",
         bf16: bool = False,

@@ -7,6 +7,7 @@ from shortcut_lightning.attacks import pictures
 from shortcut_lightning.attacks.base import Attack
 from shortcut_lightning.attacks.pgd import random_start, sign_pgd
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.ranges import Budget, Count, StepSize
 
 
 class PhotoGuardEncoder(Attack):
@@ -24,9 +25,9 @@ class PhotoGuardEncoder(Attack):
 
     def __init__(
         self,
-        epsilon: float = 11.0,
-        step_size: float = 2.55,
-        steps: int = 1000,
+        epsilon: Budget = 11.0,
+        step_size: StepSize = 2.55,
+        steps: Count = 1000,
         target: str = "",
     ) -> None:
         super().__init__(epsilon)

@@ -9,6 +9,7 @@ from shortcut_lightning.attacks.img2img import edit, guided
 from shortcut_lightning.attacks.pgd import Watch, gradient, sign_step
 from shortcut_lightning.attacks.progress import Kept
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.ranges import Budget, Count, NotNegative, SamplingSteps, SomeShare, StepSize
 
 
 class PhotoGuardDiffusion(GradientAttack):
@@ -36,13 +37,13 @@ class PhotoGuardDiffusion(GradientAttack):
 
     def __init__(
         self,
-        epsilon: float = 11.0,
-        step_size: float = 0.765,
-        steps: int = 200,
-        repeats: int = 10,
-        strength: float = 0.7,
-        num_inference_steps: int = 4,
-        guidance_scale: float = 7.5,
+        epsilon: Budget = 11.0,
+        step_size: StepSize = 0.765,
+        steps: Count = 200,
+        repeats: Count = 10,
+        strength: SomeShare = 0.7,
+        num_inference_steps: SamplingSteps = 4,
+        guidance_scale: NotNegative = 7.5,
         edit_prompt: str = "",
         target: str = "",
         surrogate: str = "",
@@ -51,8 +52,6 @@ class PhotoGuardDiffusion(GradientAttack):
     ) -> None:
         super().__init__(epsilon, step_size, steps, surrogate, bf16, gradient_checkpointing)
         pictures.check(target)
-        if not 0 < strength <= 1:
-            raise ValueError(f"data.attack.strength is {strength}; it must be above 0, at most 1.")
         self.repeats = repeats
         self.strength = strength
         self.num_inference_steps = num_inference_steps

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from shortcut_lightning.attacks.base import Attack
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.ranges import Budget
 
 
 class RandomNoise(Attack):
@@ -16,7 +17,7 @@ class RandomNoise(Attack):
             otherwise uniform between them.
     """
 
-    def __init__(self, epsilon: float = 11.0, sign: bool = False) -> None:
+    def __init__(self, epsilon: Budget = 11.0, sign: bool = False) -> None:
         super().__init__(epsilon)
         self.sign = sign
 

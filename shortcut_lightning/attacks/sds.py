@@ -13,6 +13,7 @@ from shortcut_lightning.attacks.denoising import denoise_latents, origin_and_noi
 from shortcut_lightning.attacks.gradient import GradientAttack
 from shortcut_lightning.attacks.pgd import sign_pgd
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.ranges import Budget, Count, NotNegative, StepSize
 
 
 class SDS(GradientAttack):
@@ -36,11 +37,11 @@ class SDS(GradientAttack):
 
     def __init__(
         self,
-        epsilon: float = 11.0,
-        step_size: float = 1.0,
-        steps: int = 100,
+        epsilon: Budget = 11.0,
+        step_size: StepSize = 1.0,
+        steps: Count = 100,
         ascending: bool = False,
-        texture_rate: float = 0.0,
+        texture_rate: NotNegative = 0.0,
         target: str = "",
         surrogate: str = "",
         bf16: bool = False,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from shortcut_lightning.attacks.pgd import gradient, sign_step
 from shortcut_lightning.attacks.progress import Kept
 from shortcut_lightning.attacks.surrogate import Surrogate, SurrogateTraining
 from shortcut_lightning.backbones.base import Backbone, Conditioning
+from shortcut_lightning.ranges import Between, Budget, Count, CountOrNone, NotNegative, StepSize
 
 CANDIDATES = 5  # timesteps tried in each iteration of the search
 
@@ -40,14 +42,14 @@ class SimAC(ASPL):
 
     def __init__(
         self,
-        epsilon: float = 11.0,
-        step_size: float = 0.6375,
-        rounds: int = 50,
-        surrogate_steps: int = 3,
-        steps: int = 6,
-        search_steps: int = 50,
-        window: int = 20,
-        feature_weight: float = 1.0,
+        epsilon: Budget = 11.0,
+        step_size: StepSize = 0.6375,
+        rounds: Count = 50,
+        surrogate_steps: CountOrNone = 3,
+        steps: Count = 6,
+        search_steps: CountOrNone = 50,
+        window: Annotated[int, Between(0, 999)] = 20,
+        feature_weight: NotNegative = 1.0,
         surrogate: str = "",
         training: SurrogateTraining = SurrogateTraining(),  # noqa: B008
         bf16: bool = False,

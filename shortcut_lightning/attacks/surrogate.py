@@ -19,10 +19,12 @@ from shortcut_lightning.attacks.pictures import read_folder
 from shortcut_lightning.attacks.progress import Kept, Progress
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
 from shortcut_lightning.losses import DreamBoothLoss
+from shortcut_lightning.ranges import Count, CountOrNone, NotNegative, Positive, ranged
 
 Weights = list[Tensor]
 
 
+@ranged
 @dataclass(frozen=True)
 class SurrogateTraining:
     """How a surrogate is trained.
@@ -46,14 +48,14 @@ class SurrogateTraining:
     """
 
     method: Literal["full", "lora"] = "full"
-    rank: int = 4
+    rank: Count = 4
     train_text_encoder: bool = True
-    learning_rate: float = 5e-7
-    adam_weight_decay: float = 1e-2
-    max_grad_norm: float = 1.0
-    prior_loss_weight: float = 1.0
+    learning_rate: Positive = 5e-7
+    adam_weight_decay: NotNegative = 1e-2
+    max_grad_norm: Positive = 1.0
+    prior_loss_weight: NotNegative = 1.0
     class_prompt: str = "a photo of person"
-    num_class_images: int = 16
+    num_class_images: CountOrNone = 16
     clean_data_dir: str = ""
     dtype: Literal["fp32", "bf16_ref"] = "fp32"
     order: Literal["shuffled", "ref"] = "shuffled"

@@ -11,6 +11,7 @@ from shortcut_lightning.attacks.denoising import Denoising, denoise, eps_loss, o
 from shortcut_lightning.attacks.gradient import GradientAttack
 from shortcut_lightning.attacks.surrogate import SurrogateTraining
 from shortcut_lightning.backbones.base import Backbone, Conditioning
+from shortcut_lightning.ranges import Budget, Count, StepSize
 
 Loss = Callable[[Backbone, Tensor, Conditioning], Tensor]  # of the images, (N, 3, H, W)
 
@@ -22,9 +23,9 @@ class TrainedSurrogateAttack(GradientAttack):
 
     def __init__(
         self,
-        epsilon: float,
-        step_size: float,
-        steps: int,
+        epsilon: Budget,
+        step_size: StepSize,
+        steps: Count,
         surrogate: str,
         training: SurrogateTraining,
         bf16: bool,

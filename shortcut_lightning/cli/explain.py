@@ -223,7 +223,7 @@ def _known_classes(path: list[str], owner: str) -> list[str]:
     else:
         signature = inspect.signature(resolve_name(owner) if owner else Trainer)
         parameter = signature.parameters.get(path[-1].rsplit(".", 1)[-1])
-        types = list(_classes_in(parameter.annotation)) if parameter else []
+        types = list(classes_in(parameter.annotation)) if parameter else []
     names = {name for base in types for name in descendants(base.__name__, class_index())}
     imported = [c for base in types for c in _subclasses(base) if not inspect.isabstract(c)]
     names |= {c.__name__ for c in imported}
@@ -233,13 +233,14 @@ def _known_classes(path: list[str], owner: str) -> list[str]:
 def _settings_class(owner: str, name: str) -> str:
     """Path of the class of settings that an argument of a class takes, "" where there is none."""
     parameter = inspect.signature(resolve_name(owner)).parameters.get(name)
-    kinds = _classes_in(parameter.annotation) if parameter else iter(())
+    kinds = classes_in(parameter.annotation) if parameter else iter(())
     return next((f"{kind.__module__}.{kind.__qualname__}" for kind in kinds), "")
 
 
-def _classes_in(annotation: Any) -> Iterator[type]:
+def classes_in(annotation: Any) -> Iterator[type]:
+    """The classes that an annotation names, those inside `list[...]` and unions too."""
     for part in get_args(annotation):
-        yield from _classes_in(part)
+        yield from classes_in(part)
     if inspect.isclass(annotation) and annotation.__module__ != "builtins":
         yield annotation
 

@@ -7,17 +7,29 @@ import re
 from pkgutil import resolve_name
 from typing import Any, NoReturn
 
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from shortcut_lightning.cli.errors import UserError, notice
 from shortcut_lightning.cli.explain import explain
+from shortcut_lightning.cli.numbers import Help, refuse_numbers
 
 
 class ShortcutParser(LightningArgumentParser):
     """LightningArgumentParser that raises `UserError` instead of printing its usage."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        super().__init__(*args, **{"allow_abbrev": False, "formatter_class": Help, **kwargs})
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
+        """See `jsonargparse`. Refuses numbers outside the ranges that the arguments declare."""
+        config = super().parse_args(*args, **kwargs)
+        if self.exit_on_error:  # not the parser of a nested class
+            refuse_numbers(self, config)
+            verbs = getattr(self._subcommands_action, "choices", None) or {}
+            if verb := verbs and config.get("subcommand"):
+                refuse_numbers(verbs[verb], config[verb])
+        return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:  # the parser of a nested class; the outer one reports

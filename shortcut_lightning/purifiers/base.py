@@ -14,9 +14,10 @@ from torch import Tensor
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.files.images import round_to_8_bits
 from shortcut_lightning.freezing import frozen
+from shortcut_lightning.ranges import Ranged
 
 
-class Purifier(ABC):
+class Purifier(Ranged, ABC):
     """Cleans images. Constructor arguments are kept as attributes of the same names.
 
     A subclass declares two things that an attack on it must know. Against one that is `random`, a

@@ -164,17 +164,6 @@ def timesteps(first: int, steps: int) -> list[int]:
     return [round(first * (1 - i / (steps - 1))) for i in range(steps)]
 
 
-def check(name: str, strength: float, steps: int) -> None:
-    """Raises ValueError where a walk is impossible."""
-    if not 0 < strength <= 1:
-        raise ValueError(
-            f"{name}'s strength is {strength}; it must be above 0 and at most 1, the share of the "
-            "noise schedule that is walked."
-        )
-    if steps < 0:
-        raise ValueError(f"{name}'s steps is {steps}; give 0 for all timesteps, or more.")
-
-
 @lru_cache(maxsize=1)
 def _pixel_model(source: str) -> tuple[Any, Tensor]:
     from diffusers import DDPMPipeline, DDPMScheduler

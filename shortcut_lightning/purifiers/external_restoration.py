@@ -9,6 +9,7 @@ from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.purifiers import restoration_file
 from shortcut_lightning.purifiers.base import Purifier
 from shortcut_lightning.purifiers.resampling import resized
+from shortcut_lightning.ranges import CountOrNone
 
 
 class ExternalRestoration(Purifier):
@@ -23,10 +24,8 @@ class ExternalRestoration(Purifier):
     """
 
     def __init__(
-        self, path: str, side: int = 0, value_range: restoration_file.Range = "0..1"
+        self, path: str, side: CountOrNone = 0, value_range: restoration_file.Range = "0..1"
     ) -> None:
-        if side < 0:
-            raise ValueError(f"ExternalRestoration's side is {side} pixels; give 0 or more.")
         self.path = path
         self.side = side
         self.value_range = value_range

@@ -11,6 +11,7 @@ from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.faces import FaceDetector
 from shortcut_lightning.purifiers import restoration_file
 from shortcut_lightning.purifiers.base import Purifier
+from shortcut_lightning.ranges import Count, NotNegative
 
 # Where eyes, nose and corners of the mouth lie in an aligned picture (FFHQ's alignment, which face
 # networks are trained on), as shares of its side.
@@ -41,12 +42,10 @@ class FaceRestoration(Purifier):
         self,
         path: str,
         detector: FaceDetector,
-        side: int = 512,
+        side: Count = 512,
         value_range: restoration_file.Range = "0..1",
-        min_eye_distance: float = 5.0,
+        min_eye_distance: NotNegative = 5.0,
     ) -> None:
-        if side < 1:
-            raise ValueError(f"FaceRestoration's side is {side} pixels; give at least 1.")
         self.path = path
         self.detector = detector
         self.side = side

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.purifiers.base import Purifier
+from shortcut_lightning.ranges import Positive
 
 
 class Gaussian(Purifier):
@@ -19,9 +20,7 @@ class Gaussian(Purifier):
 
     differentiable = True
 
-    def __init__(self, sigma: float = 5.0) -> None:
-        if sigma <= 0:
-            raise ValueError(f"Gaussian's sigma is {sigma} pixels; it must be above 0.")
+    def __init__(self, sigma: Positive = 5.0) -> None:
         self.sigma = sigma
 
     def run(

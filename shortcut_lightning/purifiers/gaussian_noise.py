@@ -5,6 +5,7 @@ from torch import Tensor
 
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.purifiers.base import Purifier
+from shortcut_lightning.ranges import Positive
 
 
 class GaussianNoise(Purifier):
@@ -16,9 +17,7 @@ class GaussianNoise(Purifier):
     random = True
     differentiable = True
 
-    def __init__(self, sigma: float = 0.05) -> None:
-        if sigma <= 0:
-            raise ValueError(f"GaussianNoise's sigma is {sigma}; it must be above 0 (of [0, 1]).")
+    def __init__(self, sigma: Positive = 0.05) -> None:
         self.sigma = sigma
 
     def run(

@@ -5,8 +5,9 @@ from torch import Tensor
 
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.purifiers.base import Purifier
-from shortcut_lightning.purifiers.diffusion import Space, check, regenerated, space_of, timestep_of
+from shortcut_lightning.purifiers.diffusion import Space, regenerated, space_of, timestep_of
 from shortcut_lightning.purifiers.windows import summed
+from shortcut_lightning.ranges import Count, CountOrNone, Dropout, SomeShare
 
 
 class GridPure(Purifier):
@@ -30,18 +31,12 @@ class GridPure(Purifier):
 
     def __init__(
         self,
-        strength: float = 0.01,
-        iterations: int = 20,
-        gamma: float = 0.1,
-        window: int = 0,
+        strength: SomeShare = 0.01,
+        iterations: Count = 20,
+        gamma: Dropout = 0.1,
+        window: CountOrNone = 0,
         pixel_model: str = "",
     ) -> None:
-        check("GridPure", strength, 0)
-        if iterations < 1 or not 0 <= gamma < 1 or window < 0:
-            raise ValueError(
-                f"GridPure's iterations is {iterations}, gamma {gamma} and window {window}; give "
-                "at least one iteration, a share from 0 to below 1, and 0 pixels or more."
-            )
         self.strength = strength
         self.iterations = iterations
         self.gamma = gamma

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.purifiers.base import Purifier
+from shortcut_lightning.ranges import Count, NotNegative, Positive
 
 
 class Impress(Purifier):
@@ -31,17 +32,12 @@ class Impress(Purifier):
 
     def __init__(
         self,
-        steps: int = 3000,
-        learning_rate: float = 0.01,
-        noise: float = 0.1,
-        alpha: float = 0.1,
-        budget: float = 0.1,
+        steps: Count = 3000,
+        learning_rate: Positive = 0.01,
+        noise: NotNegative = 0.1,
+        alpha: NotNegative = 0.1,
+        budget: NotNegative = 0.1,
     ) -> None:
-        if steps < 1 or learning_rate <= 0 or noise < 0:
-            raise ValueError(
-                f"Impress's steps is {steps}, learning_rate {learning_rate} and noise {noise}; "
-                "give at least 1, above 0, and 0 or more."
-            )
         self.steps = steps
         self.learning_rate = learning_rate
         self.noise = noise

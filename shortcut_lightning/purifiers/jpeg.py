@@ -9,14 +9,13 @@ from torch import Tensor
 
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.purifiers.base import Purifier
+from shortcut_lightning.ranges import Quality
 
 
 class Jpeg(Purifier):
     """Compresses and decompresses with Pillow at `quality`, 1 (worst) to 95."""
 
-    def __init__(self, quality: int = 75) -> None:
-        if not 1 <= quality <= 95:
-            raise ValueError(f"Jpeg's quality is {quality}; it must be from 1 to 95.")
+    def __init__(self, quality: Quality = 75) -> None:
         self.quality = quality
 
     def run(

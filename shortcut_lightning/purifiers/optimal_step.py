@@ -8,6 +8,7 @@ from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.purifiers.base import Purifier
 from shortcut_lightning.purifiers.diffusion import regenerated, space_of
 from shortcut_lightning.purifiers.resampling import resized
+from shortcut_lightning.ranges import Budget, Count
 
 
 class OptimalStep(Purifier):
@@ -26,12 +27,9 @@ class OptimalStep(Purifier):
     random = True
     differentiable = True
 
-    def __init__(self, epsilon: float = 11.0, iterations: int = 1, pixel_model: str = "") -> None:
-        if not 0 < epsilon <= 255 or iterations < 1:
-            raise ValueError(
-                f"OptimalStep's epsilon is {epsilon} and iterations {iterations}; give a budget "
-                "above 0 in /255 and at least one iteration."
-            )
+    def __init__(
+        self, epsilon: Budget = 11.0, iterations: Count = 1, pixel_model: str = ""
+    ) -> None:
         self.epsilon = epsilon
         self.iterations = iterations
         self.pixel_model = pixel_model

@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.purifiers.base import Purifier
+from shortcut_lightning.ranges import InnerShare
 
 
 class Resize(Purifier):
@@ -13,9 +14,7 @@ class Resize(Purifier):
 
     differentiable = True
 
-    def __init__(self, scale: float = 0.5) -> None:
-        if not 0 < scale < 1:
-            raise ValueError(f"Resize's scale is {scale}; it must be above 0 and below 1.")
+    def __init__(self, scale: InnerShare = 0.5) -> None:
         self.scale = scale
 
     def run(

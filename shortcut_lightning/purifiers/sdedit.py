@@ -6,8 +6,9 @@ from torch import Tensor
 
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.purifiers.base import Purifier
-from shortcut_lightning.purifiers.diffusion import check, regenerated, space_of, timestep_of
+from shortcut_lightning.purifiers.diffusion import regenerated, space_of, timestep_of
 from shortcut_lightning.purifiers.windows import summed
+from shortcut_lightning.ranges import CountOrNone, NotNegative, Share, SomeShare
 
 
 class SDEdit(Purifier):
@@ -32,16 +33,13 @@ class SDEdit(Purifier):
 
     def __init__(
         self,
-        strength: float = 0.3,
-        steps: int = 0,
+        strength: SomeShare = 0.3,
+        steps: CountOrNone = 0,
         prompt: str = "{caption}, clear, high resolution, high quality, noise-free",
-        guidance_scale: float = 7.5,
-        eta: float = 1.0,
+        guidance_scale: NotNegative = 7.5,
+        eta: Share = 1.0,
         pixel_model: str = "",
     ) -> None:
-        check("SDEdit", strength, steps)
-        if not 0 <= eta <= 1:
-            raise ValueError(f"SDEdit's eta is {eta}; it must be from 0 (DDIM) to 1 (DDPM).")
         self.strength = strength
         self.steps = steps
         self.prompt = prompt

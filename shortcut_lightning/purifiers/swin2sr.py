@@ -10,6 +10,7 @@ from torch.nn import functional
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.purifiers.base import Purifier
 from shortcut_lightning.purifiers.resampling import resized, shrunk
+from shortcut_lightning.ranges import Count, NotNegative
 
 
 class Swin2SR(Purifier):
@@ -25,13 +26,8 @@ class Swin2SR(Purifier):
     differentiable = True
 
     def __init__(
-        self, pretrained_model_name_or_path: str, shrink: float = 0.0, batch_size: int = 4
+        self, pretrained_model_name_or_path: str, shrink: NotNegative = 0.0, batch_size: Count = 4
     ) -> None:
-        if shrink < 0 or batch_size < 1:
-            raise ValueError(
-                f"Swin2SR's shrink is {shrink} and batch_size {batch_size}; give 0 or more and at "
-                "least 1."
-            )
         self.pretrained_model_name_or_path = pretrained_model_name_or_path
         self.shrink = shrink
         self.batch_size = batch_size

@@ -7,6 +7,7 @@ from torch import Tensor
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.purifiers.base import Purifier
 from shortcut_lightning.purifiers.resampling import resized, shrunk
+from shortcut_lightning.ranges import Count, Dropout, NotNegative
 
 
 class TotalVariation(Purifier):
@@ -29,15 +30,12 @@ class TotalVariation(Purifier):
     differentiable = True  # the steps of the solver, unrolled
 
     def __init__(
-        self, weight: float = 0.01, dropped: float = 0.02, side: int = 64, steps: int = 300
+        self,
+        weight: NotNegative = 0.01,
+        dropped: Dropout = 0.02,
+        side: Count = 64,
+        steps: Count = 300,
     ) -> None:
-        if weight < 0 or not 0 <= dropped < 1:
-            raise ValueError(
-                f"TotalVariation's weight is {weight} and dropped {dropped}; give a weight of 0 or "
-                "more and a share from 0 to below 1."
-            )
-        if side < 1 or steps < 1:
-            raise ValueError(f"TotalVariation's side is {side} and steps {steps}; give 1 or more.")
         self.weight = weight
         self.dropped = dropped
         self.side = side

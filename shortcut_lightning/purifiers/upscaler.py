@@ -2,7 +2,7 @@
 detail of its own. With noise before it is noisy upscaling (arXiv 2406.12027)."""
 
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from shortcut_lightning import prompts as words
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.purifiers.base import Purifier
 from shortcut_lightning.purifiers.resampling import resized, shrunk
+from shortcut_lightning.ranges import Between, NotNegative, SamplingSteps, Timestep
 
 
 class Upscaler(Purifier):
@@ -33,16 +34,11 @@ class Upscaler(Purifier):
         self,
         pretrained_model_name_or_path: str,
         prompt: str = "A photo of a person",
-        shrink: float = 4.0,
-        num_inference_steps: int = 75,
-        guidance_scale: float = 9.0,
-        noise_level: int = 20,
+        shrink: Annotated[float, Between(1)] = 4.0,
+        num_inference_steps: SamplingSteps = 75,
+        guidance_scale: NotNegative = 9.0,
+        noise_level: Timestep = 20,
     ) -> None:
-        if shrink < 1 or num_inference_steps < 1 or noise_level < 0:
-            raise ValueError(
-                f"Upscaler's shrink is {shrink}, num_inference_steps {num_inference_steps} and "
-                f"noise_level {noise_level}; give at least 1, 1 and 0."
-            )
         self.pretrained_model_name_or_path = pretrained_model_name_or_path
         self.prompt = prompt
         self.shrink = shrink

@@ -437,17 +437,19 @@ def test_a_surrogate_by_name_is_attacked_instead(
 def test_impossible_settings_are_named() -> None:
     with pytest.raises(ValueError, match=r"data\.attack\.surrogates is empty"):
         EASPL(surrogates=[])
-    with pytest.raises(ValueError, match=r"data\.attack\.step_size is 0"):
+    with pytest.raises(
+        ValueError, match=r"ASPL\.step_size is 0; it must be above 0 and at most 255"
+    ):
         ASPL(step_size=0)
-    with pytest.raises(ValueError, match=r"data\.attack\.steps is 0"):
+    with pytest.raises(ValueError, match=r"FSMG\.steps is 0"):
         FSMG(steps=0)
-    with pytest.raises(ValueError, match=r"data\.attack\.rounds is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match=r"SimAC\.rounds is 0; it must be at least 1"):
         SimAC(rounds=0)
     with pytest.raises(ValueError, match=r"surrogate_steps is -1; it must be at least 0"):
         ASPL(surrogate_steps=-1)
     for given in ({"trials": 0}, {"advance_steps": 0}, {"surrogate_steps": 0}):
         [(key, _)] = given.items()
-        with pytest.raises(ValueError, match=rf"data\.attack\.{key} is 0; it must be at least 1"):
+        with pytest.raises(ValueError, match=rf"MetaCloak\.{key} is 0; it must be at least 1"):
             MetaCloak(**given)
     with pytest.raises(ValueError, match=r"data\.attack\.interval is 2; .* which is 3"):
         MetaCloak(interval=2, advance_steps=3)

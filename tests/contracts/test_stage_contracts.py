@@ -303,5 +303,5 @@ def test_a_diverged_attack_is_named_and_the_model_comes_back(images: Tensor) -> 
 
 
 def test_an_impossible_budget_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"data\.attack\.epsilon is 300; it is in /255"):
+    with pytest.raises(ValueError, match=r"epsilon is 300; it must be from 1 to 255 \(in /255"):
         attacks.RandomNoise(epsilon=300)

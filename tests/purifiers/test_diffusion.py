@@ -224,10 +224,10 @@ def test_gradients_reach_the_images(purifier: Purifier) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SDEdit(strength=0), "SDEdit's strength is 0; it must be above 0"),
+        (lambda: SDEdit(strength=0), r"SDEdit\.strength is 0; it must be above 0 and at most 1"),
         (lambda: SDEdit(eta=2), "eta is 2"),
         (lambda: OptimalStep(epsilon=0), "epsilon is 0"),
-        (lambda: GridPure(gamma=1), "gamma 1"),
+        (lambda: GridPure(gamma=1), r"GridPure\.gamma is 1; it must be at least 0 and below 1"),
         (
             lambda: purified(GridPure(window=64), FakeBackbone()),
             "window is 64 px and the image's shorter side 32 px",

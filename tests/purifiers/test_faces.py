@@ -118,7 +118,10 @@ GREY = torch.full((3, 48, 48), 0.5)
         (lambda: YuNet("none.onnx").faces(GREY), r"No file at 'none\.onnx' for YuNet's network"),
         (lambda: SFace("none.onnx", Turned()).embedding(GREY), "SFace's network"),
         (lambda: InsightFace(root="/nowhere").network, "insightface"),
-        (lambda: FaceRestoration("x", Blind(), side=0), "side is 0 pixels"),
+        (
+            lambda: FaceRestoration("x", Blind(), side=0),
+            r"FaceRestoration\.side is 0; it must be at least 1",
+        ),
         (
             lambda: purify(FaceRestoration("codeformer.pth", Blind()), GREY[None]),
             r"No weights at 'codeformer\.pth'",

@@ -56,9 +56,9 @@ def test_resize_removes_what_is_finer_than_its_grid_and_keeps_the_rest() -> None
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Gaussian(0), "sigma is 0 pixels"),
+        (lambda: Gaussian(0), r"Gaussian\.sigma is 0; it must be above 0"),
         (lambda: Jpeg(0), "quality is 0"),
-        (lambda: Resize(1.0), r"scale is 1\.0"),
+        (lambda: Resize(1.0), r"scale is 1; it must be above 0 and below 1"),
     ],
 )
 def test_impossible_settings_are_refused(make: type, message: str) -> None:

@@ -1,0 +1,51 @@
+"""Numbers outside the ranges that arguments declare, refused by their key before anything is built.
+
+The parser knows types and not ranges (`shortcut_lightning.ranges`), so its result is walked here.
+"""
+
+import argparse
+import re
+from collections.abc import Iterator
+from pkgutil import resolve_name
+from typing import Any
+
+from jsonargparse import DefaultHelpFormatter, Namespace
+
+from shortcut_lightning.cli.errors import UserError
+from shortcut_lightning.cli.explain import classes_in
+from shortcut_lightning.ranges import declared, refused
+
+
+def refuse_numbers(parser: argparse.ArgumentParser, config: Namespace) -> None:
+    """Raises UserError for the first number in what `parser` read that is outside its range."""
+    for action in parser._actions:
+        annotation = getattr(action, "_typehint", None)
+        for said in _refused(annotation, config.get(action.dest), action.dest):
+            raise UserError(said)
+
+
+def _refused(annotation: Any, node: Any, where: str) -> Iterator[str]:
+    """A sentence for each number of a setting, and of the classes that it names, that is refused.
+    The `init_args` of the file are left out of its key, as on the command line."""
+    if isinstance(node, list) and any(isinstance(item, Namespace) for item in node):
+        for number, item in enumerate(node):
+            yield from _refused(annotation, item, f"{where}.{number}")
+    elif isinstance(node, Namespace):
+        if "class_path" in node:
+            kinds, settings = [resolve_name(node.class_path)], node.get("init_args")
+        else:  # a dataclass of settings
+            kinds, settings = list(classes_in(annotation)), node
+        arguments = {name: each for kind in kinds for name, each in declared(kind).items()}
+        for name, value in vars(settings or Namespace()).items():
+            if name in arguments:
+                yield from _refused(arguments[name].annotation, value, f"{where}.{name}")
+    else:
+        yield from (each.said(where) for each in refused(annotation, node))
+
+
+class Help(DefaultHelpFormatter):
+    """Shows `int, at least 1` for a number with a range."""
+
+    def _get_type_str(self, action: argparse.Action) -> str | None:
+        kind = super()._get_type_str(action)
+        return kind and re.sub(r"Annotated\[(\w+), ((?:\[[^\]]*\]|[^\]])*)\]", r"\1 \2", kind)
