@@ -2,8 +2,14 @@
 
 import ast
 import hashlib
+import importlib.util
+import re
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
 # What only asks, writes down and shows: no number of a cell depends on it.
@@ -35,3 +41,41 @@ def said(source: str) -> str:
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
     return ast.dump(tree)
+
+
+def code_of_users(settings: Any) -> dict[str, str]:
+    """Module -> hash, of the modules outside the environment whose classes or functions settings
+    name by path: a user changes one of his own and runs again."""
+    modules = {path.rpartition(".")[0] for path in _paths(settings)}
+    files = {module: file for module in sorted(modules) if (file := _file_of(module))}
+    return {
+        module: hashlib.sha256(said(file.read_text("utf-8")).encode()).hexdigest()[:16]
+        for module, file in files.items()
+    }
+
+
+def _paths(value: Any) -> Iterator[str]:
+    """Texts that may be the path of a class or a function."""
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _paths(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _paths(inner)
+    elif isinstance(value, str) and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", value):
+        yield value
+
+
+def _file_of(module: str) -> Path | None:
+    """The file of a module that is neither this package's nor an installed one's."""
+    if module.partition(".")[0] in (__name__.partition(".")[0], *sys.stdlib_module_names):
+        return None
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):  # no such module: whoever imports it says so
+        return None
+    if spec is None or not spec.has_location or spec.origin is None:
+        return None
+    installed = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
+    file = Path(spec.origin)
+    return None if installed & set(file.parents) or file.suffix != ".py" else file

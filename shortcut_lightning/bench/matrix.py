@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shortcut_lightning import __version__
+from shortcut_lightning.bench.code import code_of_users
 from shortcut_lightning.bench.paths import (
     content,
     located,
@@ -174,9 +175,10 @@ class Matrix:
         return words + ([f"--ckpt_path={checkpoint}"] if checkpoint else [])
 
     def key(self, cell: Cell, folder: Path) -> str:
-        """A hash of all that decides a cell: options, what the files they name say, the subject's
-        pictures. Where the files lie does not matter, nor which cell did the training that is
-        shared, so folders of several machines and parts of a matrix can be brought together."""
+        """A hash of all that decides a cell: options, what the files they name say, the code of
+        classes that a user wrote, the subject's pictures. Where the files lie does not matter, nor
+        which cell did the training that is shared, so folders of several machines and parts of a
+        matrix can be brought together."""
         facts = {
             "version": __version__,
             "base": [content(name, folder) for name in self.base],
@@ -184,6 +186,8 @@ class Matrix:
             "subject": pictures(cell.subject, folder),
             "seed": cell.seed,
         }
+        if own := code_of_users([facts["base"], facts["options"]]):
+            facts["code"] = own
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     def _subjects(self, levels: tuple[str, ...]) -> int:

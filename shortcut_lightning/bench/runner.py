@@ -1,7 +1,7 @@
 """Runs the cells of a matrix, and goes on where it was stopped.
 
-A cell is finished once `cell.json` in its folder says so for the same command line and files. The
-run itself is an ordinary one: whoever calls hands in the function that runs a command line.
+A cell is finished once `cell.json` in its folder says so for the same command line, files and code.
+The run itself is an ordinary one: whoever calls hands in the function that runs a command line.
 
 Any number of runners may work in one folder at the same time. Each takes shares (the cells of one
 rank, subject and seed) that no other holds, so that what their stages make is made once; when none
@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from shortcut_lightning.bench.code import deciding_code
 from shortcut_lightning.bench.matrix import Cell, Matrix, slug
 from shortcut_lightning.files.whole import whole
 
@@ -37,6 +39,7 @@ class Runner:
         folder: The folder of the matrix's file.
         run: Runs a command line in this process, raising what goes wrong.
         tell: Shows a line to the user.
+        keep_stale: Take cells for finished that another state of the package's code has made.
     """
 
     def __init__(
@@ -45,8 +48,10 @@ class Runner:
         folder: Path,
         run: Callable[[list[str]], None],
         tell: Callable[[str], None],
+        keep_stale: bool = False,
     ) -> None:
         self.matrix, self.folder, self.run, self.tell = matrix, folder, run, tell
+        self.keep_stale = keep_stale
         self.root = Path(matrix.output_dir)
         self.failures: dict[str, str] = {}  # cell -> what went wrong
 
@@ -58,6 +63,7 @@ class Runner:
             list(share)
             for _, share in groupby(self.matrix.cells(), key=lambda c: (c.rank, c.subject, c.seed))
         ][shard[0] - 1 :: shard[1]]
+        self.tell_stale()
         total, before = sum(map(len, shares)), 0
         elsewhere = []
         for share in shares:
@@ -105,15 +111,33 @@ class Runner:
             self._discard_checkpoints(group)
 
     def finished(self, cell: Cell) -> bool:
-        """Whether there is a result for exactly this command line."""
+        """Whether there is a result for exactly this command line, by the code that is here."""
         return self.report(cell) is not None
 
     def report(self, cell: Cell) -> Path | None:
         """The report of a finished cell."""
+        return self._report_of(cell) if not self.stale(cell) else None
+
+    def stale(self, cell: Cell) -> str:
+        """Why what there is of a cell does not count; "" where it does, or where nothing is."""
         noted = self._noted(cell)
-        report = cell.folder(self.root) / noted.get("run", "") / "report.json"
-        key = self.matrix.key(cell, self.folder)
-        return report if noted.get("key") == key and report.is_file() else None
+        if self._report_of(cell) is None:
+            return ""
+        if noted.get("key") != self.matrix.key(cell, self.folder):
+            return "other settings, pictures or code of your own files"
+        if not self.keep_stale and noted.get("code") != deciding_code():
+            return "another state of the package's code (--stale keep takes them as they are)"
+        return ""
+
+    def _report_of(self, cell: Cell) -> Path | None:
+        report = cell.folder(self.root) / self._noted(cell).get("run", "") / "report.json"
+        return report if report.is_file() else None
+
+    def tell_stale(self) -> None:
+        """Says how many cells have to run anew, and why."""
+        reasons = Counter(reason for cell in self.matrix.cells() if (reason := self.stale(cell)))
+        for reason, count in reasons.items():
+            self.tell(f"{count} finished cells were made by {reason}: they run anew")
 
     def seconds(self, cell: Cell) -> float:
         """What a finished cell took, training and evaluation; NaN where it was not noted."""
@@ -149,7 +173,12 @@ class Runner:
                 "needs the callbacks Evaluation and ReportWriter."
             )
         key = self.matrix.key(cell, self.folder)
-        state = {"key": key, "run": newest.parent.name, "seconds": seconds}
+        state = {
+            "key": key,
+            "code": deciding_code(),
+            "run": newest.parent.name,
+            "seconds": seconds,
+        }
         with whole(folder / STATE) as half:
             half.write_text(json.dumps(state) + "\n", encoding="utf-8")
 

@@ -21,7 +21,7 @@ from shortcut_lightning.cli.first_look import config_files
 from shortcut_lightning.cli.parser import ShortcutParser
 from shortcut_lightning.cli.verbs import PROGRAM
 
-_OPTIONS = ("config", "shard", "workers", "tables", "rows")
+_OPTIONS = ("config", "shard", "workers", "tables", "rows", "stale")
 
 
 def bench_parser() -> ShortcutParser:
@@ -51,6 +51,12 @@ def bench_parser() -> ShortcutParser:
         help="A folder of rows that the finished cells are added to, such as "
         "configs/bench/results/table. Rows of these cells alone always lie in <output_dir>/rows.",
     )
+    parser.add_argument(
+        "--stale",
+        type=Literal["rerun", "keep"],
+        default="rerun",
+        help="Whether finished cells that another state of the package's code made run anew.",
+    )
     return parser
 
 
@@ -75,7 +81,7 @@ def bench(argv: list[str], run: Callable[[list[str]], None]) -> None:
     failed = 0
     try:
         matrix = _matrix({k: v for k, v in vars(settings).items() if k not in _OPTIONS}, argv)
-        runner = Runner(matrix, folder, run, notice)
+        runner = Runner(matrix, folder, run, notice, config.stale == "keep")
         same = ["bench", *argv, "--workers=1", "--tables=none"]
         with _ended_by_sigterm():
             if config.tables == "only":

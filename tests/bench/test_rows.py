@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from shortcut_lightning.bench import Matrix
-from shortcut_lightning.bench.code import deciding_code, said
+from shortcut_lightning.bench.code import deciding_code
 from shortcut_lightning.bench.results import collect
 from shortcut_lightning.bench.rows import Rows, gathered
 from shortcut_lightning.bench.runner import Runner
@@ -56,6 +56,7 @@ def finished(room: Path, matrix: Matrix, count: int = 99) -> Runner:
         facts = {"versions": {"torch": "2"}, "created": "2026-01-01", "seconds": {}}
         path.write_text(json.dumps({"metrics": metrics, "model": "pocket 00ff"} | facts))
         state = {"key": matrix.key(cell, room), "run": "version_0", "seconds": 1.5}
+        state["code"] = deciding_code()
         (path.parents[1] / "cell.json").write_text(json.dumps(state))
     return runner
 
@@ -134,9 +135,3 @@ def test_rows_of_an_arm_that_the_matrix_has_not(room: Path) -> None:
 def test_the_committed_pages_say_what_their_rows_say() -> None:
     for room in pages.rooms(CONFIGS):
         assert not pages.stale(pages.rendered(room)), room
-
-
-def test_comments_do_not_change_the_deciding_code() -> None:
-    source = '"""Says."""\n\ndef f(x):\n    "Doc."\n    return x + 1  # one more\n'
-    assert said(source) == said("def f(x):\n\n    return (x + 1)\n")
-    assert said(source) != said("def f(x):\n    return x + 2\n")
