@@ -76,28 +76,6 @@ def save_kohya(backbone: "StableDiffusion", path: Path) -> None:
     save_file(tensors, path)
 
 
-def load(backbone: "StableDiffusion", path: str) -> None:
-    """Merges a file or folder of either format into the weights.
-
-    Raises ValueError when there is none or it does not fit the model.
-    """
-    file = Path(path)
-    if not file.exists():
-        raise ValueError(f"No LoRA at '{path}'; give a .safetensors file or a folder (model.lora).")
-    pipeline = backbone.pipeline()
-    try:
-        if file.is_file():
-            pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
-        else:
-            pipeline.load_lora_weights(str(file))
-    except (KeyError, OSError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"The LoRA '{path}' does not fit this model: {reason} (model.lora)."
-        ) from error
-    merge(pipeline)
-
-
 def merge(pipeline: Any) -> None:
     """Adds the adapters to the weights they stand beside and takes them off."""
     pipeline.fuse_lora()

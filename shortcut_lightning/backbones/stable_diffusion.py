@@ -17,7 +17,7 @@ from tokenizers import AddedToken
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from shortcut_lightning.backbones import lora
+from shortcut_lightning.backbones import lora, lora_files
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior, in_its_dtype
 from shortcut_lightning.backbones.tokens import TokenTable, all_vectors, initial_rows
 
@@ -234,7 +234,7 @@ class StableDiffusion(Backbone):
                 network.enable_adapters()
 
     def load_lora(self, path: str) -> None:
-        lora.load(self, path)
+        lora_files.merge(self, path)
 
     def load_tokens(self, paths: Sequence[str]) -> None:
         for path in paths:

@@ -125,16 +125,6 @@ def test_merged_adapters_give_the_same_picture_in_eight_bits(
     assert torch.equal((picture(merged) * 255).round(), expected)
 
 
-def test_a_lora_of_another_model_is_named(small_sd: Path, tmp_path: Path) -> None:
-    from models import write_small_sd
-
-    path = tmp_path / "other.safetensors"
-    save_file({"something.else": torch.zeros(1)}, path)
-    backbone = backbones.load(str(write_small_sd(tmp_path / "model")))
-    with pytest.raises(ValueError, match=r"other.safetensors' does not fit this model.*model.lora"):
-        backbone.load_lora(str(path))
-
-
 @pytest.mark.parametrize("key", ["<cat>", "emb_params"])
 def test_a_word_of_several_vectors_is_heard_whole(key: str, small_sd: Path, tmp_path: Path) -> None:
     """As in the stock pipeline. A1111 writes `emb_params`, and the word is the file's name."""
