@@ -4,8 +4,11 @@ Libraries fill what a file lacks with random numbers and pass over what it has t
 both are errors that name the tensors.
 """
 
+import json
+import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +21,31 @@ _COMPUTED = re.compile(
 )
 
 
+class WeightsError(ValueError):
+    """A file of weights that cannot be taken; one line that says which, why, and by which key it
+    was named."""
+
+
 def read(path: Path, key: str) -> tuple[dict[str, Any], dict[str, str]]:
     """A `.safetensors` file, or one of `torch.save`, as (names -> tensors, metadata).
 
     The second kind may nest and hold numbers and text; whatever would have to be unpickled beyond
     that is refused, and never run. `key` is the setting that named the file.
 
-    Raises ValueError where the file cannot be read so, OSError where it cannot be opened.
+    Raises WeightsError where the file cannot be read so, OSError where it cannot be opened.
     """
     with path.open("rb") as file:
         head = file.read(9)
     if not head:
-        raise ValueError(f"'{path}' is empty; give a file with weights ({key}).")
+        raise WeightsError(f"'{path}' is empty; give a file with weights ({key}).")
     if head[8:] == b"{":
         return _safetensors(path, key)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a new kind for each way in which a file can be damaged
-        raise ValueError(f"'{path}' {_why_not(str(error))} ({key}).") from error
+        raise WeightsError(f"'{path}' {_why_not(str(error))} ({key}).") from error
     if not isinstance(found, dict):
-        raise ValueError(
+        raise WeightsError(
             f"'{path}' holds a {type(found).__name__}; weights are names with tensors ({key})."
         )
     return found, {}
@@ -52,7 +60,7 @@ def _safetensors(path: Path, key: str) -> tuple[dict[str, Any], dict[str, str]]:
                 name: file.get_tensor(name) for name in list(file.keys())
             }, file.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(
+        raise WeightsError(
             f"'{path}' is a damaged or truncated safetensors file ({str(error)[:80]}) ({key})."
         ) from error
 
@@ -84,10 +92,10 @@ def is_finite(tensor: Tensor) -> bool:
 
 
 def refuse_not_finite(tensors: Iterable[tuple[str, Tensor]], source: str, key: str) -> None:
-    """Raises ValueError that names the tensors with NaN or infinity among `tensors`."""
+    """Raises WeightsError that names the tensors with NaN or infinity among `tensors`."""
     bad = [name for name, tensor in tensors if not is_finite(tensor.detach())]
     if bad:
-        raise ValueError(
+        raise WeightsError(
             f"'{source}' has weights that are no numbers (NaN or infinite) in {first(bad)}; the "
             f"file is broken ({key})."
         )
@@ -96,34 +104,95 @@ def refuse_not_finite(tensors: Iterable[tuple[str, Tensor]], source: str, key: s
 def refuse_parts(
     missing: Iterable[str], unexpected: Iterable[str], source: str, part: str, key: str
 ) -> None:
-    """Raises ValueError that names the tensors a file lacks, or has too much of."""
+    """Raises WeightsError that names the tensors a file lacks, or has too much of."""
     missing = sorted(name for name in missing if not _COMPUTED.search(name))
     unexpected = sorted(name for name in unexpected if not _COMPUTED.search(name))
     if missing:
-        raise ValueError(
+        raise WeightsError(
             f"'{source}' is incomplete: {part} lacks {first(missing)}; they would be random "
             f"numbers ({key})."
         )
     if unexpected:
-        raise ValueError(
+        raise WeightsError(
             f"'{source}' is of another architecture than its configuration says: {part} does not "
             f"know {first(unexpected)} ({key})."
         )
 
 
-def refuse_loaded(
-    network: nn.Module, info: Mapping[str, Any], source: str, part: str, key: str
-) -> None:
-    """Raises ValueError where a library's `output_loading_info` says that it did not load what the
-    files hold, or where they hold NaN."""
-    misshapen = sorted(str(each[0]) for each in info.get("mismatched_keys", ()))
+def load(
+    kind: Any,
+    source: str | Path,
+    key: str,
+    part: str = "the model",
+    arguments: Mapping[str, Any] = {},
+    unused: str = "",
+    strict: bool = False,
+) -> Any:
+    """A network of diffusers or transformers, whole and of numbers.
+
+    Args:
+        kind: Its class, or one of the libraries' automatic ones.
+        source: Folder or hub id.
+        key: The setting that named it.
+        part: What it is called in messages.
+        arguments: Of `from_pretrained`.
+        unused: Pattern of tensors that may be missing because nothing here asks for them.
+        strict: Whether the files must hold nothing else; otherwise heads for other tasks, which
+            stand beside the network, may be in them.
+
+    Raises WeightsError that names what is missing, unknown, of another shape or not finite, and
+    ValueError or OSError for what cannot be read at all.
+    """
+    is_diffusers = kind.__module__.startswith("diffusers")
+    # By the names of all that does not fit, where diffusers stops at the first by itself.
+    more = {} if is_diffusers else {"ignore_mismatched_sizes": True}
+    with one_line(), _silent():
+        network, info = kind.from_pretrained(
+            source, output_loading_info=True, **more, **dict(arguments)
+        )
+    misshapen = sorted(str(each[0]) for each in info["mismatched_keys"])
     if misshapen:
-        raise ValueError(
-            f"'{source}' does not fit its configuration: in {part} other shapes in "
+        raise WeightsError(
+            f"'{source}' does not fit its configuration: {part} has other shapes in "
             f"{first(misshapen)} ({key})."
         )
-    refuse_parts(info["missing_keys"], info["unexpected_keys"], source, part, key)
+    missing = [each for each in info["missing_keys"] if not (unused and re.search(unused, each))]
+    own = {name for name, _ in network.named_modules()}
+    inside = [each for each in info["unexpected_keys"] if strict or each.partition(".")[0] in own]
+    refuse_parts(missing, inside, str(source), part, key)
     refuse_not_finite(network.named_parameters(), f"{source}", key)
+    return network
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Where libraries read files that may be damaged, for each way of which they raise a kind of
+    their own: OSError and ValueError pass, the others become a ValueError of one line."""
+    try:
+        yield
+    except (OSError, ValueError):
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or ["no reason given"]
+        raise ValueError(f"{type(error).__name__}: {lines[0]}") from error
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without the libraries' tables of what does not fit: it becomes one line."""
+    # A filter, as transformers takes a raised level for a wish to hear of tensor parallelism.
+    names = ("transformers.modeling_utils", "diffusers.models.modeling_utils")
+
+    def nothing(record: logging.LogRecord) -> bool:
+        return False
+
+    for name in names:
+        logging.getLogger(name).addFilter(nothing)
+    try:
+        yield
+    finally:
+        for name in names:
+            logging.getLogger(name).removeFilter(nothing)
 
 
 def fill(
@@ -131,13 +200,13 @@ def fill(
 ) -> None:
     """Loads all of `tensors` into all of `network`.
 
-    Raises ValueError that names what is missing, unknown, of another shape or not finite.
+    Raises WeightsError that names what is missing, unknown, of another shape or not finite.
     """
     own = network.state_dict()
     refuse_parts(own.keys() - tensors.keys(), tensors.keys() - own.keys(), source, part, key)
     for name, tensor in tensors.items():
         if name in own and own[name].shape != tensor.shape:
-            raise ValueError(
+            raise WeightsError(
                 f"'{source}' does not fit its configuration: {name} of {part} is "
                 f"{_shape(tensor)}, expected {_shape(own[name])} ({key})."
             )
@@ -153,3 +222,21 @@ def first(names: Sequence[str], limit: int = 2) -> str:
     """The first of the names, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+def build(kind: Any, folder: Path, key: str) -> Any:
+    """A network of the package's own from `config.json` (its arguments) and `model.safetensors`.
+
+    Raises WeightsError where either is missing, damaged or does not fit the other.
+    """
+    try:
+        network = kind(**json.loads((folder / "config.json").read_text("utf-8")))
+    except (OSError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"'{folder / 'config.json'}' does not describe a {kind.__name__} ({error}) ({key})."
+        ) from error
+    file = folder / "model.safetensors"
+    if not file.is_file():
+        raise WeightsError(f"There is no '{file}' ({key}).")
+    fill(network, tensors_of(read(file, key)[0]), str(file), f"the {kind.__name__}", key)
+    return network

@@ -1,11 +1,11 @@
 """Text-to-image models behind one interface; the only files that import diffusers' models."""
 
-import json
 from pathlib import Path
 
 import torch
 
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
+from shortcut_lightning.weights import WeightsError
 
 __all__ = ["Backbone", "Conditioning", "Posterior", "load"]
 
@@ -47,7 +47,9 @@ def load(
         if kind.startswith("StableDiffusion3") or not kind.startswith("StableDiffusion"):
             raise ValueError(f"it is a {kind}; Stable Diffusion 1.x, 2.x and XL are known.")
         family = StableDiffusionXL if kind.startswith("StableDiffusionXL") else StableDiffusion
-        return family.from_pretrained(path, revision or None, variant or None, dtype)
+        return family.from_pretrained(path, revision or None, variant or None, dtype, key)
+    except WeightsError:
+        raise
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{key}: cannot load '{name}' ({reason}); {wanted}.") from error
@@ -57,7 +59,9 @@ def _pipeline_class(path: str, revision: str | None) -> str:
     """The name of the diffusers pipeline that a folder or hub id was written by."""
     from huggingface_hub import hf_hub_download
 
+    from shortcut_lightning.backbones import pipelines
+
     name = "model_index.json"
     local = Path(path) / name
     index = local if local.is_file() else Path(hf_hub_download(path, name, revision=revision))
-    return str(json.loads(index.read_text("utf-8"))["_class_name"])
+    return str(pipelines.index(index)["_class_name"])

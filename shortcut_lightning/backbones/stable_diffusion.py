@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import diffusers
 import torch
-import transformers
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
@@ -17,7 +16,7 @@ from tokenizers import AddedToken
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from shortcut_lightning.backbones import lora, lora_files
+from shortcut_lightning.backbones import lora, lora_files, pipelines
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior, in_its_dtype
 from shortcut_lightning.backbones.tokens import TokenTable, all_vectors, initial_rows
 
@@ -63,19 +62,23 @@ class StableDiffusion(Backbone):
         revision: str | None = None,
         variant: str | None = None,
         dtype: torch.dtype = torch.float32,
+        key: str = "model.pretrained_model_name_or_path",
     ) -> Self:
-        """Loads a diffusers folder or hub id, from safetensors alone."""
-        # Bars for reading local files only; a hub download keeps its own.
-        diffusers.utils.logging.disable_progress_bar()
-        transformers.utils.logging.disable_progress_bar()
-        pipeline = cls.pipeline_class.from_pretrained(
-            path,
+        """Loads a diffusers folder or hub id, from safetensors alone.
+
+        Raises ValueError that names the part or the tensors that are missing, unknown or not
+        finite; `key` is the setting that named the model.
+        """
+        # In halves the autoencoder's pictures suffer, and it is small.
+        halves = {name: dtype for name in ("unet", "text_encoder", "text_encoder_2")}
+        pipeline = pipelines.load(
+            cls.pipeline_class,
+            str(path),
+            key,
             revision=revision,
             variant=variant,
-            # In halves the autoencoder's pictures suffer, and it is small.
-            dtype={"default": dtype, "vae": torch.float32},
-            use_safetensors=True,
-            **cls.pipeline_options,
+            dtypes=halves,
+            options=cls.pipeline_options,
         )
         return cls(pipeline)
 

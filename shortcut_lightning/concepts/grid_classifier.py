@@ -10,10 +10,11 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from shortcut_lightning import weights
 from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.concepts.base import Detector
 from shortcut_lightning.concepts.geometry import Grid
@@ -93,8 +94,7 @@ class GridClassifier(Detector):
                 f"No trained concept classifier in '{self.path}' (detector.path): expected "
                 "config.json and model.safetensors, as configs/concepts/classifier.yaml trains."
             )
-        network = GridNetwork(**json.loads((folder / "config.json").read_text("utf-8")))
-        network.load_state_dict(load_file(folder / "model.safetensors"))
+        network = weights.build(GridNetwork, folder, "detector.path")
         unknown = sorted(set(self.labels) - set(network.labels))
         if unknown:
             raise ValueError(

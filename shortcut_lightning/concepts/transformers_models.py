@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from shortcut_lightning import weights
 from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.concepts.base import Detector
 from shortcut_lightning.concepts.extra import versions
@@ -235,11 +236,15 @@ def _load(kind: Any, source: str, preparing: str = "image processor") -> tuple[A
     from transformers import AutoImageProcessor, AutoProcessor
 
     try:
-        if preparing == "processor":
-            processor = AutoProcessor.from_pretrained(source)
-        else:
-            processor = AutoImageProcessor.from_pretrained(source, backend="pil")
-        return processor, kind.from_pretrained(source).eval().requires_grad_(False)
+        with weights.one_line():
+            if preparing == "processor":
+                processor = AutoProcessor.from_pretrained(source)
+            else:
+                processor = AutoImageProcessor.from_pretrained(source, backend="pil")
+            key = "data.detector.pretrained_model_name_or_path"
+            return processor, weights.load(kind, source, key).eval().requires_grad_(False)
+    except weights.WeightsError:
+        raise
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(

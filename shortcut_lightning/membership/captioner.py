@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from shortcut_lightning import weights
 from shortcut_lightning.membership.pictures import Picture
 
 
@@ -61,12 +62,14 @@ class Captioner:
 
         name = self.pretrained_model_name_or_path
         try:
-            model = AutoModelForImageTextToText.from_pretrained(name).eval()
-            return (
-                model,
-                AutoImageProcessor.from_pretrained(name),
-                AutoTokenizer.from_pretrained(name),
-            )
+            with weights.one_line():
+                return (
+                    weights.load(AutoModelForImageTextToText, name, "audit.captioner").eval(),
+                    AutoImageProcessor.from_pretrained(name),
+                    AutoTokenizer.from_pretrained(name),
+                )
+        except weights.WeightsError:
+            raise
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"The captioner '{name}' cannot be loaded: {' '.join(str(error).split())[:160]} "

@@ -14,7 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shortcut_lightning import weights
 from shortcut_lightning.metrics.encoders import ImageEncoder, ImageTextEncoder
+
+_KEY = "the callback's encoder.pretrained_model_name_or_path"
 
 
 class Clip(ImageTextEncoder):
@@ -29,7 +32,7 @@ class Clip(ImageTextEncoder):
         """The CLIPModel, loaded at first use."""
         from transformers import CLIPModel
 
-        return _load(CLIPModel.from_pretrained, self.source).eval().requires_grad_(False)
+        return _network(CLIPModel, self.source)
 
     @cached_property
     def preprocess(self) -> Any:
@@ -73,7 +76,8 @@ class Dino(ImageEncoder):
         """The model, loaded at first use."""
         from transformers import AutoModel
 
-        return _load(AutoModel.from_pretrained, self.source).eval().requires_grad_(False)
+        # The class token before the pooler is the feature; DINO's files have no pooler.
+        return _network(AutoModel, self.source, unused=r"^pooler\.")
 
     @cached_property
     def preprocess(self) -> Any:
@@ -118,9 +122,17 @@ def _name(source: str) -> str:
     return PurePosixPath(source.rstrip("/")).name
 
 
+def _network(kind: Any, source: str, unused: str = "") -> Any:
+    network = _load(lambda each: weights.load(kind, each, _KEY, unused=unused), source)
+    return network.eval().requires_grad_(False)
+
+
 def _load(load: Callable[[str], Any], source: str) -> Any:
     try:
-        return load(source)
+        with weights.one_line():
+            return load(source)
+    except weights.WeightsError:
+        raise
     except (OSError, ValueError) as error:
         raise ValueError(
             f"encoder {source!r} is neither a folder with a model nor a hub id that can be reached "

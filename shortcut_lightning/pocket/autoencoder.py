@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from shortcut_lightning import weights
 from shortcut_lightning.pocket import TRAINED
 from shortcut_lightning.pocket.schedule import warm_flat_fall
 
@@ -62,7 +63,7 @@ class AutoencoderTraining(pl.LightningModule):
         self.save_hyperparameters()
         self.model = build_autoencoder(latent_channels=latent_channels)
         if polish is not None:
-            self.model = type(self.model).from_pretrained(polish)
+            self.model = weights.load(type(self.model), polish, "model.polish")
             self.model.encoder.requires_grad_(False)
             self.model.quant_conv.requires_grad_(False)
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shortcut_lightning import weights
 from shortcut_lightning.pocket import WEIGHTS
 from shortcut_lightning.pocket.data import Collection, WorldDataModule
 
@@ -36,7 +37,7 @@ class LatentCollection(Collection):
             return
         log.info("encoding %d pictures with %s", self.count, self.autoencoder)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = AutoencoderKL.from_pretrained(self.autoencoder).eval().to(device)
+        model = weights.load(AutoencoderKL, self.autoencoder, "data.autoencoder").eval().to(device)
         partial = self.latents_path.with_suffix(".partial")
         latents = np.lib.format.open_memmap(partial, "w+", np.float16, (self.count, 8, 16, 16))
         self.pictures.open()

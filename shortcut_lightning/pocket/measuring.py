@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shortcut_lightning import weights
 from shortcut_lightning.pocket import TRAINED, networks
 from shortcut_lightning.pocket.data import VIEWS
 from shortcut_lightning.pocket.labels import ATTRIBUTES, IGNORE
@@ -53,7 +54,7 @@ class MeasureTraining(pl.LightningModule):
             from diffusers import AutoencoderKL
 
             model = (
-                AutoencoderKL.from_pretrained(self.hparams["autoencoder"])
+                weights.load(AutoencoderKL, self.hparams["autoencoder"], "model.autoencoder")
                 .eval()
                 .requires_grad_(False)
             )

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shortcut_lightning import weights
 from shortcut_lightning.pocket import WEIGHTS
 from shortcut_lightning.pocket.labels import ATTRIBUTES
 
@@ -139,7 +140,7 @@ def load_clip(folder: Path = WEIGHTS / "clip") -> "CLIPModel":
     """The shipped CLIP (float32): 64 px normalised as 2 x - 1, tokenizer in the same folder."""
     from transformers import CLIPModel
 
-    model = CLIPModel.from_pretrained(folder, dtype=torch.float32)
+    model = weights.load(CLIPModel, folder, "the pocket", arguments={"dtype": torch.float32})
     return model.eval().requires_grad_(False)
 
 
@@ -155,9 +156,6 @@ def save(network: nn.Module, folder: Path) -> None:
 
 
 def _load(kind: type[Network], folder: Path) -> Network:
-    from safetensors.torch import load_file
-
     with torch.random.fork_rng(devices=[]):  # loading weights is no reason to move anyone's dice
-        network = kind(**json.loads((folder / "config.json").read_text()))
-    network.load_state_dict(load_file(folder / "model.safetensors"))
+        network = weights.build(kind, folder, "the pocket")
     return network.eval().requires_grad_(False)

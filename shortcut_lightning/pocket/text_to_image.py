@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from shortcut_lightning import weights
 from shortcut_lightning.pocket import TRAINED, family
 from shortcut_lightning.pocket.data import Collection
 from shortcut_lightning.pocket.labels import ATTRIBUTES, IGNORE
@@ -149,10 +150,12 @@ class TextToImageTraining(CaptionTraining):
         self.encoder = family.build_text_encoder()
         self.encoder.set_attn_implementation("eager")
         if text_encoder is not None:
-            start = type(self.encoder).from_pretrained(text_encoder, dtype=torch.float32)
+            start = weights.load(type(self.encoder), text_encoder, "model.text_encoder")
             self.encoder.load_state_dict(start.state_dict())
         if unet is not None:
-            self.unet.load_state_dict(type(self.unet).from_pretrained(unet).state_dict())
+            self.unet.load_state_dict(
+                weights.load(type(self.unet), unet, "model.unet").state_dict()
+            )
         self.heads = attribute_heads()
         alphas = family.build_scheduler().alphas_cumprod
         self.register_buffer("alphas", alphas, persistent=False)

@@ -16,6 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from shortcut_lightning import prompts as words
+from shortcut_lightning import weights
+from shortcut_lightning.backbones import pipelines
 from shortcut_lightning.backbones.base import Backbone, Conditioning
 
 
@@ -169,7 +171,9 @@ def _pixel_model(source: str) -> tuple[Any, Tensor]:
     from diffusers import DDPMPipeline, DDPMScheduler
 
     try:
-        pipeline = DDPMPipeline.from_pretrained(source, use_safetensors=True)
+        pipeline = pipelines.load(DDPMPipeline, source, "data.purifiers.pixel_model")
+    except weights.WeightsError:
+        raise
     except (OSError, ValueError) as error:
         raise ValueError(
             f"Cannot load the pixel diffusion model '{source}' "

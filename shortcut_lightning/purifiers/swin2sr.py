@@ -7,10 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from shortcut_lightning import weights
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.purifiers.base import Purifier
 from shortcut_lightning.purifiers.resampling import resized, shrunk
 from shortcut_lightning.ranges import Count, NotNegative
+
+_KEY = "data.purifiers.pretrained_model_name_or_path"
 
 
 class Swin2SR(Purifier):
@@ -39,12 +42,14 @@ class Swin2SR(Purifier):
 
         source = self.pretrained_model_name_or_path
         try:
-            model = Swin2SRForImageSuperResolution.from_pretrained(source)
+            model = weights.load(Swin2SRForImageSuperResolution, source, _KEY)
+        except weights.WeightsError:
+            raise
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"Swin2SR cannot load '{source}' ({str(error).splitlines()[0]}); give a local "
                 "folder or a hub id that can be reached "
-                "(data.purifiers.pretrained_model_name_or_path)."
+                f"({_KEY})."
             ) from error
         return model.eval().requires_grad_(False)
 

@@ -8,10 +8,14 @@ import torch
 from torch import Tensor
 
 from shortcut_lightning import prompts as words
+from shortcut_lightning import weights
+from shortcut_lightning.backbones import pipelines
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.purifiers.base import Purifier
 from shortcut_lightning.purifiers.resampling import resized, shrunk
 from shortcut_lightning.ranges import Between, NotNegative, SamplingSteps, Timestep
+
+_KEY = "data.purifiers.pretrained_model_name_or_path"
 
 
 class Upscaler(Purifier):
@@ -53,12 +57,14 @@ class Upscaler(Purifier):
 
         source = self.pretrained_model_name_or_path
         try:
-            pipeline = StableDiffusionUpscalePipeline.from_pretrained(source, use_safetensors=True)
+            pipeline = pipelines.load(StableDiffusionUpscalePipeline, source, _KEY)
+        except weights.WeightsError:
+            raise
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"Upscaler cannot load '{source}' ({str(error).strip().splitlines()[0]}); give a "
                 "folder or a hub id that can be reached "
-                "(data.purifiers.pretrained_model_name_or_path)."
+                f"({_KEY})."
             ) from error
         pipeline.set_progress_bar_config(desc="Upscaler", unit="step")
         return pipeline

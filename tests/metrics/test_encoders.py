@@ -1,5 +1,6 @@
 """Encoders. Run: pytest tests/metrics/test_encoders.py"""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,20 @@ def test_pocket_clip_reads_its_folder(folders: dict[str, Path], monkeypatch) -> 
 def test_an_encoder_is_cheap_until_asked() -> None:
     made: list[ImageEncoder] = [metrics.Clip("x"), metrics.Dino("y"), metrics.PocketClip()]
     assert all("network" not in vars(encoder) for encoder in made)
+
+
+def test_a_model_with_layers_missing_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    """A pooler that nothing asks for may be missing."""
+    from safetensors.torch import load_file, save_file
+
+    for name, kind in (("clip", metrics.Clip), ("dino", metrics.Dino)):
+        folder = Path(shutil.copytree(folders[name], tmp_path / name))
+        tensors = load_file(folder / "model.safetensors")
+        kept = {key: each for key, each in tensors.items() if not key.startswith("pooler.")}
+        save_file(kept | {"head.weight": torch.ones(2)}, folder / "model.safetensors")
+        _ = kind(str(folder)).network
+        last = max(kept)
+        kept.pop(last)
+        save_file(kept, folder / "model.safetensors")
+        with pytest.raises(ValueError, match=rf"is incomplete: the model lacks {last}; .*encoder"):
+            _ = kind(str(folder)).network

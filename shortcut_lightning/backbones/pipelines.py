@@ -1,0 +1,126 @@
+"""Folders and hub ids of diffusers, loaded whole: every part that the pipeline needs, every tensor.
+
+The library itself passes over a missing folder of a tokenizer, and over missing layers.
+"""
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from torch import nn
+
+from shortcut_lightning import weights
+
+
+def load(
+    kind: Any,
+    source: str,
+    key: str,
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+    dtypes: Mapping[str, torch.dtype] = {},
+    options: Mapping[str, Any] = {},
+) -> Any:
+    """A diffusers pipeline.
+
+    Args:
+        kind: Its class.
+        source: Folder or hub id.
+        key: The setting that named it.
+        revision: Branch, tag or commit on the hub.
+        variant: Weight files to prefer; a part without such takes the plain ones.
+        dtypes: Of networks by part; float32 where a part is not named.
+        options: Further arguments of the pipeline.
+
+    Raises ValueError that names the part or the tensors that are missing, unknown or not finite.
+    """
+    # Bars for reading local files only; a hub download keeps its own.
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    with weights.one_line():
+        folder = Path(source)
+        if not folder.is_dir():
+            download = kind.download
+            folder = Path(
+                download(
+                    source, revision=revision, variant=variant, use_safetensors=True, **options
+                )
+            )
+        classes = _classes(kind, folder, options)
+        networks = {
+            part: _network(each, folder / part, key, variant, dtypes.get(part, torch.float32))
+            for part, each in classes.items()
+            if issubclass(each, nn.Module)
+        }
+        pipeline = kind.from_pretrained(folder, **networks, **options)
+    for part in classes:
+        if part.startswith("tokenizer"):
+            encoder = networks[part.replace("tokenizer", "text_encoder")]
+            check_tokenizer(getattr(pipeline, part), encoder, f"{source}/{part}")
+    return pipeline
+
+
+def index(path: Path) -> dict[str, Any]:
+    """What `model_index.json` says; ValueError where it is no such file."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if not isinstance(found, dict) or not isinstance(found.get("_class_name"), str):
+        raise ValueError(f"{path} names no pipeline (_class_name)")
+    return found
+
+
+def _classes(kind: Any, folder: Path, options: Mapping[str, Any]) -> dict[str, type]:
+    """The class of each part that the pipeline cannot do without."""
+    entries = index(folder / "model_index.json")
+    needed = [
+        name
+        for name, parameter in inspect.signature(kind.__init__).parameters.items()
+        if parameter.default is inspect.Parameter.empty and name not in {"self", *options}
+    ]
+    classes = {}
+    for part in needed:
+        entry = entries.get(part)
+        if not (isinstance(entry, list) and len(entry) == 2 and all(map(bool, entry))):
+            raise ValueError(f"its model_index.json names no {part}")
+        if not (folder / part).is_dir():
+            raise ValueError(f"it is incomplete: there is no {part}/ in it")
+        libraries = {"diffusers": diffusers, "transformers": transformers}
+        found = getattr(libraries.get(str(entry[0])), str(entry[1]), None)
+        if not isinstance(found, type):
+            raise ValueError(f"its {part} is a {entry[0]}.{entry[1]}, which is not known here")
+        classes[part] = found
+    return classes
+
+
+def _network(
+    kind: Any, folder: Path, key: str, variant: str | None, dtype: torch.dtype
+) -> nn.Module:
+    """A network from its own folder."""
+    has_variant = bool(variant) and any(folder.glob(f"*.{variant}.*"))
+    name = "torch_dtype" if kind.__module__.startswith("diffusers") else "dtype"
+    arguments = {
+        name: dtype,
+        "variant": variant if has_variant else None,
+        "use_safetensors": True,
+    }
+    network: nn.Module = weights.load(kind, folder, key, folder.name, arguments, strict=True)
+    return network
+
+
+def check_tokenizer(tokenizer: Any, text_encoder: Any, source: str) -> None:
+    """Raises ValueError where the words are not those that the text encoder has a table of."""
+    rows, words = text_encoder.config.vocab_size, tokenizer.get_vocab()
+    beyond = max(words.values(), default=0) >= rows
+    if beyond or len(words) < rows / 2:
+        raise ValueError(
+            f"the tokenizer '{source}' has {len(words)} words, and the text encoder a table of "
+            f"{rows}: it belongs to another model, or its files are missing"
+        )
