@@ -14,7 +14,9 @@ class PhotoGuardEncoder(Attack):
     """Moves each image so that the mean of its latent posterior comes close to a target's: that of
     the image `target`, or zero. Step i of n has size a - (a - a/100) i/n.
 
-    Published as epsilon 7.65 and step size 2.55 (0.06 and 0.02 of images in [-1, 1]).
+    Published as epsilon 7.65 and step size 2.55 (0.06 and 0.02 of images in [-1, 1]). The published
+    random start may leave [0, 1] until the first step has been taken; here it is cut there at once,
+    because the autoencoder has seen nothing else.
 
     Args:
         epsilon: Budget in /255.

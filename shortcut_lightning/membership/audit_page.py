@@ -8,6 +8,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from shortcut_lightning.membership.audit_words import WORDS
 from shortcut_lightning.membership.controls import CAPTION_CONTROLS
 from shortcut_lightning.membership.ladder import DecidedSet
 from shortcut_lightning.membership.result import AuditResult, Judged
@@ -46,7 +47,7 @@ def write_page(result: AuditResult, path: Path) -> None:
         sections.append(_ladder(result.ladder))
     if result.dataset:
         sections.append(_dataset(result))
-    sections.append(_care(result))
+    sections += [_care(result), _words(result)]
     page = Page(
         title=f"Membership audit: {result.verdict.kind}",
         facts=[
@@ -130,12 +131,12 @@ def _surest(result: AuditResult, head: Judged) -> Section:
 def _controls(result: AuditResult) -> Section:
     rows = [
         [f"blind: {each.name}", f"{each.auc:.3f}", f"± {3 * each.error:.3f}",
-         "tells them apart: void" if each.tells else "sees nothing"]
+         "tells them apart: void" if each.tells else "does not tell them apart"]
         for each in result.blind
     ]  # fmt: skip
     gate = result.judged[result.headline].base
     if gate:
-        words = "sees nothing" if gate.passed else "tells them apart: void"
+        words = "does not tell them apart" if gate.passed else "tells them apart: void"
         rows.append(["model that cannot know", f"{gate.auc:.3f}", f"± {3 * gate.error:.3f}", words])
     rows += [
         [f"captions {each.name}", f"{each.auc:.3f}", f"± {3 * each.error:.3f}",
@@ -191,6 +192,20 @@ def _care(result: AuditResult) -> Section:
         "training runs, which only several target models can show.",
     ]
     return cautions(sentences)
+
+
+def _words(result: AuditResult) -> Section:
+    """What the columns and words above mean, those that this page uses."""
+    rows = [
+        [word, meaning]
+        for word, meaning, shown in WORDS
+        if shown == "always"
+        or (shown == "dataset" and result.dataset)
+        or (shown == "ladder" and result.ladder)
+    ]
+    return Section(
+        "What the words mean", Markup(_TABLE.render(head=["word", "meaning"], rows=rows))
+    )
 
 
 def _curves(result: AuditResult) -> Markup:

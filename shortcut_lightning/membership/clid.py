@@ -30,7 +30,9 @@ class CLiD(Score):
 
     Args:
         reducer: How captions are made poorer.
-        t_centre: Middle of the timesteps; 450 suits Stable Diffusion, pixel models want about 100.
+        t_centre: Middle of the timesteps; 450 suits Stable Diffusion (the paper's 440 to 460; its
+            script for clipped captions asks at 485 to 505, which is 495), pixel models want about
+            100.
         t_spacing: Distance between them.
         n_t: Their number. Calls per image are n_t x draws x (versions + 2).
         draws: Noises per timestep.

@@ -100,7 +100,7 @@ class Engine:
             )
             for start in range(0, len(todo), self.images_per_chunk):
                 part = todo[start : start + self.images_per_chunk]
-                self._measure_chunk(part, scores, roles, books)
+                self._measure_chunk(part, scores, roles, books, bar)
                 bar.update(len(part))
         return {n: {r: books[n, r].rows for r in roles} for n in scores}
 
@@ -114,9 +114,13 @@ class Engine:
         scores: Mapping[str, "Score"],
         roles: Sequence[str],
         books: Mapping[tuple[str, str], Ledger],
+        bar: "tqdm[Any]",
     ) -> None:
+        """Rows are written once the chunk is done: what shares a batch changes their last digits,
+        and a chunk that was cut off is asked as a whole again."""
         chunk = Chunk(part, self.models[roles[0]].device, self.seed)
         names = [each.row for each in part]
+        found: list[tuple[Ledger, np.ndarray]] = []
         for role in roles:
             model = self.models[role]
             probe = Probe(
@@ -126,6 +130,7 @@ class Engine:
                 book = books[name, role]
                 if all(row in book.rows for row in names):
                     continue
+                bar.set_postfix_str(f"{role} model, {name}", refresh=False)
                 model.bf16 = self._bf16(score)
                 started = time.perf_counter()
                 features = self._ask(score, probe).cpu().numpy()
@@ -140,8 +145,10 @@ class Engine:
                         f"{name} is not a finite number for {', '.join(bad[:5])} on the {role} "
                         "model; try audit.bf16: false, or check that the model's weights are whole."
                     )
-                new = [i for i, row in enumerate(names) if row not in book.rows]
-                book.append([names[i] for i in new], features[new])
+                found.append((book, features))
+        for book, features in found:
+            new = [i for i, row in enumerate(names) if row not in book.rows]
+            book.append([names[i] for i in new], features[new])
 
     def _ask(self, score: "Score", probe: Probe) -> torch.Tensor:
         while True:

@@ -203,6 +203,13 @@ def _notes(rates: Sequence[Rate], holdouts: int, refit: bool) -> list[str]:
                 f"TPR at {rate.fpr:.1%} FPR rests on {int(rate.fpr * holdouts)} of {holdouts} "
                 f"hold-outs; a sound number needs {needed}."
             )
+        if rate.realised_fpr.low > rate.fpr:
+            notes.append(
+                f"The threshold set for {rate.fpr:.1%} false accusations missed its rate: it "
+                f"accuses {rate.realised_fpr.value:.1%} ({rate.realised_fpr.low:.1%} to "
+                f"{rate.realised_fpr.high:.1%}) of the non-members; the model it was set on "
+                "answers differently from the audited one."
+            )
     if not refit:
         notes.append("Intervals hold for the classifier as trained; it was not trained anew.")
     return notes

@@ -33,11 +33,12 @@ class Ledger:
 
     def append(self, names: list[str], features: np.ndarray) -> None:
         """Adds (N, F) features under N names, on disk before this returns."""
-        self.rows.update(zip(names, features.astype(np.float64), strict=True))
+        written = [[f"{value:.9g}" for value in row] for row in features]
+        # As they will be read: an audit that was cut off ends in the numbers of one that was not.
+        self.rows.update(zip(names, np.array(written, np.float64), strict=True))
         if self.path:
             lines = [
-                "\t".join([name, *(f"{value:.9g}" for value in row)]) + "\n"
-                for name, row in zip(names, features, strict=True)
+                "\t".join([name, *row]) + "\n" for name, row in zip(names, written, strict=True)
             ]
             with self.path.open("ab+", buffering=0) as file:  # all rows in one write
                 end = file.seek(0, os.SEEK_END)

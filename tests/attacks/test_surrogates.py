@@ -5,6 +5,7 @@ python -m pytest tests/attacks
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import naive
 import pytest
@@ -23,6 +24,7 @@ from shortcut_lightning.attacks import (
     SurrogateTraining,
 )
 from shortcut_lightning.attacks import simac as simac_module
+from shortcut_lightning.attacks.caat import first_token_given
 from shortcut_lightning.attacks.denoising import denoise
 from shortcut_lightning.attacks.surrogate import Surrogate
 from shortcut_lightning.attacks.trained import step_back
@@ -162,6 +164,15 @@ def test_caat_moves_images_up_and_projections_down_by_one_backward(noise_model: 
     assert kv
     for parameter in kv:
         parameter.requires_grad_(True)
+
+    def published(module: Any, inputs: Any, output: Tensor) -> Tensor:
+        mask = torch.ones_like(output)
+        mask[:, :1] = 0
+        return mask * output + (1 - mask) * output.detach()
+
+    for name, module in model.unet.named_modules():
+        if name.endswith(("attn2.to_k", "attn2.to_v")):
+            module.register_forward_hook(published)
     optimizer = torch.optim.AdamW(kv, lr=RATE)
     x = x0
     for _ in range(3):
@@ -177,6 +188,16 @@ def test_caat_moves_images_up_and_projections_down_by_one_backward(noise_model: 
     attack = CAAT(5, step_size=2, steps=3, learning_rate=RATE)
     assert agree(ours(attack, noise_model, photos()), from_model(x), share=0.98)
     assert unchanged(noise_model, before)
+
+
+def test_the_first_token_teaches_caats_projections_nothing() -> None:
+    weights = torch.nn.Linear(3, 2, bias=False)
+    text = torch.zeros(1, 4, 3)
+    text[0, 0] = 1.0  # only the first token says anything
+    first_token_given(weights, (text,), weights(text)).square().sum().backward()
+    assert weights.weight.grad is not None
+    assert not weights.weight.grad.any()
+    assert torch.equal(first_token_given(weights, (text,), weights(text)), weights(text))
 
 
 @pytest.mark.parametrize("unnormalised", [False, True])

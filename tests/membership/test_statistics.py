@@ -8,6 +8,7 @@ from scipy.stats import binomtest, mannwhitneyu
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from shortcut_lightning.membership import statistics
+from shortcut_lightning.membership.base import Rule, first_column
 from shortcut_lightning.membership.clid import (
     ALPHAS,
     CLiDThreshold,
@@ -262,3 +263,17 @@ def test_log_ratios_are_calibrated_by_quotients() -> None:
     np.testing.assert_allclose(found[:, 1], ratios[0] - ratios[1])
     np.testing.assert_allclose(found[:, 0], -target[:, 0] / base[:, 0])
     np.testing.assert_allclose(CLiDThreshold().calibrated(target, base), target - base)
+
+
+def plain_column(members: np.ndarray, holdouts: np.ndarray) -> Rule:
+    return first_column
+
+
+def test_a_threshold_that_missed_its_rate_is_told() -> None:
+    rng = np.random.default_rng(0)
+    shadow = Features(rng.normal(1, 1, (200, 1)), rng.normal(0, 1, (200, 1)))
+    target = Features(rng.normal(3, 1, (200, 1)), rng.normal(2, 1, (200, 1)))
+    notes = evaluate(plain_column, shadow, target, fprs=(0.1,), resamples=100).notes
+    assert any("set for 10.0% false accusations missed its rate: it accuses" in n for n in notes)
+    same = evaluate(plain_column, shadow, shadow, fprs=(0.1,), resamples=100).notes
+    assert not any("missed" in note for note in same)
