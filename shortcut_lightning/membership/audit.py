@@ -151,6 +151,7 @@ class Audit:
         """
         from shortcut_lightning.membership.audit_page import write_page
 
+        usable(self.device)
         folder.mkdir(parents=True, exist_ok=True)
         models = self._load()
         result = self.judge(models, folder)
@@ -233,9 +234,7 @@ class Audit:
         )
 
     def _load(self) -> dict[str, Backbone]:
-        device = self.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = usable(self.device)
         given = {"target": self.target, "shadow": self.shadow, "base": self.base}
         models: dict[str, Backbone] = {
             role: model.load(f"audit.{role}").to(device)
@@ -249,6 +248,22 @@ class Audit:
                 "must be of one family (audit.target, audit.shadow, audit.base)."
             )
         return models
+
+
+def usable(device: str) -> torch.device:
+    """The device of this name; "auto" is a GPU where there is one.
+
+    Raises ValueError where there is none of that name.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"audit.device is '{device}', which cannot be used here ({reason}); give auto or cpu."
+        ) from error
 
 
 def _plain(value: object) -> object:

@@ -22,11 +22,11 @@ from shortcut_lightning.membership import (
     NullOnly,
 )
 from shortcut_lightning.membership.audit import Audit
+from shortcut_lightning.membership.audit_words import WORDS
 from shortcut_lightning.membership.blind import Blind
 from shortcut_lightning.membership.controls import Gate, other_captions
 from shortcut_lightning.membership.controls import gate as gate_of
 from shortcut_lightning.membership.evaluator import Features, evaluate
-from shortcut_lightning.membership.audit_words import WORDS
 from shortcut_lightning.membership.ledger import Ledger
 from shortcut_lightning.membership.loading import AuditedModel, exported_model
 from shortcut_lightning.membership.pictures import Picture, picture, read_pictures
@@ -447,3 +447,10 @@ def test_a_model_of_unknown_kind_is_refused(epsilon_model: Backbone) -> None:
         Loss()(torch.zeros(1, 3, 32, 32), [""], strange)
     with pytest.raises(ValueError, match="Timestep 1000 was asked for; this model has 0 to 999"):
         Loss(1000)(torch.zeros(1, 3, 32, 32), [""], epsilon_model)
+
+
+@pytest.mark.parametrize("device", ["cuda:7", "toaster"])
+def test_a_device_that_is_not_there_is_named(sets: Path, tmp_path: Path, device: str) -> None:
+    with pytest.raises(ValueError, match=f"audit.device is '{device}', which cannot be used here"):
+        an_audit(sets, device=device).run(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
