@@ -17,8 +17,8 @@ WORDS: tuple[tuple[str, str, str], ...] = (
     ("TPR member at 1 %", "members caught when at most 1 % of non-members are accused", "always"),
     ("TPR hold-out (ref) at 1 %", "the same with the roles exchanged, as published code has it",
      "always"),
-    ("AUC on base; AUC above that", "the score on a model that cannot know the members, which must be "
-     "near 0.5; and how much the target's is above it, on the same pictures", "always"),
+    ("AUC on base; AUC above that", "the score on a model that cannot know the members, which must "
+     "be near 0.5; and how much the target's is above it, on the same pictures", "always"),
     ("AUC, target minus base", "with the base model's answer taken off each picture's", "always"),
     ("tau, threshold set for", "the score from which a picture is flagged, set on the shadow model",
      "always"),
