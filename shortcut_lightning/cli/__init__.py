@@ -9,6 +9,7 @@ import sys
 
 from shortcut_lightning.cli.errors import UserError, is_first_process
 from shortcut_lightning.cli.first_look import first_look
+from shortcut_lightning.presets import in_arguments
 
 DEBUG = "SHORTCUT_LIGHTNING_DEBUG"  # set it to see the traceback behind a one-line error
 
@@ -24,7 +25,7 @@ def main(args: list[str] | None = None) -> None:
     """
     # Read when torch starts its threads: those that wait then sleep, where other work goes on too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    argv = list(sys.argv[1:] if args is None else args)
+    argv = in_arguments(sys.argv[1:] if args is None else args)
     try:
         answer = first_look(argv)
         if answer:

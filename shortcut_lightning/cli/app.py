@@ -14,10 +14,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf.errors import OmegaConfBaseException
 
-from shortcut_lightning.cli.class_index import class_index, descendants, import_named
+from shortcut_lightning.cli.class_index import class_index, concrete, import_named
+from shortcut_lightning.cli.config_files import config_files
 from shortcut_lightning.cli.errors import UserError, as_user_error, is_first_process, listed, notice
 from shortcut_lightning.cli.explain import explain_interpolation
-from shortcut_lightning.cli.first_look import config_files
 from shortcut_lightning.cli.nulls import refuse_nulls
 from shortcut_lightning.cli.parser import ShortcutParser, class_switches
 from shortcut_lightning.cli.quiet import quiet, quiet_wandb
@@ -233,7 +233,7 @@ class ShortcutCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config, verb = self.verb_config, self.config.subcommand
         if config.get("model") is None and "model" in self._arguments_of(verb):
-            names = descendants("LightningModule", class_index())
+            names = concrete("LightningModule", class_index())
             raise UserError(
                 f"model: `{verb}` needs one; give --config FILE or --model CLASS"
                 f"\n  classes: {listed(names)}"

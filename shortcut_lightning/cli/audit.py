@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from shortcut_lightning.cli.class_index import class_index, import_named
+from shortcut_lightning.cli.config_files import config_files
 from shortcut_lightning.cli.errors import UserError, as_user_error
-from shortcut_lightning.cli.first_look import config_files
 from shortcut_lightning.cli.parser import ShortcutParser
 from shortcut_lightning.cli.verbs import PROGRAM
 from shortcut_lightning.membership.audit import Audit

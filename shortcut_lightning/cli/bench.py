@@ -16,8 +16,8 @@ from shortcut_lightning.bench.rows import Rows, gathered
 from shortcut_lightning.bench.runner import Runner
 from shortcut_lightning.bench.tables import summary, write
 from shortcut_lightning.bench.workers import in_sweep, run_workers, sweep_run
+from shortcut_lightning.cli.config_files import config_files
 from shortcut_lightning.cli.errors import UserError, notice
-from shortcut_lightning.cli.first_look import config_files
 from shortcut_lightning.cli.parser import ShortcutParser
 from shortcut_lightning.cli.verbs import PROGRAM
 

@@ -8,12 +8,16 @@ config file are imported; messages about the others come from this index.
 import functools
 import importlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from shortcut_lightning.cli.config_files import reached
+
 PACKAGE = Path(__file__).parents[1]
 _CLASS = re.compile(r"^class (\w+)(?:\[[^\]]*\])?(?:\(([^)]*)\))?:", re.MULTILINE)
+_ABSTRACT = re.compile(r"^    @abstractmethod\n(?:    @\w+\n)*    def (\w+)", re.MULTILINE)
+_METHOD = re.compile(r"^    def (\w+)", re.MULTILINE)
 
 
 class ClassEntry(NamedTuple):
@@ -22,21 +26,27 @@ class ClassEntry(NamedTuple):
     name: str
     module: str
     bases: tuple[str, ...]  # without their modules
+    abstract: frozenset[str] = frozenset()  # methods that it leaves to others
+    methods: frozenset[str] = frozenset()  # those it has
 
 
 @functools.cache
 def class_index(package: Path = PACKAGE) -> tuple[ClassEntry, ...]:
     """Every public class of the package's modules, except the command line's own."""
-    entries = []
+    entries: list[ClassEntry] = []
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package.parent).with_suffix("").parts
         if parts[1] == "cli":
             continue
         module = ".".join(part for part in parts if part != "__init__")
-        for name, bases in _CLASS.findall(path.read_text(encoding="utf-8")):
+        text = path.read_text(encoding="utf-8")
+        for match in _CLASS.finditer(text):
+            name, bases = match[1], match[2] or ""
             names = (base.split("[")[0].strip().rsplit(".", 1)[-1] for base in bases.split(","))
             if not name.startswith("_"):
-                entries.append(ClassEntry(name, module, tuple(filter(None, names))))
+                body = re.split(r"^\S", text[match.end() :], maxsplit=1, flags=re.MULTILINE)[0]
+                methods = (frozenset(found.findall(body)) for found in (_ABSTRACT, _METHOD))
+                entries.append(ClassEntry(name, module, tuple(filter(None, names)), *methods))
     return tuple(entries)
 
 
@@ -48,28 +58,23 @@ def descendants(base: str, entries: Sequence[ClassEntry]) -> list[str]:
     return sorted(found - {base})
 
 
-def import_named(args: Iterable[str], entries: Sequence[ClassEntry]) -> None:
+def concrete(base: str, entries: Sequence[ClassEntry]) -> list[str]:
+    """The same without classes that cannot be built, because a method is left to others."""
+    by_name = {entry.name: entry for entry in entries}
+
+    def left(name: str) -> frozenset[str]:
+        entry = by_name.get(name)
+        if entry is None:
+            return frozenset()
+        inherited = frozenset[str]().union(*map(left, entry.bases))
+        return inherited - entry.methods | entry.abstract
+
+    return [name for name in descendants(base, entries) if not left(name)]
+
+
+def import_named(args: Sequence[str], entries: Sequence[ClassEntry]) -> None:
     """Imports the modules that define a class whose name occurs in `args` or in the YAML files
     they lead to."""
-    words = set(re.findall(r"\w+", "\n".join(_texts(args))))
+    words = set(re.findall(r"\w+", "\n".join([*args, *reached(args).values()])))
     for module in sorted({entry.module for entry in entries if entry.name in words}):
         importlib.import_module(module)
-
-
-def _texts(args: Iterable[str]) -> list[str]:
-    """The arguments and the contents of every YAML file that they, or those files, name."""
-    texts, seen = list(args), set[Path]()
-    # An argument, or what follows its first "=", may be a path with spaces; so may a quoted name.
-    queue = [(text, Path()) for text in texts]
-    queue += [(f"'{part}'", Path()) for text in texts for part in (text, text.partition("=")[2])]
-    while queue:
-        text, folder = queue.pop()
-        names = re.findall(r"[^\s=:'\"\[\],]+\.ya?ml", text)
-        for name in [*names, *re.findall(r"""['"]([^'"\n]+\.ya?ml)['"]""", text)]:
-            # A path inside a YAML file is relative to that file.
-            path = folder / name
-            if path.is_file() and path.resolve() not in seen:
-                seen.add(path.resolve())
-                texts.append(path.read_text(encoding="utf-8"))
-                queue.append((texts[-1], path.parent))
-    return texts

@@ -39,12 +39,13 @@ def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     return f"; did you mean '{by_folded[close[0]]}'?" if close else ""
 
 
-def no_file(where: str, given: str, pattern: str = "*.yaml") -> str:
+def no_file(where: str, given: str, pattern: str = "*.yaml", known: Iterable[str] = ()) -> str:
     """That the file `where` names is not there, and the one that may be meant: in the same folder,
-    or in configs where that folder is not there either."""
+    or in configs where that folder is not there either, or of the names that are known."""
     folder = Path(given).parent if Path(given).parent.is_dir() else Path("configs")
     there = sorted(os.fspath(path) for path in folder.glob(pattern))
-    return f"{where}: no file '{given}'{did_you_mean(given, there)}"
+    kind = "file or preset" if known and not Path(given).suffix else "file"
+    return f"{where}: no {kind} '{given}'{did_you_mean(given, [*there, *known])}"
 
 
 def listed(words: Iterable[str], limit: int = 30) -> str:

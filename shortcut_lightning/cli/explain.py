@@ -15,7 +15,8 @@ from typing import Any, get_args
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
-from shortcut_lightning.cli.class_index import class_index, descendants
+from shortcut_lightning import presets
+from shortcut_lightning.cli.class_index import class_index, concrete
 from shortcut_lightning.cli.errors import did_you_mean, listed, no_file
 from shortcut_lightning.cli.old_names import OLD_VALUES
 
@@ -139,7 +140,7 @@ def _said(
     if leaf["no_config"]:
         settings = _settings_class(owner, path[-1].rsplit(".", 1)[-1]) if owner else ""
         options = f"\n  options: {listed(_arguments(settings))}" if settings else ""
-        return no_file(key, leaf["no_config"]) + options
+        return no_file(key, leaf["no_config"], known=presets.names(key)) + options
     if (leaf["no_class"] or "").startswith("["):
         return f"{key}: a list inside the list; take one, --{key}+ adds another"
     given = leaf["short_name"] or leaf["no_class"] or class_path or leaf["missing"]
@@ -182,6 +183,9 @@ def _wrong_value(key: str, value: str, allowed: list[str]) -> str:
     if set(allowed) <= {"int", "float", "str", "bool", "list", "dict"}:
         if allowed == ["list"] and re.search(r"\.ya?ml$", value) and not Path(value).is_file():
             return no_file(key, value)
+        named = presets.names(key)
+        if allowed == ["list"] and named and value == value.lower():
+            return no_file(key, value, known=named) + f"\n  presets: {listed(named)}"
         hint = f"; --{key}+ adds one" if allowed == ["list"] else ""
         return f"{key}: expected {' or '.join(allowed)}, got {value!r}{hint}"
     hint = did_you_mean(OLD_VALUES.get(value, value), allowed)
@@ -208,10 +212,14 @@ def _wrong_argument(key: str, class_path: str, option: str, message: str) -> str
 
 
 def _wrong_class(key: str, given: str, known: list[str]) -> str:
-    if re.search(r"\.ya?ml$|/", given):
+    named = presets.names(key)
+    if re.search(r"\.ya?ml$", given) or ("/" in given and not named):
         return f"{no_file(key, given)}\n  classes: {listed(known)}"
-    hint = did_you_mean(given.rsplit(".", 1)[-1], known)
-    return f"{key}: no class '{given}'{hint}\n  classes: {listed(known)}"
+    short = given.rsplit(".", 1)[-1]
+    if named and given == given.lower():
+        hint = did_you_mean(short, named) or did_you_mean(short, known)
+        return f"{key}: no preset or class '{given}'{hint}\n  presets: {listed(named)}"
+    return f"{key}: no class '{given}'{did_you_mean(short, known)}\n  classes: {listed(known)}"
 
 
 def _known_classes(path: list[str], owner: str) -> list[str]:
@@ -224,7 +232,7 @@ def _known_classes(path: list[str], owner: str) -> list[str]:
         signature = inspect.signature(resolve_name(owner) if owner else Trainer)
         parameter = signature.parameters.get(path[-1].rsplit(".", 1)[-1])
         types = list(classes_in(parameter.annotation)) if parameter else []
-    names = {name for base in types for name in descendants(base.__name__, class_index())}
+    names = {name for base in types for name in concrete(base.__name__, class_index())}
     imported = [c for base in types for c in _subclasses(base) if not inspect.isabstract(c)]
     names |= {c.__name__ for c in imported}
     return sorted(name for name in names if not name.startswith("_"))

@@ -1,15 +1,22 @@
 """The argument parser: no abbreviations, errors in a line or two, nothing dropped silently."""
 
 import ast
+import functools
 import inspect
 import logging
 import re
+from collections.abc import Callable
 from pkgutil import resolve_name
 from typing import Any, NoReturn
 
-from jsonargparse import Namespace
+from jsonargparse import Namespace, get_loader, set_loader
+from jsonargparse._loaders_dumpers import set_omegaconf_loader
+from jsonargparse.typing import Path_fr
 from lightning.pytorch.cli import LightningArgumentParser
+from yaml import YAMLError
 
+from shortcut_lightning import presets
+from shortcut_lightning.cli.config_files import parsed
 from shortcut_lightning.cli.errors import UserError, notice
 from shortcut_lightning.cli.explain import explain
 from shortcut_lightning.cli.numbers import Help, refuse_numbers
@@ -19,6 +26,7 @@ class ShortcutParser(LightningArgumentParser):
     """LightningArgumentParser that raises `UserError` instead of printing its usage."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        _load_with_care()
         super().__init__(*args, **{"allow_abbrev": False, "formatter_class": Help, **kwargs})
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
@@ -43,6 +51,36 @@ class ShortcutParser(LightningArgumentParser):
             if option.startswith("--")
         }
         raise UserError(explain(message, options, getattr(self, "args", ()))) from ex
+
+
+@functools.cache
+def _load_with_care() -> None:
+    """Every YAML text that a parser loads is refused where it hides something, and may name presets
+    in the place of files."""
+    set_omegaconf_loader("omegaconf+")
+    for mode in ("yaml", "omegaconf+"):
+        set_loader(mode, _with_care(get_loader(mode)), exceptions=(YAMLError,))
+
+
+def _with_care(load: Callable[[str], Any]) -> Callable[[str], Any]:
+    def with_care(text: str) -> Any:
+        if re.match(r"\s*[\[{]", text) or "\n" in text.strip():
+            try:
+                parsed(text, "YAML")
+            except UserError as error:
+                if not isinstance(error.__cause__, YAMLError):  # which `load` reports
+                    raise
+        return presets.in_values(load(text), _is_own_file)
+
+    return with_care
+
+
+def _is_own_file(given: str) -> bool:
+    """Whether it is a file, seen from the YAML file that names it."""
+    try:
+        return bool(Path_fr(given))
+    except TypeError:
+        return False
 
 
 class _ClassSwitches(logging.Handler):

@@ -14,6 +14,8 @@ concept. From one seed, without a network:
 """
 
 import json
+import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from jsonargparse import auto_cli
 
+from shortcut_lightning import presets
 from shortcut_lightning.batch import ConceptBox, Example
 from shortcut_lightning.concepts.generators import ConceptGenerator
 from shortcut_lightning.concepts.pixels import to_tensor
@@ -167,4 +170,5 @@ def _world(source: str, count: int, side: int, prompt: str) -> Iterator[Example]
 
 
 if __name__ == "__main__":
-    auto_cli(write_implicit_concepts)
+    words = [os.fspath(presets.find(word, "contamination") or word) for word in sys.argv[1:]]
+    auto_cli(write_implicit_concepts, args=words)
