@@ -45,6 +45,7 @@ class AutoencoderTraining(pl.LightningModule):
         edge_weight: Weight of the edge term.
         kl_weight: Weight of the mean KL divergence per latent element.
         latent_channels: Channels of the latents; 4 as Stable Diffusion has, more as newer families.
+        shift: Note the latents' mean as `shift_factor`, as Stable Diffusion 3 does.
         polish: Folder of a trained autoencoder whose decoder alone learns on. Its latents stay what
             they are, so this can run beside or after the training of the UNet.
         output: Folder that receives `vae/` when training ends; None keeps the checkpoint only.
@@ -56,6 +57,7 @@ class AutoencoderTraining(pl.LightningModule):
         edge_weight: float = 0.5,
         kl_weight: float = 1e-4,
         latent_channels: int = 4,
+        shift: bool = False,
         polish: str | None = None,
         output: str | None = TRAINED,
     ) -> None:
@@ -107,20 +109,25 @@ class AutoencoderTraining(pl.LightningModule):
 
     @torch.no_grad()
     def on_fit_end(self) -> None:
-        """Measure the scaling factor (latents of unit deviation) and write `vae/`."""
+        """Measure what brings latents to unit deviation, and with `shift` to mean zero; write
+        `vae/`."""
         if self.hparams["output"] is None or not self.trainer.is_global_zero:
             return
         if self.hparams["polish"] is None:
-            self.model.register_to_config(scaling_factor=self._scaling_factor())
+            self.model.register_to_config(**self._normalisation())
         self.model.half().save_pretrained(Path(self.hparams["output"]) / "vae")
 
-    def _scaling_factor(self) -> float:
+    def _normalisation(self) -> dict[str, float]:
         loader = self.trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
         latents = [
             self.model.encode(images.to(self.device).float() / 127.5 - 1).latent_dist.sample()
             for images, *_ in loader
         ]
-        return round(1 / float(torch.cat(latents).std()), 5)
+        every = torch.cat(latents)
+        found = {"scaling_factor": round(1 / float(every.std()), 5)}
+        if self.hparams["shift"]:
+            found["shift_factor"] = round(float(every.mean()), 5)
+        return found
 
 
 def _edges(images: Tensor, dim: int) -> Tensor:

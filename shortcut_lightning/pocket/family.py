@@ -126,4 +126,5 @@ def declare_float32(config: Path) -> None:
 
 
 def _prefixed(name: str) -> str:
-    return name if name.startswith("text_model.") else f"text_model.{name}"
+    kept = name.startswith(("text_model.", "text_projection."))
+    return name if kept else f"text_model.{name}"

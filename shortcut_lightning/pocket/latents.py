@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class LatentCollection(Collection):
-    """(latents (8, 16, 16) float16, labels, index): scaled posterior mean and deviation."""
+    """(latents (2 C, 16, 16) float16, labels, index): scaled posterior mean and deviation."""
 
     def __init__(self, pictures: Collection, autoencoder: Path) -> None:
         super().__init__(pictures.seed, pictures.count, pictures.path.parent)
@@ -39,13 +39,15 @@ class LatentCollection(Collection):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = weights.load(AutoencoderKL, self.autoencoder, "data.autoencoder").eval().to(device)
         partial = self.latents_path.with_suffix(".partial")
-        latents = np.lib.format.open_memmap(partial, "w+", np.float16, (self.count, 8, 16, 16))
+        shape = (self.count, 2 * model.config.latent_channels, 16, 16)
+        latents = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
         self.pictures.open()
         assert self.pictures.images is not None
         for start in range(0, self.count, 100):
             images = torch.from_numpy(self.pictures.images[start : start + 100].copy()).to(device)
             posterior = model.encode(images.permute(0, 3, 1, 2).float() / 127.5 - 1).latent_dist
-            moments = torch.cat([posterior.mean, posterior.std], 1) * model.config.scaling_factor
+            mean = posterior.mean - (model.config.shift_factor or 0)
+            moments = torch.cat([mean, posterior.std], 1) * model.config.scaling_factor
             latents[start : start + 100] = moments.cpu().numpy()
         latents.flush()
         partial.rename(self.latents_path)

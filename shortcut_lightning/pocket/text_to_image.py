@@ -182,24 +182,14 @@ class TextToImageTraining(CaptionTraining):
         timesteps = (torch.where(focused, 0.15 + 0.4 * strata, strata) * 1000).long().clamp(max=999)
         text = self.encoder(self.tokens(captions))
         errors = self.errors(latents, text.last_hidden_state, timesteps, torch.randn_like(latents))
-        loss = (errors * self.feature_weights(batch[2], latents)).mean()
+        pictures: Collection = self.trainer.datamodule.training  # type: ignore[attr-defined]
+        weights = feature_weights(pictures, batch[2], latents, self.hparams["feature_weight"])
+        loss = (errors * weights).mean()
         kept = torch.tensor([text != "" for text in captions], device=self.device)
         labels = torch.where(kept[:, None], batch[1], IGNORE)
         words = attribute_loss(self.heads, text.pooler_output, labels)
         self.log_dict({"train/loss": loss, "train/words": words}, prog_bar=True)
         return loss + self.hparams["word_weight"] * words
-
-    def feature_weights(self, indices: Tensor, latents: Tensor) -> Tensor:
-        """Weights (N, 1, h, w), mean one each: more where eyes and mouth are."""
-        pictures: Collection = self.trainer.datamodule.training  # type: ignore[attr-defined]
-        boxes = pictures.feature_boxes(indices.cpu()).to(latents)[..., None]  # (N, F, 4, 1)
-        inside = []
-        for low, high, size in ((0, 2, latents.shape[3]), (1, 3, latents.shape[2])):
-            cells = torch.arange(size, device=latents.device) / size
-            inside.append((cells < boxes[:, :, high]) & (cells + 1 / size > boxes[:, :, low]))
-        mask = (inside[1][..., None] & inside[0][..., None, :]).any(1, keepdim=True)
-        weights = 1 + self.hparams["feature_weight"] * mask
-        return weights / weights.mean((1, 2, 3), keepdim=True)
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
         """Loss with the right captions, with each other's, and with none, at t = 600."""
@@ -222,3 +212,15 @@ class TextToImageTraining(CaptionTraining):
         if self.hparams["output"] is not None and self.trainer.is_global_zero:
             kind = self.hparams["prediction_type"]
             family.save_family(Path(self.hparams["output"]), self.unet, self.encoder, kind)
+
+
+def feature_weights(pictures: Collection, indices: Tensor, latents: Tensor, more: float) -> Tensor:
+    """Weights (N, 1, h, w), mean one each: 1 + `more` where eyes and mouth are, before that."""
+    boxes = pictures.feature_boxes(indices.cpu()).to(latents)[..., None]  # (N, F, 4, 1)
+    inside = []
+    for low, high, size in ((0, 2, latents.shape[3]), (1, 3, latents.shape[2])):
+        cells = torch.arange(size, device=latents.device) / size
+        inside.append((cells < boxes[:, :, high]) & (cells + 1 / size > boxes[:, :, low]))
+    mask = (inside[1][..., None] & inside[0][..., None, :]).any(1, keepdim=True)
+    weights = 1 + more * mask
+    return weights / weights.mean((1, 2, 3), keepdim=True)

@@ -55,15 +55,15 @@ def byte_letters() -> list[str]:
     return [chr(byte) for byte in plain] + [chr(256 + n) for n in range(len(others))]
 
 
-def build_tokenizer() -> "CLIPTokenizer":
-    """The tokenizer of the family; any text can be encoded, in at most 77 tokens."""
+def build_tokenizer(length: int = LENGTH) -> "CLIPTokenizer":
+    """The tokenizer of the family; any text can be encoded, in at most `length` tokens."""
     from transformers import CLIPTokenizer
 
     vocab, merges = tables()
     return CLIPTokenizer(
         vocab=vocab,
         merges=merges,  # pairs, whatever the annotation says
-        model_max_length=LENGTH,
+        model_max_length=length,
         bos_token=START,
         eos_token=END,
         pad_token=END,
@@ -80,13 +80,13 @@ def tables() -> tuple[dict[str, int], list[Merge]]:
     return {token: number for number, token in enumerate([*tokens, START, END])}, merges
 
 
-def save_tokenizer(folder: Path) -> None:
+def save_tokenizer(folder: Path, length: int = LENGTH) -> None:
     """Write the tokenizer, with the older `vocab.json` and `merges.txt` beside the new file."""
-    build_tokenizer().save_pretrained(folder)
+    build_tokenizer(length).save_pretrained(folder)
     vocab, merges = tables()
     (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False) + "\n")
     lines = ["#version: 0.2", *(" ".join(rule) for rule in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n")
     config = folder / "tokenizer_config.json"
-    settings = json.loads(config.read_text()) | {"model_max_length": LENGTH}
+    settings = json.loads(config.read_text()) | {"model_max_length": length}
     config.write_text(json.dumps(settings, indent=2) + "\n")
