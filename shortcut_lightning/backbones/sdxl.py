@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionXLPipeline
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -98,24 +97,6 @@ class StableDiffusionXL(StableDiffusion):
     def save_token(self, path: Path, token: str, vectors: Sequence[Tensor]) -> None:
         """One word as kohya and A1111 write it, with the token in the metadata."""
         save_file({"clip_l": vectors[0], "clip_g": vectors[1]}, path, {"token": token})
-
-    def load_token(self, path: str) -> None:
-        """Adds the word of one file; it is called as the metadata says, or as the file."""
-        vectors = load_file(path)
-        if vectors.keys() != {"clip_l", "clip_g"}:
-            raise ValueError(
-                f"'{path}' holds {', '.join(sorted(vectors)) or 'nothing'}; a textual inversion of "
-                "this model has clip_l and clip_g (model.embeddings)."
-            )
-        with safe_open(path, "pt") as opened:
-            token = (opened.metadata() or {}).get("token") or Path(path).stem
-        pipeline = self.pipeline()
-        for part, (tokenizer, text_encoder) in zip(
-            ("clip_l", "clip_g"), self.vocabularies, strict=True
-        ):
-            pipeline.load_textual_inversion(
-                vectors[part], token=token, tokenizer=tokenizer, text_encoder=text_encoder
-            )
 
     def kohya_name(self, part: str, module: str) -> str:
         """Kohya keeps the block names of the original code for this model's UNet."""

@@ -11,12 +11,12 @@ import diffusers
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import AddedToken
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from shortcut_lightning.backbones import lora, lora_files, pipelines
+from shortcut_lightning.backbones import lora, lora_files, pipelines, token_files
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior, in_its_dtype
 from shortcut_lightning.backbones.tokens import TokenTable, all_vectors, initial_rows
 
@@ -241,14 +241,15 @@ class StableDiffusion(Backbone):
 
     def load_tokens(self, paths: Sequence[str]) -> None:
         for path in paths:
-            if not Path(path).is_file():
-                raise ValueError(f"No textual-inversion file at '{path}' (model.embeddings).")
-            self.load_token(path)
-
-    def load_token(self, path: str) -> None:
-        """Adds the word of one file; A1111's safetensors name none, so it is called as the file."""
-        named = Path(path).suffix != ".safetensors" or load_file(path).keys() != {"emb_params"}
-        self.pipeline().load_textual_inversion(path, token=None if named else Path(path).stem)
+            word = token_files.read(path)
+            tables = [encoder.get_input_embeddings() for _, encoder in self.vocabularies]
+            widths = [table.weight.shape[1] for table in tables]
+            token_files.check(word, widths, self.tokenizer.get_vocab(), path)
+            pipeline = self.pipeline()
+            for vectors, (tokenizer, encoder) in zip(word.vectors, self.vocabularies, strict=True):
+                pipeline.load_textual_inversion(
+                    vectors, token=word.token, tokenizer=tokenizer, text_encoder=encoder
+                )
 
     def save(self, folder: Path) -> None:
         """Writes a plain diffusers folder in float32: adapters merged in, tokens in the table."""

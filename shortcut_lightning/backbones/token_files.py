@@ -1,0 +1,86 @@
+"""Textual-inversion files: words with the vectors that they stand for.
+
+diffusers writes `{word: vectors}`, A1111 `emb_params` or a `.pt` with `string_to_param`, and for XL
+all write `clip_l` and `clip_g`, one for each text encoder.
+"""
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from shortcut_lightning import weights
+
+KEY = "model.embeddings"
+_FAMILIES = {
+    (768,): "Stable Diffusion 1.x",
+    (1024,): "Stable Diffusion 2.x",
+    (768, 1280): "Stable Diffusion XL",
+    (1280,): "Stable Diffusion XL's refiner",
+}
+
+
+@dataclass(frozen=True)
+class Word:
+    """A new word, with its vectors (n, D) for each text encoder."""
+
+    token: str
+    vectors: list[Tensor]
+
+
+def read(path: str) -> Word:
+    """What a file holds.
+
+    Raises ValueError where it is no textual inversion; nothing is unpickled.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ValueError(f"No textual-inversion file at '{path}' ({KEY}).")
+    found, metadata = weights.read(file, KEY)
+    params = found.get("string_to_param")
+    named = metadata.get("token") or file.stem
+    if isinstance(params, dict) and len(params) == 1:
+        tensors, named = list(params.values()), str(found.get("name") or file.stem)
+    elif found.keys() == {"clip_l", "clip_g"}:
+        tensors = [found["clip_l"], found["clip_g"]]
+    else:
+        tensors = list(found.values())
+        named = named if found.keys() == {"emb_params"} else next(iter(found), "")
+        if len(tensors) != 1:
+            names = weights.first([str(name) for name in found]) or "nothing"
+            raise ValueError(
+                f"'{path}' holds {names}; a textual inversion has one word's vectors, or clip_l "
+                f"and clip_g ({KEY})."
+            )
+    if not named or not all(isinstance(each, Tensor) and each.dim() in (1, 2) for each in tensors):
+        raise ValueError(
+            f"'{path}' is no textual inversion: '{named}' is not a vector or a table of them "
+            f"({KEY})."
+        )
+    weights.refuse_not_finite([(named, each) for each in tensors], path, KEY)
+    return Word(named, [each.detach() for each in tensors])
+
+
+def check(word: Word, widths: Sequence[int], known: Container[str], path: str) -> None:
+    """Raises ValueError where a word is for text encoders of other widths, or is known already."""
+    its = tuple(each.shape[-1] for each in word.vectors)
+    if its != tuple(widths):
+        raise ValueError(f"'{path}' is for {_told(its)}; this model is {_told(widths)} ({KEY}).")
+    if taken := [token for token in (word.token, f"{word.token}_1") if token in known]:
+        raise ValueError(
+            f"'{path}' brings the word '{word.token}', but this model knows '{taken[0]}' already; "
+            f"rename it (for A1111's and XL's files, the file) ({KEY})."
+        )
+    if len({len(each) for each in word.vectors if each.dim() > 1}) > 1:
+        raise ValueError(f"'{path}' has other numbers of vectors in clip_l and clip_g ({KEY}).")
+
+
+def _told(widths: Sequence[int]) -> str:
+    """A family by the widths of its text encoders."""
+    wide = " and ".join(map(str, widths))
+    if name := _FAMILIES.get(tuple(widths)):
+        return f"{name} (vectors {wide} wide)"
+    if len(widths) > 1:
+        return f"Stable Diffusion XL's kind (two text encoders, vectors {wide} wide)"
+    return f"a model with one text encoder and vectors {wide} wide"
