@@ -41,7 +41,9 @@ def read(path: Path, key: str) -> tuple[dict[str, Any], dict[str, str]]:
     if head[8:] == b"{":
         return _safetensors(path, key)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, a checkpoint of many gigabytes is looked at without being read.
+        mapped = head[:2] == b"PK"
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a new kind for each way in which a file can be damaged
         raise WeightsError(f"'{path}' {_why_not(str(error))} ({key}).") from error
     if not isinstance(found, dict):
@@ -82,18 +84,18 @@ def tensors_of(found: Mapping[str, Any]) -> dict[str, Tensor]:
     return {str(name): each for name, each in found.items() if isinstance(each, Tensor)}
 
 
-def is_finite(tensor: Tensor) -> bool:
-    """Whether all are numbers; reads them once, as a sum."""
-    if not tensor.is_floating_point() or tensor.is_meta:
+def is_finite(tensor: Any) -> bool:
+    """Whether all are numbers; reads them once, as a sum. True of what is no tensor."""
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.is_meta:
         return True
     if bool(tensor.sum(dtype=torch.float32).isfinite()):
         return True
     return bool(tensor.isfinite().all())  # large numbers may have overflown the sum
 
 
-def refuse_not_finite(tensors: Iterable[tuple[str, Tensor]], source: str, key: str) -> None:
+def refuse_not_finite(tensors: Iterable[tuple[str, Any]], source: str, key: str) -> None:
     """Raises WeightsError that names the tensors with NaN or infinity among `tensors`."""
-    bad = [name for name, tensor in tensors if not is_finite(tensor.detach())]
+    bad = [name for name, tensor in tensors if not is_finite(tensor)]
     if bad:
         raise WeightsError(
             f"'{source}' has weights that are no numbers (NaN or infinite) in {first(bad)}; the "

@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf.errors import OmegaConfBaseException
 
+from shortcut_lightning.cli.checkpoints import check_checkpoint
 from shortcut_lightning.cli.class_index import class_index, concrete, import_named
 from shortcut_lightning.cli.config_files import config_files
 from shortcut_lightning.cli.errors import UserError, as_user_error, is_first_process, listed, notice
@@ -245,6 +246,8 @@ class ShortcutCLI(LightningCLI):
         if config.get("ckpt_path"):
             runs = Path(config.output_dir) / config.name
             config.ckpt_path = find_checkpoint(config.ckpt_path, runs, must_exist=verb != "fit")
+            if config.ckpt_path and Path(config.ckpt_path).is_file():
+                check_checkpoint(config.ckpt_path, verb)
         elif verb != "fit" and files and (files[0].parent / "checkpoints/last.ckpt").is_file():
             notice(
                 f"{verb}: without --ckpt_path the model is as it was before training; trained:"

@@ -73,6 +73,15 @@ def as_user_error(error: BaseException, config: dict[str, object]) -> str:
     running = any(frame.name == "_run_stage" for frame in frames)  # Lightning's loops have begun
     if "lightning.fabric.utilities.exceptions.MisconfigurationException" in kinds:
         return _short(error)
+    restoring = any(
+        frame.name.startswith(("restore", "_restore", "resume_start"))
+        and Path(frame.filename).name == "checkpoint_connector.py"
+        for frame in frames
+    )
+    if restoring and not (isinstance(error, ValueError) and _on_purpose(frames)):
+        # What a checkpoint of another program or version holds may fail in any way.
+        told = f"{type(error).__name__}: {_short(error, 160)}"
+        return f"--ckpt_path: '{config.get('ckpt_path')}' does not fit this run ({told})"
     if isinstance(error, OSError) and not running:
         return _missing_file(error, config)
     if isinstance(error, ValueError | ImportError) and _on_purpose(frames):

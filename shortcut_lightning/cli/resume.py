@@ -5,10 +5,11 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from shortcut_lightning.cli.checkpoints import check_optimizers
 from shortcut_lightning.cli.errors import UserError, no_file, notice
 
 # Words that Lightning resolves itself.
-_LIGHTNINGS = ("best", "hpc", "registry")
+_LIGHTNINGS = ("hpc", "registry")
 
 
 def find_checkpoint(given: str, runs: Path, must_exist: bool) -> str | None:
@@ -24,8 +25,13 @@ def find_checkpoint(given: str, runs: Path, must_exist: bool) -> str | None:
     Raises:
         UserError: no such file.
     """
-    if given.startswith(_LIGHTNINGS) or "://" in given:
+    if given.partition(":")[0] in _LIGHTNINGS or "://" in given:
         return given
+    if given == "best":
+        raise UserError(
+            "--ckpt_path best: which one that is, is known only to the run that made it; give the"
+            f" file, or 'last' for the newest under {runs}"
+        )
     if given == "last":
         found = sorted(runs.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
         if not found and must_exist:
@@ -49,6 +55,7 @@ class ConfigWins(Callback):
     def __init__(self) -> None:
         self._asked: list[list[dict[str, Any]]] = []
         self._asked_then: list[list[dict[str, Any]]] = []
+        self._checkpoint: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"asked": self._asked}
@@ -56,7 +63,15 @@ class ConfigWins(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._asked_then = state_dict["asked"]
 
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._checkpoint = checkpoint
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._checkpoint:
+            check_optimizers(self._checkpoint, trainer.optimizers)
+            self._checkpoint = {}
         # The optimisers are as configured here; Lightning restores their state right afterwards.
         self._asked = [
             [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]

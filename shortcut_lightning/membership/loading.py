@@ -3,9 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
-from shortcut_lightning import backbones
+from shortcut_lightning import backbones, weights
 from shortcut_lightning.backbones import Backbone
 
 
@@ -75,12 +73,13 @@ def _lay_over(model: Backbone, path: Path, key: str) -> None:
     Raises ValueError for a file that is no checkpoint, or one of another model.
     """
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    except Exception as error:  # whatever a broken file makes unpickling raise
-        raise ValueError(
-            f"{path} cannot be read as a checkpoint of `fit`: {' '.join(str(error).split())[:120]} "
-            f"({key})."
-        ) from error
+        found, _ = weights.read(path, key)
+    except OSError as error:
+        raise ValueError(f"There is no checkpoint '{path}' ({error.strerror}) ({key}).") from error
+    stored = found.get("state_dict")
+    if not isinstance(stored, dict):
+        raise ValueError(f"{path} is no checkpoint of `fit`: it has no state_dict ({key}).")
+    weights.refuse_not_finite(stored.items(), str(path), key)
     own = model.state_dict()
     learned = {name.removeprefix("backbone."): tensor for name, tensor in stored.items()}
     strange = [n for n, tensor in learned.items() if n not in own or own[n].shape != tensor.shape]

@@ -133,7 +133,7 @@ def test_one_sentence_stands_for_missing_captions(audited: Audited, sets: Path) 
         (["--audit.shadow_members", "{sets}/members"], ["comes with both its sets"]),
         (["--audit.caption", "a", "--audit.captioner", "b"], ["give one of them"]),
         (["--audit.captioner", "{sets}/mute"], ["captioner", "cannot be loaded", "audit.caption"]),
-        (["--audit.target.checkpoint", "{sets}/cheap.yaml"], ["cannot be read as a checkpoint"]),
+        (["--audit.target.checkpoint", "{sets}/cheap.yaml"], ["is no file of weights"]),
         (
             ["--audit.target.pretrained_model_name_or_path", "{sets}/sample"],
             ["'sample'", "audit.target.pretrained_model_name_or_path"],
