@@ -5,7 +5,7 @@
 
 `Ranged`, a base of every family of classes that a user names, and `ranged`, for a class by itself,
 make constructors refuse other values; the command line refuses them by their key before anything
-is built, and shows the range in its help. NaN and infinity are in no range.
+is built, and shows the range in its help. NaN is in no range, and infinity in those that say so.
 """
 
 import functools
@@ -29,14 +29,18 @@ class Between:
         most: The largest; inf for none.
         open: Which of the two is itself excluded.
         note: What the numbers stand for, such as "in /255".
+        infinite: Whether infinity is one of them.
     """
 
     least: float = -math.inf
     most: float = math.inf
     open: Literal["", "least", "most", "both"] = ""
     note: str = ""
+    infinite: bool = False
 
     def __contains__(self, value: float) -> bool:
+        if value == math.inf:
+            return self.infinite
         low = self.least < value if self.open in ("least", "both") else self.least <= value
         high = value < self.most if self.open in ("most", "both") else value <= self.most
         return math.isfinite(value) and low and high
@@ -56,6 +60,7 @@ class Between:
             said = f"{low} and {high or f'at most {self.most:.12g}'}"
         else:
             said = f"from {self.least:.12g} to {self.most:.12g}"
+        said += " or .inf" if self.infinite else ""
         return f"{said} ({self.note})" if self.note else said
 
     def advice(self, value: float) -> str:
@@ -86,13 +91,14 @@ NotNegative = Annotated[float, Between(0)]
 Share = Annotated[float, Between(0, 1)]  # of a whole, or a probability
 SomeShare = Annotated[float, Between(0, 1, open="least")]
 InnerShare = Annotated[float, Between(0, 1, open="both")]
-Dropout = Annotated[float, Between(0, 1, open="most")]  # something has to be left
+ProperShare = Annotated[float, Between(0, 1, open="most")]  # something has to be left
 Count = Annotated[int, Between(1)]
 CountOrNone = Annotated[int, Between(0)]  # 0 for none, or for a number found elsewhere
 Seed = Annotated[int, Between(0, 2**32 - 1)]
 Budget = Annotated[float, Levels(1, 255)]
 StepSize = Annotated[float, Levels(0, 255, open="least")]
 Timestep = Annotated[int, Between(0, 999, note="of 1000")]
+Bins = Annotated[int, Between(1, 32, note="a side; 8 fill CLIP's 75 words")]
 Quality = Annotated[int, Between(1, 95)]  # of JPEG by Pillow, which gives up its table above
 SamplingSteps = Annotated[int, Between(1, 1000)]
 

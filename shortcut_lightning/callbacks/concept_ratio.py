@@ -18,6 +18,7 @@ from shortcut_lightning.metrics.concept_ratio import bin_ratio, concept_ratio, f
 from shortcut_lightning.metrics.encoders import ImageEncoder, PocketAttributes, image_features
 from shortcut_lightning.metrics.estimate import Estimate
 from shortcut_lightning.metrics.frechet import frechet_distance
+from shortcut_lightning.ranges import Bins
 from shortcut_lightning.report import concepts as pages
 from shortcut_lightning.report.boxes import colours, contact_sheet, outlined
 from shortcut_lightning.report.page import Section
@@ -41,7 +42,7 @@ class ConceptRatio(EvaluationCallback):
         self,
         detector: Detector,
         encoder: ImageEncoder = PocketAttributes(),  # noqa: B008
-        grid_size: int = 8,
+        grid_size: Bins = 8,
     ) -> None:
         self.detector = detector
         self.encoder = encoder

@@ -7,17 +7,17 @@ from diffusers.training_utils import EMAModel
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from shortcut_lightning.ranges import InnerShare, Ranged
 
-class EMA(Callback):
+
+class EMA(Ranged, Callback):
     """Keeps averaged copies of the trained parameters alone (diffusers' EMAModel).
 
     Args:
         decay: Largest decay; early steps average less, by (1 + step) / (10 + step).
     """
 
-    def __init__(self, decay: float = 0.999) -> None:
-        if not 0 < decay < 1:
-            raise ValueError(f"EMA decay must be between 0 and 1, given {decay}.")
+    def __init__(self, decay: InnerShare = 0.999) -> None:
         self.decay = decay
         self._average: EMAModel | None = None
         self._stored: dict[str, Any] = {}

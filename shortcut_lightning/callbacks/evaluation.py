@@ -22,6 +22,7 @@ from shortcut_lightning.callbacks.samples import Sample, Samples
 from shortcut_lightning.callbacks.trainers import callbacks_of, fast_dev_run, run_folder
 from shortcut_lightning.files.cache import together
 from shortcut_lightning.metrics.estimate import FEW, Estimate
+from shortcut_lightning.ranges import CountOrNone, Ranged
 from shortcut_lightning.report.page import Section
 from shortcut_lightning.report.pictures import to_pil
 
@@ -38,7 +39,7 @@ class SubjectData(Protocol):
     held_out: bool  # whether the references are others than `given`
 
 
-class EvaluationCallback(Callback):
+class EvaluationCallback(Ranged, Callback):
     """A look at the images of an evaluation. Subclasses write some of the methods.
 
     All are called on the first rank only, so they must not wait for other ranks.
@@ -66,7 +67,7 @@ class EvaluationCallback(Callback):
         return []
 
 
-class Evaluation(Callback):
+class Evaluation(Ranged, Callback):
     """Collects, gathers and saves the sampled images, and has them measured.
 
     After a test, `samples` (first rank only), `estimates`, `extractors`, `warnings`, `sections` and
@@ -76,11 +77,7 @@ class Evaluation(Callback):
         max_logged_images: Images of each arm that are sent to W&B.
     """
 
-    def __init__(self, max_logged_images: int = 32) -> None:
-        if max_logged_images < 0:
-            raise ValueError(
-                f"Evaluation.max_logged_images is {max_logged_images}; give 0 (none) or more"
-            )
+    def __init__(self, max_logged_images: CountOrNone = 32) -> None:
         self.max_logged_images = max_logged_images
         self._reset()
 

@@ -21,6 +21,7 @@ from shortcut_lightning.metrics.encoders import (
 from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
 from shortcut_lightning.metrics.high_frequency import high_frequency_share
 from shortcut_lightning.metrics.two_prompts import lead_of_second, share_of_second
+from shortcut_lightning.ranges import Seed
 from shortcut_lightning.report import concepts as pages
 from shortcut_lightning.report.page import Section
 from shortcut_lightning.report.pictures import to_pil
@@ -51,7 +52,7 @@ class ConceptExtraction(EncoderCallback):
         with_class: str = "a photo of sks person",
         concept: str = "a photo of a person",
         noise: str = "a noisy pattern",
-        seeds: Sequence[int] = (0, 1, 2, 3, 4, 5, 6, 7),
+        seeds: Sequence[Seed] = (0, 1, 2, 3, 4, 5, 6, 7),
     ) -> None:
         super().__init__(encoder)
         if not seeds:

@@ -22,6 +22,7 @@ from shortcut_lightning.membership.evaluator import Features
 from shortcut_lightning.membership.pictures import Picture, picture, read_pictures
 from shortcut_lightning.membership.reducers import NullOnly
 from shortcut_lightning.membership.statistics import auc, null_error, tpr_member
+from shortcut_lightning.ranges import Count
 from shortcut_lightning.report import plots
 from shortcut_lightning.report.curves import Curve
 from shortcut_lightning.report.page import Section
@@ -55,12 +56,10 @@ class Membership(EvaluationCallback):
         self,
         members: str = "",
         nonmembers: str = "",
-        every_n_steps: int = 50,
+        every_n_steps: Count = 50,
         score: CLiD = CLiD(NullOnly()),  # noqa: B008
-        batch_size: int = 64,
+        batch_size: Count = 64,
     ) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"Membership.every_n_steps is {every_n_steps}; give 1 or more.")
         self.members = members
         self.nonmembers = nonmembers
         self.every_n_steps = every_n_steps

@@ -1,7 +1,7 @@
 """How good pictures are: by the pocket's classifier, and as papers score it."""
 
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
@@ -21,6 +21,7 @@ from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
 from shortcut_lightning.metrics.two_prompts import share_of_second
 from shortcut_lightning.pocket import networks
 from shortcut_lightning.pocket.labels import ATTRIBUTES
+from shortcut_lightning.ranges import Between
 
 
 class Quality(EvaluationCallback):
@@ -73,7 +74,7 @@ class PaperScores(EncoderCallback):
         clip: ImageTextEncoder = PocketClip(),  # noqa: B008
         good: str = "a high quality photo of a face",
         bad: str = "a low quality noisy photo of a face",
-        threshold: float = paper_scores.THRESHOLD,
+        threshold: Annotated[float, Between(0, 2)] = paper_scores.THRESHOLD,
     ) -> None:
         super().__init__(encoder)
         self.clip = clip

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -11,6 +11,7 @@ from shortcut_lightning.callbacks.evaluation import EvaluationCallback
 from shortcut_lightning.callbacks.loggers import log_pictures
 from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.callbacks.trainers import run_folder
+from shortcut_lightning.ranges import Between, Count, CountOrNone, NotNegative, SamplingSteps, Seed
 from shortcut_lightning.report.page import Section
 from shortcut_lightning.report.pictures import Row, sheet
 
@@ -31,23 +32,19 @@ class SampleGrid(EvaluationCallback):
 
     def __init__(
         self,
-        columns: int = 4,
-        every_n_steps: int = 0,
+        columns: Count = 4,
+        every_n_steps: CountOrNone = 0,
         prompts: Sequence[str] = (),
         negative_prompt: str = "",
-        seeds: Sequence[int] = (0, 1, 2, 3),
-        num_inference_steps: int = 25,
-        guidance_scale: float = 7.5,
-        side: int = 128,
+        seeds: Sequence[Seed] = (0, 1, 2, 3),
+        num_inference_steps: SamplingSteps = 25,
+        guidance_scale: NotNegative = 7.5,
+        side: Annotated[int, Between(8)] = 128,
     ) -> None:
         if every_n_steps > 0 and not (prompts and seeds):
             raise ValueError(
                 f"SampleGrid.every_n_steps is {every_n_steps}, but SampleGrid.prompts or "
                 "SampleGrid.seeds is empty; give at least one of each, or every_n_steps: 0"
-            )
-        if columns < 1 or side < 8:
-            raise ValueError(
-                f"SampleGrid.columns is {columns} and SampleGrid.side {side}; give at least 1 and 8"
             )
         self.columns = columns
         self.every_n_steps = every_n_steps

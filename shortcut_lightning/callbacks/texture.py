@@ -10,6 +10,7 @@ from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
 from shortcut_lightning.metrics.high_frequency import high_frequency_share
 from shortcut_lightning.metrics.texture import texture_level
+from shortcut_lightning.ranges import CountOrNone, InnerShare
 
 
 class _Texture(EvaluationCallback):
@@ -40,9 +41,7 @@ class HighFrequency(_Texture):
 
     name = "high_frequency"
 
-    def __init__(self, cutoff: float = 0.5) -> None:
-        if not 0 < cutoff < 1:
-            raise ValueError(f"HighFrequency.cutoff is {cutoff}; give a share between 0 and 1.")
+    def __init__(self, cutoff: InnerShare = 0.5) -> None:
         self.cutoff = cutoff
 
     def of(self, images: Tensor) -> Tensor:
@@ -59,9 +58,7 @@ class TextureLevel(_Texture):
 
     name = "texture"
 
-    def __init__(self, octave: int = 1) -> None:
-        if octave < 0:
-            raise ValueError(f"TextureLevel.octave is {octave}; give 0 or more.")
+    def __init__(self, octave: CountOrNone = 1) -> None:
         self.octave = octave
 
     def of(self, images: Tensor) -> Tensor:

@@ -9,9 +9,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from shortcut_lightning.batch import TrainBatch
+from shortcut_lightning.ranges import CountOrNone, Ranged
 
 
-class Throughput(Callback):
+class Throughput(Ranged, Callback):
     """Seconds of training, steps and images per second, and peak memory, for the report.
 
     The first steps of a run are slower (compilation, caches, memory pools): `warm_up_steps` of them
@@ -21,9 +22,7 @@ class Throughput(Callback):
         warm_up_steps: Optimiser steps left out of the speed.
     """
 
-    def __init__(self, warm_up_steps: int = 3) -> None:
-        if warm_up_steps < 0:
-            raise ValueError(f"Throughput.warm_up_steps is {warm_up_steps}; give 0 or more")
+    def __init__(self, warm_up_steps: CountOrNone = 3) -> None:
         self.warm_up_steps = warm_up_steps
         self.seconds: dict[str, float] = {}
         self.speed: dict[str, float] = {}

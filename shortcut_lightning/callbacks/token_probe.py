@@ -12,9 +12,10 @@ from shortcut_lightning.batch import ConceptBox, PromptBatch
 from shortcut_lightning.callbacks.evaluation import EvaluationCallback, SubjectData
 from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.concepts.base import Detector
-from shortcut_lightning.concepts.geometry import XYXY, overlap
+from shortcut_lightning.concepts.geometry import overlap
 from shortcut_lightning.metrics.concept_ratio import concept_ratio
 from shortcut_lightning.metrics.estimate import Estimate
+from shortcut_lightning.ranges import Seed, Share
 from shortcut_lightning.report import concepts as pages
 from shortcut_lightning.report.boxes import outlined
 from shortcut_lightning.report.page import Section
@@ -47,8 +48,8 @@ class TokenProbe(EvaluationCallback):
         self,
         detector: Detector,
         prompt: str = "",
-        places: Sequence[XYXY] = _QUADRANTS,
-        seeds: Sequence[int] = (0, 1, 2, 3),
+        places: Sequence[tuple[Share, Share, Share, Share]] = _QUADRANTS,
+        seeds: Sequence[Seed] = (0, 1, 2, 3),
     ) -> None:
         if not places or not seeds:
             raise ValueError("TokenProbe.places or TokenProbe.seeds is empty; give at least one.")

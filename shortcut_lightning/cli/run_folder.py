@@ -18,6 +18,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
 from shortcut_lightning.cli.errors import is_first_process, notice
+from shortcut_lightning.ranges import Count, Ranged
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -30,14 +31,14 @@ class SaveRunConfig(SaveConfigCallback):
                 logger.log_hyperparams(config)
 
 
-class KeepLast(Checkpoint):
+class KeepLast(Ranged, Checkpoint):
     """Keeps checkpoints/last.ckpt: every `every_n_train_steps` steps and after the last one.
 
     Lightning's `save_last` misses the steps after the last interval. And what is saved when an
     epoch or the training ends, not a batch, resumes with a batch too many (lightning 2.6.6).
     """
 
-    def __init__(self, every_n_train_steps: int = 500) -> None:
+    def __init__(self, every_n_train_steps: Count = 500) -> None:
         self.every_n_train_steps = every_n_train_steps
         self._saved_step = 0
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.concepts.base import Detector
 from shortcut_lightning.concepts.geometry import XYXY, cropped
+from shortcut_lightning.ranges import Share
 
 
 class _Entry(NamedTuple):
@@ -29,7 +30,7 @@ class FileBoxes(Detector):
 
     looks_up_names = True
 
-    def __init__(self, path: str, threshold: float = 0.5) -> None:
+    def __init__(self, path: str, threshold: Share = 0.5) -> None:
         self.path = path
         self.threshold = threshold
         file = Path(path).expanduser()

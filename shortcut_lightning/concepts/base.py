@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from shortcut_lightning.batch import ConceptBox
+from shortcut_lightning.ranges import Ranged
 
 
-class Detector(ABC):
+class Detector(Ranged, ABC):
     """Finds concepts in images. Constructor arguments are kept as attributes of the same names."""
 
     looks_up_names: bool = False  # boxes go by the file's name, whatever the image shows

@@ -1,6 +1,7 @@
 """A worse detector made from a good one, to learn how good a detector must be."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from shortcut_lightning import draws
 from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.concepts.base import Detector
 from shortcut_lightning.concepts.geometry import XYXY, overlap
+from shortcut_lightning.ranges import Between, Seed, Share
 
 
 class DisturbedDetector(Detector):
@@ -17,7 +19,7 @@ class DisturbedDetector(Detector):
 
     Args:
         detector: The good one.
-        overlap: Intersection over union of each box with its original, in (0, 1]; reached to 0.03.
+        overlap: Intersection over union of each box with its original, reached to 0.03.
         missed: Share of images whose boxes are lost.
         invented: Share of images without a box that get one, of the label `label`.
         label: See `invented`.
@@ -27,17 +29,12 @@ class DisturbedDetector(Detector):
     def __init__(
         self,
         detector: Detector,
-        overlap: float = 1.0,
-        missed: float = 0.0,
-        invented: float = 0.0,
+        overlap: Annotated[float, Between(0.1, 1)] = 1.0,
+        missed: Share = 0.0,
+        invented: Share = 0.0,
         label: str = "",
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
-        if not 0.1 <= overlap <= 1:
-            raise ValueError(f"data.detector.overlap is {overlap}; give 0.1 to 1.")
-        for key, share in (("missed", missed), ("invented", invented)):
-            if not 0 <= share <= 1:
-                raise ValueError(f"data.detector.{key} is {share}; give a share from 0 to 1.")
         if invented and not label:
             raise ValueError("data.detector.invented needs data.detector.label for its boxes.")
         self.detector = detector

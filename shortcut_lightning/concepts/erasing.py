@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor
 
@@ -17,11 +17,12 @@ from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.concepts.geometry import Encoding, Grid, largest, shares
 from shortcut_lightning.concepts.weights import check_alpha, latent_weights
 from shortcut_lightning.prompts import Prompts, concept_tail, location_token
-from shortcut_lightning.ranges import at_least
+from shortcut_lightning.ranges import Between, Bins, Count, CountOrNone, Share, ranged
 
 Negative = Literal["none", "name", "name+all", "name+top-k"]
 
 
+@ranged
 @dataclass(frozen=True)
 class Erasing:
     """Settings; the defaults do nothing.
@@ -43,23 +44,18 @@ class Erasing:
     """
 
     caption: Literal["none", "name", "geometry"] = "none"
-    grid_size: int = 8
+    grid_size: Bins = 8
     encoding: Encoding = "bins"
-    max_bins: int = 0
+    max_bins: CountOrNone = 0
     names: dict[str, str] = field(default_factory=dict)
-    alpha: float = 1.0
+    alpha: Annotated[float, Between(0, open="least", infinite=True)] = 1.0
     contaminated: Literal["keep", "drop", "inpaint"] = "keep"
-    caption_drop: float = 0.0
+    caption_drop: Share = 0.0
     negative: Negative = "none"
-    top_k: int = 16
+    top_k: Count = 16
 
     def __post_init__(self) -> None:
-        Grid(self.grid_size)
         check_alpha(self.alpha)
-        if not 0 <= self.caption_drop <= 1:
-            raise ValueError(f"data.erasing.caption_drop is {self.caption_drop}; give 0 to 1.")
-        at_least(0, "data.erasing", max_bins=self.max_bins)
-        at_least(1, "data.erasing", top_k=self.top_k)
 
     @property
     def reweights(self) -> bool:

@@ -13,6 +13,7 @@ from shortcut_lightning.concepts.base import Detector, box_from
 from shortcut_lightning.concepts.extra import needed, versions
 from shortcut_lightning.concepts.pixels import around, to_rgb
 from shortcut_lightning.files.cache import code_of
+from shortcut_lightning.ranges import Share
 
 
 class FunctionDetector(Detector):
@@ -24,7 +25,7 @@ class FunctionDetector(Detector):
         threshold: Least score.
     """
 
-    def __init__(self, function: str, threshold: float = 0.5) -> None:
+    def __init__(self, function: str, threshold: Share = 0.5) -> None:
         self.function = function
         self.threshold = threshold
         place, _, name = function.partition(":")
@@ -86,7 +87,7 @@ class UltralyticsDetector(Detector):
         self,
         model: str,
         rename: dict[str, str] = {},  # noqa: B006
-        threshold: float = 0.5,
+        threshold: Share = 0.5,
     ) -> None:
         self.model = model
         self.rename = rename

@@ -19,6 +19,7 @@ from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.concepts.base import Detector
 from shortcut_lightning.concepts.geometry import Grid
 from shortcut_lightning.pocket import WEIGHTS
+from shortcut_lightning.ranges import Share
 
 CELLS = 8  # along a side of the map
 POCKET_CONCEPTS = WEIGHTS / "concepts"
@@ -79,7 +80,7 @@ class GridClassifier(Detector):
     """
 
     def __init__(
-        self, path: str = "pocket", threshold: float = 0.5, labels: Sequence[str] = ()
+        self, path: str = "pocket", threshold: Share = 0.5, labels: Sequence[str] = ()
     ) -> None:
         self.path = path
         self.threshold = threshold

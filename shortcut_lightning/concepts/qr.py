@@ -15,6 +15,7 @@ from shortcut_lightning.concepts.base import Detector
 from shortcut_lightning.concepts.extra import needed, opencv, versions
 from shortcut_lightning.concepts.geometry import XYXY, area, intersection, overlap
 from shortcut_lightning.concepts.pixels import around, enlarged, to_rgb
+from shortcut_lightning.ranges import CountOrNone, Share
 
 READ, AGREED, REPORTED, FOUND = 1.0, 0.9, 0.7, 0.5
 _SAME = 0.5  # intersection over union from which two finders agree on a code
@@ -42,8 +43,8 @@ class QRCodeDetector(Detector):
         self,
         label: str = "QR code",
         decoded_only: bool = False,
-        min_side: int = 256,
-        threshold: float = 0.0,
+        min_side: CountOrNone = 256,
+        threshold: Share = 0.0,
     ) -> None:
         self.label = label
         self.decoded_only = decoded_only

@@ -17,6 +17,7 @@ from shortcut_lightning.concepts.base import Detector
 from shortcut_lightning.concepts.extra import INSTALL, needed, versions
 from shortcut_lightning.concepts.geometry import area
 from shortcut_lightning.concepts.pixels import around, enlarged, to_rgb
+from shortcut_lightning.ranges import Count, CountOrNone, Share, SomeShare
 
 
 class TextDetector(Detector):
@@ -36,11 +37,11 @@ class TextDetector(Detector):
     def __init__(
         self,
         label: str = "text",
-        threshold: float = 0.5,
-        max_share: float = 0.6,
-        min_side: int = 256,
-        detection_side: int = 320,
-        min_letters: int = 2,
+        threshold: Share = 0.5,
+        max_share: SomeShare = 0.6,
+        min_side: CountOrNone = 256,
+        detection_side: Count = 320,
+        min_letters: CountOrNone = 2,
     ) -> None:
         self.label = label
         self.threshold = threshold

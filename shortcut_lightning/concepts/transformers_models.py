@@ -13,6 +13,7 @@ from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.concepts.base import Detector
 from shortcut_lightning.concepts.extra import versions
 from shortcut_lightning.concepts.pixels import around, enlarged, to_rgb
+from shortcut_lightning.ranges import CountOrNone, Share
 
 
 class TransformersDetector(Detector):
@@ -41,8 +42,8 @@ class ObjectDetector(TransformersDetector):
         pretrained_model_name_or_path: str,
         labels: Sequence[str] = (),
         rename: dict[str, str] = {},  # noqa: B006
-        threshold: float = 0.5,
-        min_side: int = 0,
+        threshold: Share = 0.5,
+        min_side: CountOrNone = 0,
     ) -> None:
         self.pretrained_model_name_or_path = pretrained_model_name_or_path
         self.labels = labels
@@ -91,8 +92,8 @@ class ZeroShotDetector(TransformersDetector):
         self,
         pretrained_model_name_or_path: str,
         queries: dict[str, str],
-        threshold: float = 0.2,
-        min_side: int = 0,
+        threshold: Share = 0.2,
+        min_side: CountOrNone = 0,
     ) -> None:
         if not queries:
             raise ValueError("data.detector.queries is empty: name a concept and words for it.")
@@ -148,8 +149,8 @@ class ConceptClassifier(TransformersDetector):
         pretrained_model_name_or_path: str,
         positive: str,
         label: str = "",
-        threshold: float = 0.5,
-        tiles: int = 0,
+        threshold: Share = 0.5,
+        tiles: CountOrNone = 0,
     ) -> None:
         self.pretrained_model_name_or_path = pretrained_model_name_or_path
         self.positive = positive

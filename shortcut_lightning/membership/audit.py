@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -23,11 +24,12 @@ from shortcut_lightning.membership.result import AuditResult
 from shortcut_lightning.membership.sets import read_sets
 from shortcut_lightning.membership.verdict import verdict
 from shortcut_lightning.metrics.encoders import ImageEncoder, PocketClip
+from shortcut_lightning.ranges import Between, Count, ProperShare, Ranged, Seed
 
 log = logging.getLogger(__name__)
 
 
-class Audit:
+class Audit(Ranged):
     """Asks whether a model was trained on the members.
 
     With a shadow model, trained by the same recipe on images whose membership is known, everything
@@ -88,16 +90,16 @@ class Audit:
         caption_controls: bool = True,
         fixed_caption: str = "a photo",
         ladder: bool = False,
-        ladder_error: float = 0.05,
+        ladder_error: Annotated[float, Between(0, 0.5, open="least")] = 0.05,
         dataset: bool = True,
         dataset_gradients: bool = False,
-        permutations: int = 499,
-        fprs: Sequence[float] = FPRS,
-        resamples: int = RESAMPLES,
+        permutations: Count = 499,
+        fprs: Sequence[ProperShare] = FPRS,
+        resamples: Annotated[int, Between(100)] = RESAMPLES,
         features: str = "",
-        seed: int = 0,
-        batch_size: int = 64,
-        images_per_chunk: int = 32,
+        seed: Seed = 0,
+        batch_size: Count = 64,
+        images_per_chunk: Count = 32,
         bf16: bool = False,
         device: str = "auto",
     ) -> None:
@@ -116,12 +118,6 @@ class Audit:
                 "audit.caption gives one sentence for all images and audit.captioner describes "
                 "each; give one of them."
             )
-        if not 0 < ladder_error <= 0.5:
-            raise ValueError(
-                f"audit.ladder_error is {ladder_error}; it must be above 0 and at most 0.5."
-            )
-        if resamples < 100:
-            raise ValueError(f"audit.resamples is {resamples}; an interval needs at least 100.")
         self.target, self.base, self.shadow = target, base, shadow
         self.members, self.nonmembers = members, nonmembers
         self.shadow_members, self.shadow_nonmembers = shadow_members, shadow_nonmembers

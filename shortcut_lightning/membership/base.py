@@ -18,12 +18,13 @@ from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.membership.engine import Engine
 from shortcut_lightning.membership.pictures import picture
 from shortcut_lightning.membership.probe import Probe
+from shortcut_lightning.ranges import Ranged
 
 Access = Literal["black-box", "grey-box", "white-box"]
 Rule = Callable[[np.ndarray], np.ndarray]  # features (N, F) -> scores (N,), high = member
 
 
-class Score(ABC):
+class Score(Ranged, ABC):
     """One way to ask a model whether it has seen an image with its caption.
 
     Constructor arguments are kept as attributes of the same names; they key files of results,

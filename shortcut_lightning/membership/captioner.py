@@ -13,9 +13,10 @@ import torch
 
 from shortcut_lightning import weights
 from shortcut_lightning.membership.pictures import Picture
+from shortcut_lightning.ranges import Count, Ranged
 
 
-class Captioner:
+class Captioner(Ranged):
     """Describes images with a model of transformers (BLIP, GIT, ViT-GPT2, ...).
 
     Args:
@@ -26,7 +27,7 @@ class Captioner:
     """
 
     def __init__(
-        self, pretrained_model_name_or_path: str, max_new_tokens: int = 30, batch_size: int = 16
+        self, pretrained_model_name_or_path: str, max_new_tokens: Count = 30, batch_size: Count = 16
     ) -> None:
         self.pretrained_model_name_or_path = pretrained_model_name_or_path
         self.max_new_tokens = max_new_tokens

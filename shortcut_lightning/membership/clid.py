@@ -18,6 +18,7 @@ from shortcut_lightning.membership.probe import Probe
 from shortcut_lightning.membership.reducers import Reducer, SimpleClipping
 from shortcut_lightning.membership.statistics import auc
 from shortcut_lightning.membership.trees import boosted_trees
+from shortcut_lightning.ranges import Count, Share, Timestep
 
 Discrepancy = Literal["difference", "log_ratio"]
 ALPHAS = tuple(i / 10 for i in range(11))
@@ -43,10 +44,10 @@ class CLiD(Score):
     def __init__(
         self,
         reducer: Reducer = SimpleClipping(),  # noqa: B008
-        t_centre: int = 450,
-        t_spacing: int = 10,
-        n_t: int = 3,
-        draws: int = 1,
+        t_centre: Timestep = 450,
+        t_spacing: Count = 10,
+        n_t: Count = 3,
+        draws: Count = 1,
     ) -> None:
         self.reducer = reducer
         self.t_centre = t_centre
@@ -116,12 +117,12 @@ class CLiDThreshold(CLiD):
     def __init__(
         self,
         reducer: Reducer = SimpleClipping(),  # noqa: B008
-        t_centre: int = 450,
-        t_spacing: int = 10,
-        n_t: int = 3,
-        draws: int = 1,
+        t_centre: Timestep = 450,
+        t_spacing: Count = 10,
+        n_t: Count = 3,
+        draws: Count = 1,
         discrepancy: Discrepancy = "difference",
-        alphas: Sequence[float] = ALPHAS,
+        alphas: Sequence[Share] = ALPHAS,
     ) -> None:
         super().__init__(reducer, t_centre, t_spacing, n_t, draws)
         self.discrepancy: Discrepancy = discrepancy

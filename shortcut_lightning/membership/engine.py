@@ -22,7 +22,7 @@ from shortcut_lightning.membership.ledger import Ledger
 from shortcut_lightning.membership.model import Model
 from shortcut_lightning.membership.pictures import Picture, require_captions
 from shortcut_lightning.membership.probe import Chunk, Probe
-from shortcut_lightning.ranges import at_least
+from shortcut_lightning.ranges import Count, Ranged, Seed
 
 if TYPE_CHECKING:
     from shortcut_lightning.membership.base import Score
@@ -31,7 +31,7 @@ Rows = dict[str, np.ndarray]  # row of a picture -> its features (F,) float64
 VERSION = 2  # raise it when numbers change for the same settings
 
 
-class Engine:
+class Engine(Ranged):
     """Measures scores.
 
     Args:
@@ -55,14 +55,13 @@ class Engine:
         models: Mapping[str, Backbone],
         *,
         folder: Path | None = None,
-        seed: int = 0,
-        batch_size: int = 64,
-        images_per_chunk: int = 32,
+        seed: Seed = 0,
+        batch_size: Count = 64,
+        images_per_chunk: Count = 32,
         bf16: bool = False,
         share: bool = True,
         progress: bool = True,
     ) -> None:
-        at_least(1, "audit", batch_size=batch_size, images_per_chunk=images_per_chunk)
         self.models = {role: Model(backbone, bf16) for role, backbone in models.items()}
         self.folder = folder
         self.seed = seed

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from shortcut_lightning.membership.base import Score
 from shortcut_lightning.membership.probe import Probe
+from shortcut_lightning.ranges import Count, InnerShare, Timestep
 
 
 class GradientMasking(Score):
@@ -28,10 +29,8 @@ class GradientMasking(Score):
     access = "white-box"
 
     def __init__(
-        self, timesteps: Sequence[int] = tuple(range(0, 1000, 100)), share: float = 0.2
+        self, timesteps: Sequence[Timestep] = tuple(range(0, 1000, 100)), share: InnerShare = 0.2
     ) -> None:
-        if not 0 < share < 1:
-            raise ValueError(f"GradientMasking.share is {share}; it must be between 0 and 1.")
         self.timesteps = timesteps
         self.share = share
 
@@ -73,9 +72,7 @@ class NoiseOptimization(Score):
 
     access = "white-box"
 
-    def __init__(self, timestep: int = 100, iterations: int = 5) -> None:
-        if iterations < 1:
-            raise ValueError(f"NoiseOptimization.iterations is {iterations}; give 1 or more.")
+    def __init__(self, timestep: Timestep = 100, iterations: Count = 5) -> None:
         self.timestep = timestep
         self.iterations = iterations
 

@@ -1,7 +1,7 @@
 """GSA (arXiv 2308.06405): how hard an image would pull at each of a model's weights. White-box."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from shortcut_lightning.backbones.base import Conditioning
 from shortcut_lightning.membership.base import Rule, Score
 from shortcut_lightning.membership.probe import Probe
 from shortcut_lightning.membership.trees import boosted_trees
+from shortcut_lightning.ranges import Between, Count
 
 
 class GSA(Score):
@@ -33,8 +34,8 @@ class GSA(Score):
     def __init__(
         self,
         form: Literal["one_backward", "every_timestep"] = "one_backward",
-        n_t: int = 10,
-        trees: int = 200,
+        n_t: Annotated[int, Between(1, 1000)] = 10,
+        trees: Count = 200,
     ) -> None:
         self.form = form
         self.n_t = n_t

@@ -10,12 +10,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from shortcut_lightning.membership import statistics
 from shortcut_lightning.membership.statistics import Interval
+from shortcut_lightning.ranges import Between, Ranged, Seed
 
 Statistic = Callable[[np.ndarray, np.ndarray, float], float]  # members, hold-outs, tau
 SCORE_COLUMNS = 5  # what stands before the scores in a row of scores.csv
@@ -32,10 +33,15 @@ class Audited:
     scores: dict[str, np.ndarray]  # (N,) each
 
 
-class Collection:
+class Collection(Ranged):
     """Audits by name, and the pictures all of them drew from."""
 
-    def __init__(self, audits: Sequence[Audited], resamples: int = 2000, seed: int = 0) -> None:
+    def __init__(
+        self,
+        audits: Sequence[Audited],
+        resamples: Annotated[int, Between(100)] = 2000,
+        seed: Seed = 0,
+    ) -> None:
         self.audits = {each.name: each for each in audits}
         pictures = sorted({key for each in audits for key in each.keys})
         place = {key: number for number, key in enumerate(pictures)}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from shortcut_lightning.membership.base import Score
 from shortcut_lightning.membership.probe import Probe
+from shortcut_lightning.ranges import Count, Timestep
 
 
 def around(centre: int, spacing: int, count: int) -> list[int]:
@@ -25,7 +26,7 @@ class Loss(Score):
         draws: Noises the loss is averaged over.
     """
 
-    def __init__(self, timestep: int = 450, draws: int = 1) -> None:
+    def __init__(self, timestep: Timestep = 450, draws: Count = 1) -> None:
         self.timestep = timestep
         self.draws = draws
 
@@ -48,7 +49,7 @@ class MonteCarlo(Score):
     """
 
     def __init__(
-        self, t_centre: int = 450, t_spacing: int = 10, n_t: int = 3, draws: int = 1
+        self, t_centre: Timestep = 450, t_spacing: Count = 10, n_t: Count = 3, draws: Count = 1
     ) -> None:
         self.t_centre = t_centre
         self.t_spacing = t_spacing
@@ -72,7 +73,7 @@ class LossProfile(Score):
         timesteps: Where the losses are taken.
     """
 
-    def __init__(self, timesteps: Sequence[int] = tuple(range(0, 1000, 100))) -> None:
+    def __init__(self, timesteps: Sequence[Timestep] = tuple(range(0, 1000, 100))) -> None:
         self.timesteps = timesteps
 
     @property

@@ -4,7 +4,7 @@ Neighbours are centre crops resized back to full size.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch.nn import functional
 from shortcut_lightning.files.images import center_crop
 from shortcut_lightning.membership.base import Rule, Score
 from shortcut_lightning.membership.probe import Probe
+from shortcut_lightning.ranges import Between, Count, Positive, ProperShare
 
 STRENGTHS = tuple(float(x) for x in np.linspace(0.95, 0.7, 10))
 
@@ -35,14 +36,9 @@ class PFAMI(Score):
     def __init__(
         self,
         form: Literal["relative", "difference"] = "relative",
-        strength: float = 0.0,
-        n_t: int = 10,
+        strength: ProperShare = 0.0,
+        n_t: Annotated[int, Between(1, 20)] = 10,
     ) -> None:
-        if not 0 <= strength < 1:
-            raise ValueError(
-                f"PFAMI.strength is {strength}; it is the share of the side that is kept, above 0 "
-                "and below 1, or 0 for the form's own."
-            )
         self.form = form
         self.strength = strength
         self.n_t = n_t
@@ -78,7 +74,7 @@ class PFAMINN(Score):
     fitting = ("epochs", "learning_rate")
     refits_in_bootstrap = False
 
-    def __init__(self, epochs: int = 110, learning_rate: float = 0.01) -> None:
+    def __init__(self, epochs: Count = 110, learning_rate: Positive = 0.01) -> None:
         self.epochs = epochs
         self.learning_rate = learning_rate
 

@@ -11,12 +11,13 @@ from shortcut_lightning.membership.base import Rule, Score
 from shortcut_lightning.membership.mask import kept
 from shortcut_lightning.membership.probe import Probe
 from shortcut_lightning.membership.statistics import auc
+from shortcut_lightning.ranges import Positive, SomeShare, Timestep
 
 
 class _BestTimestep(Score):
     """Columns are timesteps; with more than one, the shadow model's AUC chooses."""
 
-    timesteps: Sequence[int]
+    timesteps: Sequence[Timestep]
 
     @property
     def columns(self) -> Sequence[str]:
@@ -44,10 +45,10 @@ class PIA(_BestTimestep):
 
     def __init__(
         self,
-        timesteps: Sequence[int] = (200,),
-        p: float = 4.0,
+        timesteps: Sequence[Timestep] = (200,),
+        p: Positive = 4.0,
         normalize: bool = False,
-        keep: float = 1.0,
+        keep: SomeShare = 1.0,
     ) -> None:
         self.timesteps = timesteps
         self.keep = keep
@@ -81,7 +82,10 @@ class SimA(_BestTimestep):
     """
 
     def __init__(
-        self, timesteps: Sequence[int] = (100,), use_caption: bool = True, keep: float = 1.0
+        self,
+        timesteps: Sequence[Timestep] = (100,),
+        use_caption: bool = True,
+        keep: SomeShare = 1.0,
     ) -> None:
         self.timesteps = timesteps
         self.keep = keep

@@ -9,6 +9,7 @@ from torch import Tensor
 from shortcut_lightning.membership.base import Score
 from shortcut_lightning.membership.probe import Probe
 from shortcut_lightning.membership.secmi import _move
+from shortcut_lightning.ranges import Count, Timestep
 
 
 class ReDiffuse(Score):
@@ -22,11 +23,11 @@ class ReDiffuse(Score):
 
     access = "black-box"
 
-    def __init__(self, timestep: int = 50, stride: int = 50, variations: int = 1) -> None:
-        if stride < 1 or timestep < stride or timestep % stride or variations < 1:
+    def __init__(self, timestep: Timestep = 50, stride: Count = 50, variations: Count = 1) -> None:
+        if timestep < stride or timestep % stride:
             raise ValueError(
-                f"ReDiffuse.timestep is {timestep}, stride {stride}, variations {variations}; the "
-                "timestep must be a multiple of the stride, and variations at least 1."
+                f"ReDiffuse.timestep is {timestep} and stride {stride}; the timestep must be a "
+                "multiple of the stride."
             )
         self.timestep = timestep
         self.stride = stride

@@ -11,9 +11,10 @@ from shortcut_lightning import draws
 from shortcut_lightning.backbones.base import Conditioning
 from shortcut_lightning.membership.attention import word_weights
 from shortcut_lightning.membership.probe import Probe, Variant
+from shortcut_lightning.ranges import Count, NotNegative, Positive, Ranged, SamplingSteps, Share
 
 
-class Reducer(ABC):
+class Reducer(Ranged, ABC):
     """Gives poorer and poorer versions of the captions. The empty caption is added by CLiD."""
 
     asks_anchor: ClassVar[bool] = False  # whether they depend on `Engine.anchor`
@@ -46,7 +47,7 @@ class SimpleClipping(Reducer):
         parts: Number of parts; published with 3.
     """
 
-    def __init__(self, parts: int = 3) -> None:
+    def __init__(self, parts: Count = 3) -> None:
         self.parts = parts
 
     @property
@@ -76,9 +77,9 @@ class ImportantWords(Reducer):
 
     def __init__(
         self,
-        rates: Sequence[float] = (0.3, 0.5, 0.7),
-        num_inference_steps: int = 50,
-        guidance_scale: float = 7.5,
+        rates: Sequence[Share] = (0.3, 0.5, 0.7),
+        num_inference_steps: SamplingSteps = 50,
+        guidance_scale: NotNegative = 7.5,
     ) -> None:
         self.rates = rates
         self.num_inference_steps = num_inference_steps
@@ -118,7 +119,7 @@ class GaussianNoise(Reducer):
         scales: One version for each.
     """
 
-    def __init__(self, scales: Sequence[float] = (0.5, 0.7, 0.9)) -> None:
+    def __init__(self, scales: Sequence[Positive] = (0.5, 0.7, 0.9)) -> None:
         self.scales = scales
 
     @property

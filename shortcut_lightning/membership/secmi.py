@@ -22,6 +22,7 @@ from torch import Tensor
 from shortcut_lightning.membership.base import Rule, Score
 from shortcut_lightning.membership.mask import kept
 from shortcut_lightning.membership.probe import Probe
+from shortcut_lightning.ranges import Count, Positive, SomeShare, Timestep
 
 
 class SecMI(Score):
@@ -40,8 +41,8 @@ class SecMI(Score):
 
     needs_float32 = True  # a small difference of two predictions that are nearly equal
 
-    def __init__(self, t_sec: int = 100, interval: int = 10, keep: float = 1.0) -> None:
-        if interval < 1 or t_sec % interval or t_sec < 2 * interval:
+    def __init__(self, t_sec: Timestep = 100, interval: Count = 10, keep: SomeShare = 1.0) -> None:
+        if t_sec % interval or t_sec < 2 * interval:
             raise ValueError(
                 f"SecMI.t_sec is {t_sec} and SecMI.interval {interval}; t_sec must be a multiple "
                 "of the interval, at least twice it."
@@ -85,11 +86,11 @@ class SecMINNs(SecMI):
 
     def __init__(
         self,
-        t_sec: int = 100,
-        interval: int = 10,
-        epochs: int = 15,
-        learning_rate: float = 1e-3,
-        batch_size: int = 128,
+        t_sec: Timestep = 100,
+        interval: Count = 10,
+        epochs: Count = 15,
+        learning_rate: Positive = 1e-3,
+        batch_size: Count = 128,
     ) -> None:
         super().__init__(t_sec, interval)
         self.epochs = epochs

@@ -7,7 +7,7 @@ from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.purifiers.base import Purifier
 from shortcut_lightning.purifiers.diffusion import Space, regenerated, space_of, timestep_of
 from shortcut_lightning.purifiers.windows import summed
-from shortcut_lightning.ranges import Count, CountOrNone, Dropout, SomeShare
+from shortcut_lightning.ranges import Count, CountOrNone, ProperShare, SomeShare
 
 
 class GridPure(Purifier):
@@ -33,7 +33,7 @@ class GridPure(Purifier):
         self,
         strength: SomeShare = 0.01,
         iterations: Count = 20,
-        gamma: Dropout = 0.1,
+        gamma: ProperShare = 0.1,
         window: CountOrNone = 0,
         pixel_model: str = "",
     ) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.purifiers.base import Purifier
 from shortcut_lightning.purifiers.resampling import resized, shrunk
-from shortcut_lightning.ranges import Count, Dropout, NotNegative
+from shortcut_lightning.ranges import Count, NotNegative, ProperShare
 
 
 class TotalVariation(Purifier):
@@ -32,7 +32,7 @@ class TotalVariation(Purifier):
     def __init__(
         self,
         weight: NotNegative = 0.01,
-        dropped: Dropout = 0.02,
+        dropped: ProperShare = 0.02,
         side: Count = 64,
         steps: Count = 300,
     ) -> None:

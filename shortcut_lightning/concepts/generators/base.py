@@ -10,6 +10,7 @@ from torch import Tensor
 from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.concepts.geometry import XYXY
 from shortcut_lightning.concepts.pixels import to_rgb, to_tensor
+from shortcut_lightning.ranges import Ranged
 
 VISIBLE = 12  # of 255; what is fainter, as the soft rim of a letter, is not part of a box
 
@@ -21,7 +22,7 @@ class Contaminated(NamedTuple):
     boxes: list[ConceptBox]  # tight around what was drawn, score 1
 
 
-class ConceptGenerator(ABC):
+class ConceptGenerator(Ranged, ABC):
     """Draws one kind of concept. Lengths are shares of the picture, so any size will do."""
 
     label: str
@@ -50,10 +51,10 @@ class ConceptGenerator(ABC):
         return np.random.default_rng(np.random.SeedSequence([name, *key]))
 
 
-def check_range(name: str, given: tuple[float, float], low: float, high: float) -> None:
-    """Raises ValueError unless low <= given[0] <= given[1] <= high."""
-    if not low <= given[0] <= given[1] <= high:
-        raise ValueError(f"{name} is {list(given)}; give two numbers from {low:g} to {high:g}.")
+def check_order(name: str, given: tuple[float, float]) -> None:
+    """Raises ValueError unless given[0] <= given[1]."""
+    if not given[0] <= given[1]:
+        raise ValueError(f"{name} is {list(given)}; give the smaller number first.")
 
 
 def font(size: float) -> ImageFont.FreeTypeFont:

@@ -1,17 +1,18 @@
 """Overlaid text: lines of real words on a banner across the picture or on a label."""
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from PIL import Image
 
 from shortcut_lightning.concepts.generators.base import (
     ConceptGenerator,
-    check_range,
+    check_order,
     font,
     lettered,
 )
 from shortcut_lightning.concepts.geometry import XYXY
+from shortcut_lightning.ranges import Between, CountOrNone, Share
 
 Placement = Literal["banner", "label"]
 
@@ -24,6 +25,9 @@ WORDS = (  # noqa: SIM905
     "top travel under water week white winter world year young zero"
 ).split()
 _PAPERS = ((255, 255, 255), (20, 20, 20), (200, 30, 40), (30, 60, 160), (250, 210, 60))
+
+_Lines = Annotated[int, Between(1, 8)]
+_Size = Annotated[float, Between(0.01, 0.5)]
 
 
 class Text(ConceptGenerator):
@@ -44,17 +48,17 @@ class Text(ConceptGenerator):
     def __init__(
         self,
         label: str = "text",
-        share: float = 0.75,
-        lines: tuple[int, int] = (1, 4),
-        size: tuple[float, float] = (0.05, 0.12),
+        share: Share = 0.75,
+        lines: tuple[_Lines, _Lines] = (1, 4),
+        size: tuple[_Size, _Size] = (0.05, 0.12),
         placements: tuple[Placement, ...] = get_args(Placement),
-        slant: float = 0.2,
+        slant: Annotated[float, Between(0, 2)] = 0.2,
         text: str = "",
-        papers: int = len(_PAPERS),
-        places: int = 0,
+        papers: Annotated[int, Between(1, len(_PAPERS))] = len(_PAPERS),
+        places: CountOrNone = 0,
     ) -> None:
-        check_range("lines", lines, 1, 8)
-        check_range("size", size, 0.01, 0.5)
+        check_order("lines", lines)
+        check_order("size", size)
         self.label = label
         self.share = share
         self.lines = lines
@@ -64,9 +68,7 @@ class Text(ConceptGenerator):
         self.text = text
         self.papers = papers
         self.places = places
-        if not 1 <= papers <= len(_PAPERS):
-            raise ValueError(f"papers is {papers}; give 1 to {len(_PAPERS)} colours.")
-        if places < 0 or places == 1:
+        if places == 1:
             raise ValueError(f"places is {places}; give 0 (anywhere) or 2 or more.")
 
     def draw(

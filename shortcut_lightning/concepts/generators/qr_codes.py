@@ -2,13 +2,18 @@
 
 import string
 from functools import cache
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
 
 from shortcut_lightning.concepts.extra import needed
-from shortcut_lightning.concepts.generators.base import ConceptGenerator, check_range
+from shortcut_lightning.concepts.generators.base import ConceptGenerator, check_order
 from shortcut_lightning.concepts.geometry import XYXY
+from shortcut_lightning.ranges import Between, CountOrNone, Share
+
+_Edge = Annotated[float, Between(0.05, 1)]
+_Version = Annotated[int, Between(1, 6)]
 
 
 class QRCode(ConceptGenerator):
@@ -32,15 +37,15 @@ class QRCode(ConceptGenerator):
     def __init__(
         self,
         label: str = "QR code",
-        share: float = 0.75,
-        edge: tuple[float, float] = (0.25, 0.5),
-        versions: tuple[int, int] = (1, 6),
-        border: int = 1,
-        places: int = 0,
+        share: Share = 0.75,
+        edge: tuple[_Edge, _Edge] = (0.25, 0.5),
+        versions: tuple[_Version, _Version] = (1, 6),
+        border: CountOrNone = 1,
+        places: CountOrNone = 0,
         text: str = "",
     ) -> None:
-        check_range("edge", edge, 0.05, 1)
-        check_range("versions", versions, 1, 6)
+        check_order("edge", edge)
+        check_order("versions", versions)
         self.label = label
         self.share = share
         self.edge = edge
@@ -48,7 +53,7 @@ class QRCode(ConceptGenerator):
         self.border = border
         self.places = places
         self.text = text
-        if places < 0 or places == 1:
+        if places == 1:
             raise ValueError(f"places is {places}; give 0 (anywhere) or 2 or more along a side.")
         if text and len(text) > _capacity(versions[0], "L"):
             raise ValueError(f"text '{text}' does not fit into a code of version {versions[0]}.")

@@ -1,24 +1,28 @@
 """Visible watermarks: a half-transparent word or logo, tiled, in a bar, the middle or a corner."""
 
 import string
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from shortcut_lightning.concepts.generators.base import (
     ConceptGenerator,
-    check_range,
+    check_order,
     extent,
     font,
     laid_over,
     lettered,
 )
 from shortcut_lightning.concepts.geometry import XYXY
+from shortcut_lightning.ranges import Between, Share
 
 Placement = Literal["tile", "bar", "centre", "corner"]
 Mark = Literal["text", "logo"]
 _INK = ((255, 255, 255), (0, 0, 0))
+
+_Period = Annotated[float, Between(0.05, 1)]
+_Size = Annotated[float, Between(0.01, 1)]
 
 
 class Watermark(ConceptGenerator):
@@ -39,18 +43,18 @@ class Watermark(ConceptGenerator):
     def __init__(
         self,
         label: str = "watermark",
-        share: float = 0.3,
+        share: Share = 0.3,
         placements: tuple[Placement, ...] = get_args(Placement),
         marks: tuple[Mark, ...] = get_args(Mark),
         text: str = "",
-        opacity: tuple[float, float] = (0.15, 0.6),
-        period: tuple[float, float] = (0.2, 0.4),
-        rotation: float = 30.0,
-        size: tuple[float, float] = (0.06, 0.12),
+        opacity: tuple[Share, Share] = (0.15, 0.6),
+        period: tuple[_Period, _Period] = (0.2, 0.4),
+        rotation: Annotated[float, Between(0, 180, note="degrees")] = 30.0,
+        size: tuple[_Size, _Size] = (0.06, 0.12),
     ) -> None:
-        check_range("opacity", opacity, 0, 1)
-        check_range("period", period, 0.05, 1)
-        check_range("size", size, 0.01, 1)
+        check_order("opacity", opacity)
+        check_order("period", period)
+        check_order("size", size)
         self.label = label
         self.share = share
         self.placements = placements
