@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from shortcut_lightning.ranges import Ranged, Share
+
 
 class Face(NamedTuple):
     """One face, in pixels of its image."""
@@ -30,7 +32,7 @@ class Face(NamedTuple):
         return float((self.landmarks[1] - self.landmarks[0]).norm())
 
 
-class FaceDetector(ABC):
+class FaceDetector(Ranged, ABC):
     """Images -> faces. Constructor arguments are kept as attributes of the same names."""
 
     @abstractmethod
@@ -46,7 +48,7 @@ class YuNet(FaceDetector):
         min_score: Fainter finds are left out.
     """
 
-    def __init__(self, path: str, min_score: float = 0.6) -> None:
+    def __init__(self, path: str, min_score: Share = 0.6) -> None:
         self.path = path
         self.min_score = min_score
 

@@ -8,7 +8,10 @@ images will be trained on.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from shortcut_lightning.ranges import NotNegative, Positive, ranged
 
+
+@ranged
 @dataclass(frozen=True)
 class Decoupling:
     """Contrastive decoupling learning (arXiv 2406.18944, section 4.3): words that take the blame.
@@ -47,8 +50,8 @@ class Decoupling:
     class_images_too: bool = False
     sampling_suffix: str = ", without {noise}"
     negative_prompt: str = "noisy, lowres, artifact, pattern"
-    contrast: float = 0.0
-    contrast_margin: float = 0.01
+    contrast: NotNegative = 0.0
+    contrast_margin: Positive = 0.01
     base_too: bool = False
 
     def __post_init__(self) -> None:
@@ -60,12 +63,6 @@ class Decoupling:
         if self.negative and not self.negative_prompt.strip():
             raise ValueError(
                 "data.decoupling.negative is true, but data.decoupling.negative_prompt is empty."
-            )
-
-        if self.contrast < 0 or self.contrast_margin <= 0:
-            raise ValueError(
-                f"data.decoupling.contrast is {self.contrast} and contrast_margin "
-                f"{self.contrast_margin}; give 0 or more, and above 0."
             )
         if self.contrast > 0 and not (self.training and self.instance_suffix != self.class_suffix):
             raise ValueError(

@@ -30,6 +30,7 @@ class Between:
         open: Which of the two is itself excluded.
         note: What the numbers stand for, such as "in /255".
         infinite: Whether infinity is one of them.
+        multiple: What they are multiples of; 0 for nothing.
     """
 
     least: float = -math.inf
@@ -37,13 +38,15 @@ class Between:
     open: Literal["", "least", "most", "both"] = ""
     note: str = ""
     infinite: bool = False
+    multiple: int = 0
 
     def __contains__(self, value: float) -> bool:
         if value == math.inf:
             return self.infinite
         low = self.least < value if self.open in ("least", "both") else self.least <= value
         high = value < self.most if self.open in ("most", "both") else value <= self.most
-        return math.isfinite(value) and low and high
+        fits = not self.multiple or value % self.multiple == 0
+        return math.isfinite(value) and low and high and fits
 
     def __repr__(self) -> str:
         """In words, as help and errors show it: `at least 1`, `from 0 to 1`, `above 0`."""
@@ -60,6 +63,7 @@ class Between:
             said = f"{low} and {high or f'at most {self.most:.12g}'}"
         else:
             said = f"from {self.least:.12g} to {self.most:.12g}"
+        said += f", a multiple of {self.multiple}" if self.multiple else ""
         said += " or .inf" if self.infinite else ""
         return f"{said} ({self.note})" if self.note else said
 
@@ -139,19 +143,22 @@ def refused(annotation: Any, value: Any, where: str = "") -> Iterator[Refused]:
             yield from refused(part, item, f"{where}.{number}")
 
 
-def declared(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+def declared(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The arguments of a class or function by name, with annotations that are no strings where
-    their names are known."""
+    their names are known; with `**kwargs`, those of the class that it inherits from too."""
     try:
-        return inspect.signature(call, eval_str=True).parameters
+        found = inspect.signature(call, eval_str=True).parameters
     except NameError:
-        return inspect.signature(call).parameters
+        found = inspect.signature(call).parameters
+    passed_on = any(each.kind is each.VAR_KEYWORD for each in found.values())
+    inherited = declared(call.__mro__[1]) if passed_on and inspect.isclass(call) else {}
+    return inherited | dict(found)
 
 
 def ranged(cls: C) -> C:
     """Makes a class's constructor raise ValueError for numbers outside the ranges it declares. For
     a dataclass it stands above `@dataclass`."""
-    cls.__init__ = _checked(cls.__init__)  # type: ignore[misc]
+    cls.__init__ = _checked(cls, cls.__init__)  # type: ignore[misc]
     return cls
 
 
@@ -164,14 +171,14 @@ class Ranged:
             ranged(cls)
 
 
-def _checked(init: Callable[..., None]) -> Callable[..., None]:
-    arguments = functools.cache(lambda: declared(init))  # when all names of the module are known
+def _checked(cls: type, init: Callable[..., None]) -> Callable[..., None]:
+    arguments = functools.cache(lambda: declared(cls))  # when all names of the module are known
 
     @functools.wraps(init)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         # Lightning's save_hyperparameters walks up the frames that look like constructors.
         __class__ = Ranged  # noqa: F841
-        given = dict(zip(list(arguments())[1:], args, strict=False)) | kwargs
+        given = dict(zip(arguments(), args, strict=False)) | kwargs
         for name, value in given.items():
             annotation = arguments()[name].annotation if name in arguments() else None
             for wrong in refused(annotation, value):
@@ -179,11 +186,3 @@ def _checked(init: Callable[..., None]) -> Callable[..., None]:
         init(self, *args, **kwargs)
 
     return __init__
-
-
-def at_least(least: float, under: str, **settings: float) -> None:
-    """Raises ValueError for the first of `settings` below `least` (or not a number), which is
-    called `under` and its name: `at_least(1, "data.attack", steps=0)` says `data.attack.steps`."""
-    for name, given in settings.items():
-        if not given >= least:
-            raise ValueError(f"{under}.{name} is {given}; it must be at least {least}.")

@@ -165,7 +165,10 @@ def test_a_purifier_fills_in_the_caption() -> None:
         ({"negative": True, "negative_prompt": ""}, r"negative_prompt is empty"),
         ({"contrast": 0.5}, r"contrast needs data\.decoupling\.training"),
         ({"training": True, "contrast": 0.5, "class_suffix": ", {noise}"}, r"nothing to contrast"),
-        ({"training": True, "contrast": 0.5, "contrast_margin": 0}, r"contrast_margin 0"),
+        (
+            {"training": True, "contrast": 0.5, "contrast_margin": 0},
+            r"contrast_margin is 0",
+        ),
     ],
 )
 def test_empty_words_are_refused(settings: dict[str, Any], message: str) -> None:

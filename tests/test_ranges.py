@@ -25,6 +25,7 @@ from shortcut_lightning.ranges import Between, Budget, Count, Finite, Ranged, Sh
         (Between(1, 95), "from 1 to 95", [1, 95], [0, 96]),
         (Between(0, 1, open="most"), "at least 0 and below 1", [0, 0.9], [-0.1, 1]),
         (Between(0, 1, open="least"), "above 0 and at most 1", [0.1, 1], [0, 1.1]),
+        (Between(8, multiple=8), "at least 8, a multiple of 8", [8, 64], [0, 12]),
         (Between(0, 1, open="both", note="of it"), "above 0 and below 1 (of it)", [0.5], [0, 1]),
     ],
 )
@@ -53,6 +54,14 @@ def test_a_range(allowed: Between, words: str, inside: list[float], outside: lis
 )
 def test_numbers_are_found_where_they_are(annotation: Any, value: Any, places: list[str]) -> None:
     assert [each.where for each in refused(annotation, value)] == places
+
+
+def test_infinity_where_it_means_something() -> None:
+    allowed = Between(0, open="least", infinite=True)
+    assert repr(allowed) == "above 0 or .inf"
+    assert math.inf in allowed
+    assert math.nan not in allowed
+    assert -math.inf not in allowed
 
 
 def test_constructors_refuse() -> None:

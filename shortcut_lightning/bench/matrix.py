@@ -19,6 +19,7 @@ from shortcut_lightning.bench.paths import (
     subject_options,
     written,
 )
+from shortcut_lightning.ranges import CountOrNone, Ranged, Seed
 
 Settings = Mapping[str, Any]
 
@@ -58,7 +59,7 @@ class Cell(NamedTuple):
         return root / slug(self.subject) / f"seed{self.seed}" / slug(self.arm)
 
 
-class Matrix:
+class Matrix(Ranged):
     """A matrix of runs.
 
     Args:
@@ -90,10 +91,10 @@ class Matrix:
         base: Sequence[str],
         factors: dict[str, dict[str, dict[str, Any]]],
         subjects: Sequence[str],
-        seeds: Sequence[int] = (0,),
+        seeds: Sequence[Seed] = (0,),
         settings: dict[str, Any] = {},  # noqa: B006
         sampling: str = "",
-        arms: dict[str, int] = {},  # noqa: B006
+        arms: dict[str, CountOrNone] = {},  # noqa: B006
         skip: Sequence[str] = (),
         against: Sequence[str] = (),
         metrics: Sequence[str] = (),

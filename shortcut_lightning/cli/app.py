@@ -20,6 +20,7 @@ from shortcut_lightning.cli.config_files import config_files
 from shortcut_lightning.cli.errors import UserError, as_user_error, is_first_process, listed, notice
 from shortcut_lightning.cli.explain import explain_interpolation
 from shortcut_lightning.cli.nulls import refuse_nulls
+from shortcut_lightning.cli.numbers import lend_ranges
 from shortcut_lightning.cli.parser import ShortcutParser, class_switches
 from shortcut_lightning.cli.quiet import quiet, quiet_wandb
 from shortcut_lightning.cli.resume import ConfigWins, find_checkpoint
@@ -30,6 +31,7 @@ from shortcut_lightning.cli.run_folder import (
     prepare_loggers,
 )
 from shortcut_lightning.cli.verbs import PROGRAM, VERBS
+from shortcut_lightning.ranges import Quality
 
 if TYPE_CHECKING:
     from shortcut_lightning.data import PersonalizationDataModule
@@ -52,7 +54,7 @@ class ShortcutTrainer(Trainer):
         datamodule: LightningDataModule,
         output: str,
         format: Literal["png", "jpeg"] = "png",
-        quality: int = 95,
+        quality: Quality = 95,
         metadata: Literal["strip", "keep"] = "strip",
         overwrite: bool = False,
     ) -> None:
@@ -73,7 +75,7 @@ class ShortcutTrainer(Trainer):
         datamodule: LightningDataModule,
         output: str,
         format: Literal["png", "jpeg"] = "png",
-        quality: int = 95,
+        quality: Quality = 95,
         metadata: Literal["strip", "keep"] = "strip",
         overwrite: bool = False,
     ) -> None:
@@ -186,6 +188,7 @@ class ShortcutCLI(LightningCLI):
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(self.trainer_class, "trainer")
+        lend_ranges(parser)
         settings = {k: v for k, v in self.trainer_defaults.items() if k != "callbacks"}
         parser.set_defaults({f"trainer.{key}": value for key, value in settings.items()})
         # Not required, because a verb may do without; asked for below where it is needed.

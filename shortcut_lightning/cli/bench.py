@@ -20,6 +20,7 @@ from shortcut_lightning.cli.config_files import config_files
 from shortcut_lightning.cli.errors import UserError, notice
 from shortcut_lightning.cli.parser import ShortcutParser
 from shortcut_lightning.cli.verbs import PROGRAM
+from shortcut_lightning.ranges import Count
 
 _OPTIONS = ("config", "shard", "workers", "tables", "rows", "stale")
 
@@ -34,7 +35,7 @@ def bench_parser() -> ShortcutParser:
     )
     parser.add_argument(
         "--workers",
-        type=int,
+        type=Count,
         default=1,
         help="Processes at work. More may be started by hand in the same folder, at any time.",
     )
@@ -74,8 +75,6 @@ def bench(argv: list[str], run: Callable[[list[str]], None]) -> None:
     config = parser.parse_args(argv)
     given = config_files(argv)
     shard = _shard(config.shard)
-    if config.workers < 1:
-        raise UserError(f"--workers is {config.workers}; give 1 or more")
     folder = (given[-1].parent if given else Path()).resolve()
     settings = parser.instantiate(config)
     failed = 0

@@ -13,7 +13,23 @@ from jsonargparse import DefaultHelpFormatter, Namespace
 
 from shortcut_lightning.cli.errors import UserError
 from shortcut_lightning.cli.explain import classes_in
-from shortcut_lightning.ranges import declared, refused
+from shortcut_lightning.ranges import Count, CountOrNone, NotNegative, declared, refused
+
+# Of Lightning's numbers those that it does not look at itself: a negative norm to clip to would
+# train upwards, a count of 0 ends in a division.
+_LIGHTNING: dict[str, Any] = {
+    "gradient_clip_val": NotNegative | None,
+    "accumulate_grad_batches": Count,
+    "check_val_every_n_epoch": Count | None,
+    "log_every_n_steps": CountOrNone,
+}
+
+
+def lend_ranges(parser: argparse.ArgumentParser) -> None:
+    """Gives the trainer's options the ranges that Lightning does not declare."""
+    for action in parser._actions:
+        if kind := _LIGHTNING.get(action.dest.removeprefix("trainer.")):
+            action._typehint = kind  # type: ignore[attr-defined]
 
 
 def refuse_numbers(parser: argparse.ArgumentParser, config: Namespace) -> None:
@@ -27,9 +43,10 @@ def refuse_numbers(parser: argparse.ArgumentParser, config: Namespace) -> None:
 def _refused(annotation: Any, node: Any, where: str) -> Iterator[str]:
     """A sentence for each number of a setting, and of the classes that it names, that is refused.
     The `init_args` of the file are left out of its key, as on the command line."""
-    if isinstance(node, list) and any(isinstance(item, Namespace) for item in node):
-        for number, item in enumerate(node):
-            yield from _refused(annotation, item, f"{where}.{number}")
+    inner = dict(enumerate(node)) if isinstance(node, list) else node
+    if isinstance(inner, dict) and any(isinstance(item, Namespace) for item in inner.values()):
+        for name, item in inner.items():
+            yield from _refused(annotation, item, f"{where}.{name}")
     elif isinstance(node, Namespace):
         if "class_path" in node:
             kinds, settings = [resolve_name(node.class_path)], node.get("init_args")
@@ -44,7 +61,7 @@ def _refused(annotation: Any, node: Any, where: str) -> Iterator[str]:
 
 
 class Help(DefaultHelpFormatter):
-    """Shows `int, at least 1` for a number with a range."""
+    """Shows `int at least 1` for a number with a range."""
 
     def _get_type_str(self, action: argparse.Action) -> str | None:
         kind = super()._get_type_str(action)

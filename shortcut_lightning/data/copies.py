@@ -28,6 +28,7 @@ from shortcut_lightning.files import folders
 from shortcut_lightning.files.cache import Cache, OneProcess
 from shortcut_lightning.files.images import load_image, load_images, round_to_8_bits
 from shortcut_lightning.metrics.fidelity import Fidelity, fidelity
+from shortcut_lightning.ranges import Quality, ranged
 from shortcut_lightning.report.pictures import Row, sheet, to_pil
 
 # In a folder of their own: no one should train on the contact sheet by mistake.
@@ -36,6 +37,7 @@ _ORIENTATION = 0x0112  # EXIF tag; copies are written upright
 _SUFFIX = {"png": ".png", "jpeg": ".jpg"}
 
 
+@ranged
 @dataclass(frozen=True)
 class Copies:
     """How copies are written.
@@ -51,7 +53,7 @@ class Copies:
 
     output: str
     format: Literal["png", "jpeg"] = "png"
-    quality: int = 95
+    quality: Quality = 95
     metadata: Literal["strip", "keep"] = "strip"
     overwrite: bool = False
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import ceil
+from typing import Annotated
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -37,11 +38,12 @@ from shortcut_lightning.files.cache import Cache, cache_folder, everywhere
 from shortcut_lightning.files.images import center_crop, load_images
 from shortcut_lightning.prompts import Decoupling, Prompts
 from shortcut_lightning.purifiers.base import Purifier
+from shortcut_lightning.ranges import Between, Count, CountOrNone, Levels, Ranged, Seed
 
 log = logging.getLogger(__name__)
 
 
-class PersonalizationDataModule(LightningDataModule):
+class PersonalizationDataModule(Ranged, LightningDataModule):
     """A handful of images of one subject, what is done to them, and what is sampled afterwards.
 
     Args:
@@ -115,19 +117,19 @@ class PersonalizationDataModule(LightningDataModule):
         class_prompt: str = "",
         class_data_dir: str = "",
         with_prior_preservation: bool = False,
-        num_class_images: int = 100,
+        num_class_images: Count = 100,
         class_attacks: Sequence[Attack] = (),
         class_transplant: Sequence[Purifier] = (),
-        class_transplant_limit: float = 16.0,
-        num_noisy_class_images: int = 0,
-        sample_batch_size: int = 4,
+        class_transplant_limit: Annotated[float, Levels(0, 255, open="least")] = 16.0,
+        num_noisy_class_images: Annotated[int, Between(0, note="0 for all")] = 0,
+        sample_batch_size: Count = 4,
         reference_data_dir: str = "",
-        resolution: int = 0,
+        resolution: Annotated[int, Between(0, note="pixels; 0 for the model's own")] = 0,
         center_crop: bool = True,
         random_flip: bool = False,
-        repeats: int = 100,
-        train_batch_size: int = 4,
-        dataloader_num_workers: int = 0,
+        repeats: Count = 100,
+        train_batch_size: Count = 4,
+        dataloader_num_workers: CountOrNone = 0,
         cache_latents: bool = False,
         cache_dir: str = "",
         attack: Attack = NoAttack(),  # noqa: B008
@@ -137,10 +139,10 @@ class PersonalizationDataModule(LightningDataModule):
         erasing: Erasing = Erasing(),  # noqa: B008
         decoupling: Decoupling = Decoupling(),  # noqa: B008
         eval_prompts: Sequence[str] = (),
-        images_per_prompt: int = 8,
-        eval_batch_size: int = 8,
+        images_per_prompt: Count = 8,
+        eval_batch_size: Count = 8,
         negative_prompt: str = "",
-        eval_seed: int = 0,
+        eval_seed: Seed = 0,
         eval_base: bool = True,
         predict_prompts: Sequence[str] = (),
         predict_prompts_file: str = "",

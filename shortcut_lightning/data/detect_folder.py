@@ -16,6 +16,7 @@ from shortcut_lightning.data import loading, stages
 from shortcut_lightning.data.implicit_concepts import pictures_of, write_boxes
 from shortcut_lightning.files.cache import Cache, cache_folder
 from shortcut_lightning.prompts import Prompts
+from shortcut_lightning.ranges import Count
 from shortcut_lightning.report.boxes import contact_sheet
 
 BOXES, SHEET, SUMMARY = "boxes.jsonl", "contact_sheet.png", "summary.json"
@@ -44,7 +45,7 @@ class Look:
     detector: Detector
     instance_data_dir: str
     output: str
-    resolution: int = 512
+    resolution: Count = 512
     center_crop: bool = False
     clean_data_dir: str = ""
     overwrite: bool = False

@@ -15,9 +15,10 @@ from shortcut_lightning.concepts.generators import ConceptGenerator
 from shortcut_lightning.concepts.grid_classifier import cell_targets
 from shortcut_lightning.data.implicit_concepts import pictures_of
 from shortcut_lightning.data.stream import StreamLoader, StreamSampler
+from shortcut_lightning.ranges import Count, CountOrNone, Ranged, Seed, Share
 
 
-class PastedConcepts(LightningDataModule):
+class PastedConcepts(Ranged, LightningDataModule):
     """Half of the pictures show one concept, drawn anew each time; all are softened and tinted a
     little, and a share goes through an autoencoder, since it is generated pictures that are judged.
 
@@ -37,12 +38,12 @@ class PastedConcepts(LightningDataModule):
         self,
         concepts: Sequence[ConceptGenerator],
         source: str = "pocket:900",
-        count: int = 1000,
-        resolution: int = 64,
-        batch_size: int = 64,
-        batches: int = 100,
-        seed: int = 0,
-        decoded: float = 0.0,
+        count: CountOrNone = 1000,
+        resolution: Count = 64,
+        batch_size: Count = 64,
+        batches: Count = 100,
+        seed: Seed = 0,
+        decoded: Share = 0.0,
         autoencoder: str = "pocket",
     ) -> None:
         super().__init__()
@@ -57,8 +58,6 @@ class PastedConcepts(LightningDataModule):
         self.autoencoder = autoencoder
         self.images: list[Tensor] = []
         self._backbone: list[Backbone] = []
-        if not 0 <= decoded <= 1:
-            raise ValueError(f"data.decoded is {decoded}; give a share from 0 to 1.")
 
     def setup(self, stage: str) -> None:
         """Loads or draws the pictures; the last tenth is for validation."""

@@ -3,12 +3,17 @@
 import torch
 from torch import Tensor, nn
 
+from shortcut_lightning.ranges import NotNegative, Ranged
 
-class DreamBoothLoss(nn.Module):
+
+class DreamBoothLoss(Ranged, nn.Module):
     """Mean squared denoising error on instance images plus a weighted one on class images."""
 
     def __init__(
-        self, prediction_type: str, prior_loss_weight: float = 1.0, snr_gamma: float = 0.0
+        self,
+        prediction_type: str,
+        prior_loss_weight: NotNegative = 1.0,
+        snr_gamma: NotNegative = 0.0,
     ) -> None:
         """`snr_gamma` 0 weighs all timesteps alike; Min-SNR's value is 5 (arXiv 2303.09556)."""
         super().__init__()

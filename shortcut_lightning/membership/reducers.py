@@ -11,7 +11,7 @@ from shortcut_lightning import draws
 from shortcut_lightning.backbones.base import Conditioning
 from shortcut_lightning.membership.attention import word_weights
 from shortcut_lightning.membership.probe import Probe, Variant
-from shortcut_lightning.ranges import Count, NotNegative, Positive, Ranged, SamplingSteps, Share
+from shortcut_lightning.ranges import Count, NotNegative, Ranged, SamplingSteps, Share
 
 
 class Reducer(Ranged, ABC):
@@ -119,7 +119,7 @@ class GaussianNoise(Reducer):
         scales: One version for each.
     """
 
-    def __init__(self, scales: Sequence[Positive] = (0.5, 0.7, 0.9)) -> None:
+    def __init__(self, scales: Sequence[NotNegative] = (0.5, 0.7, 0.9)) -> None:
         self.scales = scales
 
     @property

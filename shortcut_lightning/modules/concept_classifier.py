@@ -1,7 +1,7 @@
 """Training of the small network that counts concepts (`concepts/grid_classifier.py`)."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -9,11 +9,12 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from shortcut_lightning.concepts.grid_classifier import GridClassifier, GridNetwork
+from shortcut_lightning.ranges import Between, Positive, Ranged
 
 Labelled = tuple[Tensor, Tensor]
 
 
-class ConceptClassifierTraining(LightningModule):
+class ConceptClassifierTraining(Ranged, LightningModule):
     """Is the concept in the picture, and in which cells?
 
     Batches are pairs of images (B, 3, H, W) in [0, 1] and cells (B, L, 8, 8), as `PastedConcepts`
@@ -38,9 +39,9 @@ class ConceptClassifierTraining(LightningModule):
         self,
         labels: list[str],
         output: str = "",
-        side: int = 64,
-        width: int = 24,
-        learning_rate: float = 3e-3,
+        side: Annotated[int, Between(32, multiple=8)] = 64,
+        width: Annotated[int, Between(8, multiple=8)] = 24,
+        learning_rate: Positive = 3e-3,
         start: str = "",
     ) -> None:
         super().__init__()

@@ -29,7 +29,15 @@ from shortcut_lightning.modules.trainable import (
     shrink_frozen,
     trainable_groups,
 )
-from shortcut_lightning.ranges import at_least
+from shortcut_lightning.ranges import (
+    Count,
+    CountOrNone,
+    NotNegative,
+    Positive,
+    ProperShare,
+    Ranged,
+    SamplingSteps,
+)
 
 Schedule = Literal[
     "constant",
@@ -40,20 +48,9 @@ Schedule = Literal[
     "polynomial",
     "piecewise_constant",
 ]
-_LEAST = {
-    "rank": 1,
-    "lora_alpha": 0,
-    "lora_dropout": 0,
-    "prior_loss_weight": 0,
-    "snr_gamma": 0,
-    "text_encoder_lr": 0,
-    "token_lr": 0,
-    "lr_warmup_steps": 0,
-    "num_inference_steps": 1,
-}
 
 
-class DreamBooth(LightningModule):
+class DreamBooth(Ranged, LightningModule):
     """Fine-tunes a text-to-image model on a few images of one subject.
 
     Args:
@@ -104,37 +101,35 @@ class DreamBooth(LightningModule):
         method: Literal["full", "lora"] = "full",
         train_unet: bool = True,
         train_text_encoder: bool = False,
-        rank: int = 4,
-        lora_alpha: int = 0,
-        lora_dropout: float = 0.0,
+        rank: Count = 4,
+        lora_alpha: CountOrNone = 0,
+        lora_dropout: ProperShare = 0.0,
         use_dora: bool = False,
         new_tokens: list[str] = [],  # noqa: B006
         token_initializers: list[str] = [],  # noqa: B006
-        prior_loss_weight: float = 1.0,
-        snr_gamma: float = 0.0,
-        noise_offset: float = 0.0,
-        learning_rate: float = 5e-6,
-        text_encoder_lr: float = 0.0,
-        token_lr: float = 0.0,
-        adam_beta1: float = 0.9,
-        adam_beta2: float = 0.999,
-        adam_weight_decay: float = 1e-2,
-        adam_epsilon: float = 1e-8,
+        prior_loss_weight: NotNegative = 1.0,
+        snr_gamma: NotNegative = 0.0,
+        noise_offset: NotNegative = 0.0,
+        learning_rate: Positive = 5e-6,
+        text_encoder_lr: NotNegative = 0.0,
+        token_lr: NotNegative = 0.0,
+        adam_beta1: ProperShare = 0.9,
+        adam_beta2: ProperShare = 0.999,
+        adam_weight_decay: NotNegative = 1e-2,
+        adam_epsilon: Positive = 1e-8,
         use_8bit_adam: bool = False,
         lr_scheduler: Schedule = "constant",
-        lr_warmup_steps: int = 0,
+        lr_warmup_steps: CountOrNone = 0,
         gradient_checkpointing: bool = False,
         frozen_dtype: FrozenDtype = "fp32",
         compile_unet: bool = False,
         cache_text_embeddings: bool = False,
-        num_inference_steps: int = 25,
-        guidance_scale: float = 7.5,
+        num_inference_steps: SamplingSteps = 25,
+        guidance_scale: NotNegative = 7.5,
         sampling_scheduler: str = "",
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        for key, least in _LEAST.items():
-            at_least(least, "model", **{key: self.hparams[key]})
         self.backbone = self._load()
         self.backbone.check_sampler(sampling_scheduler)
         choose_trainable(

@@ -15,6 +15,7 @@ from shortcut_lightning import draws
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.batch import TrainBatch
 from shortcut_lightning.modules.dreambooth import DreamBooth
+from shortcut_lightning.ranges import Finite, NotNegative, Positive, SamplingSteps
 
 
 class ErasedStableDiffusion(DreamBooth):
@@ -34,11 +35,11 @@ class ErasedStableDiffusion(DreamBooth):
     def __init__(
         self,
         concept: str = "",
-        negative_guidance: float = 1.0,
+        negative_guidance: Finite = 1.0,
         parts: Literal["cross_attention", "others"] = "cross_attention",
-        start_guidance: float = 3.0,
-        ddim_steps: int = 50,
-        learning_rate: float = 1e-5,
+        start_guidance: NotNegative = 3.0,
+        ddim_steps: SamplingSteps = 50,
+        learning_rate: Positive = 1e-5,
         **dreambooth: Any,
     ) -> None:
         if not concept:

@@ -15,6 +15,7 @@ from shortcut_lightning.batch import TrainBatch
 from shortcut_lightning.concepts.geometry import Grid
 from shortcut_lightning.modules.dreambooth import DreamBooth
 from shortcut_lightning.modules.token_positions import sine_cosine
+from shortcut_lightning.ranges import Bins, NotNegative, Share
 
 
 class GeometryErasure(DreamBooth):
@@ -38,16 +39,14 @@ class GeometryErasure(DreamBooth):
     def __init__(
         self,
         removal: Literal["data", "model"] = "data",
-        grid_size: int = 8,
+        grid_size: Bins = 8,
         location_init: Literal["random", "sine"] = "random",
-        prompt_drop: float = 0.1,
+        prompt_drop: Share = 0.1,
         new_tokens: list[str] = [],  # noqa: B006
         token_initializers: list[str] = [],  # noqa: B006
-        token_lr: float = 5e-4,
+        token_lr: NotNegative = 5e-4,
         **dreambooth: Any,
     ) -> None:
-        if not 0 <= prompt_drop <= 1:
-            raise ValueError(f"model.prompt_drop is {prompt_drop}; give a share from 0 to 1.")
         if removal == "model" and dreambooth.get("train_text_encoder"):
             raise ValueError(
                 "model.removal 'model' learns words alone, but model.train_text_encoder is true: "

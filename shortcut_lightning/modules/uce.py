@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.modules.dreambooth import DreamBooth
+from shortcut_lightning.ranges import NotNegative, Positive
 
 
 class UnifiedConceptEditing(DreamBooth):
@@ -36,15 +37,13 @@ class UnifiedConceptEditing(DreamBooth):
         concepts: list[str] = [],  # noqa: B006
         target: str = "",
         keep: list[str] = [],  # noqa: B006
-        edit_scale: float = 1.0,
-        keep_scale: float = 1.0,
-        damping: float = 0.1,
+        edit_scale: NotNegative = 1.0,
+        keep_scale: NotNegative = 1.0,
+        damping: Positive = 0.1,
         **dreambooth: Any,
     ) -> None:
         if not concepts:
             raise ValueError("model.concepts is empty; name the words to erase.")
-        if damping <= 0:
-            raise ValueError(f"model.damping is {damping}; it must be above 0.")
         super().__init__(**dreambooth)
         old, new = aligned_features(self.backbone, concepts, target)
         kept = features(self.backbone, keep)

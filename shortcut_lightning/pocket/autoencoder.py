@@ -11,6 +11,7 @@ from torch import Tensor
 from shortcut_lightning import weights
 from shortcut_lightning.pocket import TRAINED
 from shortcut_lightning.pocket.schedule import warm_flat_fall
+from shortcut_lightning.ranges import Count, NotNegative, Positive, Ranged
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -34,7 +35,7 @@ def build_autoencoder(
     )
 
 
-class AutoencoderTraining(pl.LightningModule):
+class AutoencoderTraining(Ranged, pl.LightningModule):
     """Reconstruction by absolute error and by absolute error of edges, with a faint KL term.
 
     The edge term keeps eyes and moles, a few pixels each, from being averaged away. The KL weight
@@ -53,10 +54,10 @@ class AutoencoderTraining(pl.LightningModule):
 
     def __init__(
         self,
-        learning_rate: float = 1.6e-3,
-        edge_weight: float = 0.5,
-        kl_weight: float = 1e-4,
-        latent_channels: int = 4,
+        learning_rate: Positive = 1.6e-3,
+        edge_weight: NotNegative = 0.5,
+        kl_weight: NotNegative = 1e-4,
+        latent_channels: Count = 4,
         shift: bool = False,
         polish: str | None = None,
         output: str | None = TRAINED,

@@ -21,6 +21,7 @@ from shortcut_lightning.pocket.data import VIEWS, Collection
 from shortcut_lightning.pocket.labels import ATTRIBUTES, IGNORE
 from shortcut_lightning.pocket.measuring import QUALITY, nearest_is_same
 from shortcut_lightning.pocket.restoration import spoil
+from shortcut_lightning.ranges import Count, Ranged
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -246,7 +247,7 @@ def measuring(images: Tensor, rows: Tensor, person: Tensor, weights: Path) -> Fi
     }
 
 
-class PocketCard(pl.LightningModule):
+class PocketCard(Ranged, pl.LightningModule):
     """Runs every gate in one test step and writes the figures.
 
     Args:
@@ -260,8 +261,8 @@ class PocketCard(pl.LightningModule):
         self,
         weights: str = str(WEIGHTS),
         output: str = "runs/pocket/card.json",
-        samples: int = 200,
-        pairs: int = 400,
+        samples: Count = 200,
+        pairs: Count = 400,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from shortcut_lightning.pocket import TRAINED, family, tokenizer
 from shortcut_lightning.pocket.labels import ATTRIBUTES, IGNORE
 from shortcut_lightning.pocket.text_to_image import CaptionTraining
+from shortcut_lightning.ranges import NotNegative, Positive
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
@@ -48,8 +49,8 @@ class ClipTraining(CaptionTraining):
 
     def __init__(
         self,
-        learning_rate: float = 1.5e-3,
-        factor_weight: float = 0.1,
+        learning_rate: Positive = 1.5e-3,
+        factor_weight: NotNegative = 0.1,
         output: str | None = TRAINED,
     ) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
 from shortcut_lightning.pocket import world
 from shortcut_lightning.pocket.captions import describe
 from shortcut_lightning.pocket.labels import labels
+from shortcut_lightning.ranges import Count, CountOrNone, Ranged, Seed
 
 log = logging.getLogger(__name__)
 VERSION = 2  # raise whenever the world draws other pixels for the same numbers
@@ -113,7 +114,7 @@ class PeopleTogether(Sampler[list[int]]):
             yield [person * VIEWS + view for person in chosen for view in range(VIEWS)]
 
 
-class WorldDataModule(pl.LightningDataModule):
+class WorldDataModule(Ranged, pl.LightningDataModule):
     """Training and held-out pictures; the two seeds share no person and no scene.
 
     Args:
@@ -129,11 +130,11 @@ class WorldDataModule(pl.LightningDataModule):
     def __init__(
         self,
         cache_dir: str = "~/.cache/shortcut_lightning/pocket",
-        count: int = 48000,
-        held_out: int = 2000,
-        batch_size: int = 16,
-        seed: int = 1000,
-        num_workers: int = 0,
+        count: Count = 48000,
+        held_out: Count = 2000,
+        batch_size: Count = 16,
+        seed: Seed = 1000,
+        num_workers: CountOrNone = 0,
         people_together: bool = False,
     ) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from torch import Tensor
 from shortcut_lightning import weights
 from shortcut_lightning.pocket import WEIGHTS
 from shortcut_lightning.pocket.data import Collection, WorldDataModule
+from shortcut_lightning.ranges import Count, Seed
 
 log = logging.getLogger(__name__)
 
@@ -81,10 +82,10 @@ class LatentDataModule(WorldDataModule):
         self,
         autoencoder: str = str(WEIGHTS / "vae"),
         cache_dir: str = "~/.cache/shortcut_lightning/pocket",
-        count: int = 48000,
-        held_out: int = 2000,
-        batch_size: int = 16,
-        seed: int = 1000,
+        count: Count = 48000,
+        held_out: Count = 2000,
+        batch_size: Count = 16,
+        seed: Seed = 1000,
     ) -> None:
         super().__init__(cache_dir, count, held_out, batch_size, seed)
         self.training = LatentCollection(self.training, Path(autoencoder))

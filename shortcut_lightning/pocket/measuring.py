@@ -13,11 +13,12 @@ from shortcut_lightning.pocket import TRAINED, networks
 from shortcut_lightning.pocket.data import VIEWS
 from shortcut_lightning.pocket.labels import ATTRIBUTES, IGNORE
 from shortcut_lightning.pocket.schedule import warm_flat_fall
+from shortcut_lightning.ranges import Positive, Ranged
 
 QUALITY = list(ATTRIBUTES).index("quality")
 
 
-class MeasureTraining(pl.LightningModule):
+class MeasureTraining(Ranged, pl.LightningModule):
     """What both trainings share: mild distortions, schedule, and writing the weights at the end.
 
     Generated pictures are softer than drawn ones, so the networks see pictures that were shrunk and
@@ -34,7 +35,7 @@ class MeasureTraining(pl.LightningModule):
 
     def __init__(
         self,
-        learning_rate: float = 2e-3,
+        learning_rate: Positive = 2e-3,
         autoencoder: str | None = None,
         output: str | None = TRAINED,
     ) -> None:
@@ -91,10 +92,10 @@ class IdentityTraining(MeasureTraining):
 
     def __init__(
         self,
-        learning_rate: float = 2e-3,
+        learning_rate: Positive = 2e-3,
         autoencoder: str | None = None,
         output: str | None = TRAINED,
-        temperature: float = 0.1,
+        temperature: Positive = 0.1,
     ) -> None:
         super().__init__(learning_rate, autoencoder, output)
         self.save_hyperparameters()
@@ -144,7 +145,7 @@ class AttributeTraining(MeasureTraining):
 
     def __init__(
         self,
-        learning_rate: float = 2e-3,
+        learning_rate: Positive = 2e-3,
         autoencoder: str | None = None,
         output: str | None = TRAINED,
     ) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from shortcut_lightning.pocket import TRAINED
 from shortcut_lightning.pocket.measuring import QUALITY, MeasureTraining
 from shortcut_lightning.pocket.networks import Restorer, fit
+from shortcut_lightning.ranges import Positive
 
 
 class RestorationTraining(MeasureTraining):
@@ -21,7 +22,7 @@ class RestorationTraining(MeasureTraining):
 
     name = "restoration"
 
-    def __init__(self, learning_rate: float = 2e-3, output: str | None = TRAINED) -> None:
+    def __init__(self, learning_rate: Positive = 2e-3, output: str | None = TRAINED) -> None:
         super().__init__(learning_rate, None, output)
         self.network = Restorer()
 

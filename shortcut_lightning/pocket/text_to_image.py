@@ -15,9 +15,10 @@ from shortcut_lightning.pocket.data import Collection
 from shortcut_lightning.pocket.labels import ATTRIBUTES, IGNORE
 from shortcut_lightning.pocket.schedule import warm_flat_fall
 from shortcut_lightning.pocket.tokenizer import build_tokenizer
+from shortcut_lightning.ranges import Count, NotNegative, Positive, Ranged, Share
 
 
-class CaptionTraining(pl.LightningModule):
+class CaptionTraining(Ranged, pl.LightningModule):
     """Tokens of a batch's captions, and the schedule."""
 
     def __init__(self) -> None:
@@ -87,7 +88,7 @@ class WordTraining(CaptionTraining):
     before captions mean anything, and afterwards ignores them.
     """
 
-    def __init__(self, learning_rate: float = 1e-3, output: str | None = TRAINED) -> None:
+    def __init__(self, learning_rate: Positive = 1e-3, output: str | None = TRAINED) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.encoder = family.build_text_encoder()
@@ -129,14 +130,14 @@ class TextToImageTraining(CaptionTraining):
 
     def __init__(
         self,
-        learning_rate: float = 1e-3,
-        caption_dropout: float = 0.1,
-        focus: float = 0.0,
-        word_weight: float = 0.0,
-        feature_weight: float = 0.0,
+        learning_rate: Positive = 1e-3,
+        caption_dropout: Share = 0.1,
+        focus: Share = 0.0,
+        word_weight: NotNegative = 0.0,
+        feature_weight: NotNegative = 0.0,
         text_encoder: str | None = None,
         unet: str | None = None,
-        widths: tuple[int, int] = (64, 128),
+        widths: tuple[Count, Count] = (64, 128),
         prediction_type: Literal["epsilon", "v_prediction"] = "epsilon",
         output: str | None = TRAINED,
     ) -> None:

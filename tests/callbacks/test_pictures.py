@@ -50,7 +50,7 @@ def test_accumulated_batches_draw_one_grid(tmp_path) -> None:
         ({"every_n_steps": 5}, r"every_n_steps is 5, but SampleGrid\.prompts"),
         ({"every_n_steps": 5, "prompts": ["a"], "seeds": []}, r"SampleGrid\.seeds is empty"),
         ({"columns": 0}, r"SampleGrid\.columns is 0"),
-        ({"side": 2}, r"SampleGrid\.side 2"),
+        ({"side": 2}, r"SampleGrid\.side is 2; it must be at least 8"),
     ],
 )
 def test_impossible_grids_are_refused(options, said) -> None:

@@ -144,9 +144,9 @@ def test_a_model_without_words_for_bins_is_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"caption_drop": 1.5}, r"data\.erasing\.caption_drop is 1\.5"),
-        ({"max_bins": -1}, r"data\.erasing\.max_bins is -1"),
-        ({"top_k": 0}, r"data\.erasing\.top_k is 0"),
+        ({"caption_drop": 1.5}, r"Erasing\.caption_drop is 1\.5"),
+        ({"max_bins": -1}, r"Erasing\.max_bins is -1"),
+        ({"top_k": 0}, r"Erasing\.top_k is 0"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, float], message: str) -> None:

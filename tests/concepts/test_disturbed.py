@@ -50,8 +50,8 @@ def test_an_image_has_its_own_fate_in_any_company() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"overlap": 0.0}, r"data\.detector\.overlap is 0"),
-        ({"missed": 2.0}, r"data\.detector\.missed is 2"),
+        ({"overlap": 0.0}, r"DisturbedDetector\.overlap is 0; it must be from 0\.1"),
+        ({"missed": 2.0}, r"DisturbedDetector\.missed is 2"),
         ({"invented": 0.5}, r"needs data\.detector\.label"),
     ],
 )

@@ -363,7 +363,7 @@ def test_a_single_image_is_only_accused_at_a_known_small_error() -> None:
         ({"target": AuditedModel()}, r"audit\.target names no model"),
         ({"shadow_members": ""}, r"comes with both its sets"),
         ({"headline": "CLID"}, r"audit\.headline is 'CLID'; the scores are CLiD_th"),
-        ({"resamples": 5}, r"audit\.resamples is 5"),
+        ({"resamples": 5}, r"Audit\.resamples is 5; it must be at least 100"),
     ],
 )
 def test_wrong_settings_are_named(sets: Path, changes: dict[str, object], message: str) -> None:
@@ -446,7 +446,7 @@ def test_a_model_of_unknown_kind_is_refused(epsilon_model: Backbone) -> None:
     with pytest.raises(ValueError, match="predicts 'sample'; membership scores need one of"):
         Loss()(torch.zeros(1, 3, 32, 32), [""], strange)
     with pytest.raises(ValueError, match="Timestep 1000 was asked for; this model has 0 to 999"):
-        Loss(1000)(torch.zeros(1, 3, 32, 32), [""], epsilon_model)
+        MonteCarlo(999, t_spacing=1)(torch.zeros(1, 3, 32, 32), [""], epsilon_model)
 
 
 @pytest.mark.parametrize("device", ["cuda:7", "toaster"])

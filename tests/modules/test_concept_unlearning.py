@@ -142,7 +142,7 @@ def test_missing_words_are_asked_for() -> None:
         ErasedStableDiffusion()
     with pytest.raises(ValueError, match=r"model\.concepts is empty"):
         UnifiedConceptEditing()
-    with pytest.raises(ValueError, match=r"model\.damping is 0"):
+    with pytest.raises(ValueError, match=r"\.damping is 0; it must be above 0"):
         UnifiedConceptEditing(["dog"], damping=0)
     with pytest.raises(ValueError, match=r"model\.method"):
         ErasedStableDiffusion("dog", method="lora")

@@ -150,9 +150,9 @@ def test_positions_against_their_formula() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompt_drop": 1.2}, r"model\.prompt_drop is 1\.2"),
+        ({"prompt_drop": 1.2}, r"GeometryErasure\.prompt_drop is 1\.2; it must be from 0 to 1"),
         ({"removal": "model", "train_text_encoder": True}, r"model\.train_text_encoder is true"),
-        ({"grid_size": 0}, r"model\.grid_size"),
+        ({"grid_size": 0}, r"GeometryErasure\.grid_size is 0; it must be from 1 to 32"),
     ],
 )
 def test_impossible_options_are_named(options: dict[str, Any], message: str) -> None:
