@@ -17,6 +17,7 @@ from shortcut_lightning.pocket import WEIGHTS, family, flow_family
 from shortcut_lightning.pocket.labels import ATTRIBUTES, IGNORE
 from shortcut_lightning.pocket.text_to_image import CaptionTraining, attribute_loss, feature_weights
 from shortcut_lightning.pocket.tokenizer import build_tokenizer
+from shortcut_lightning.ranges import NotNegative, Positive, Share
 
 TRAINED_FLOW = "runs/pocket-flow/weights"
 
@@ -41,11 +42,11 @@ class FlowTraining(CaptionTraining):
 
     def __init__(
         self,
-        learning_rate: float = 1e-3,
-        caption_dropout: float = 0.1,
-        word_weight: float = 0.05,
-        feature_weight: float = 4.0,
-        spread: float = 1.0,
+        learning_rate: Positive = 1e-3,
+        caption_dropout: Share = 0.1,
+        word_weight: NotNegative = 0.05,
+        feature_weight: NotNegative = 4.0,
+        spread: NotNegative = 1.0,
         text_encoder: str = str(WEIGHTS / "text_encoder"),
         output: str | None = TRAINED_FLOW,
     ) -> None:
