@@ -64,7 +64,7 @@ class ShortcutTrainer(Trainer):
             output: Folder for the copies; measured/ in it has a contact sheet and the numbers.
             format: `png` keeps every value; `jpeg` is what photographs are published as.
             quality: Of JPEG, 1 to 95.
-            metadata: Whether camera, place and time are kept; a colour profile always is.
+            metadata: Whether camera, place and time are kept. Copies are in sRGB.
             overwrite: Allow names that exist in the output folder.
         """
         self._copy("protect", model, datamodule, (output, format, quality, metadata, overwrite))
@@ -85,7 +85,7 @@ class ShortcutTrainer(Trainer):
             output: Folder for the copies; measured/ in it has a contact sheet and the numbers.
             format: `png` keeps every value; `jpeg` is what photographs are published as.
             quality: Of JPEG, 1 to 95.
-            metadata: Whether camera, place and time are kept; a colour profile always is.
+            metadata: Whether camera, place and time are kept. Copies are in sRGB.
             overwrite: Allow names that exist in the output folder.
         """
         self._copy("purify", model, datamodule, (output, format, quality, metadata, overwrite))
@@ -120,6 +120,7 @@ class ShortcutTrainer(Trainer):
                 data.center_crop,
                 clean_data_dir or data.reference_data_dir,
                 overwrite,
+                data.recursive,
             )
             device = self.strategy.root_device
             found = detect_folder.detect_folder(look, Cache(data.cache_dir), device)

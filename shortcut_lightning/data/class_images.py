@@ -12,7 +12,10 @@ from tqdm import tqdm
 from shortcut_lightning import draws
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.files.cache import alone, key_of, writing
-from shortcut_lightning.files.images import SUFFIXES, save_image
+from shortcut_lightning.files.contents import Contents, look_into
+from shortcut_lightning.files.folders import name_left_out
+from shortcut_lightning.files.images import save_image
+from shortcut_lightning.files.names import shown
 from shortcut_lightning.freezing import frozen, on_device
 
 
@@ -29,11 +32,11 @@ def class_image_folder(
 
 def class_image_paths(folder: Path, count: int) -> list[Path]:
     """The `count` files to train on: first what the user put there, then `class-<k>.png`."""
-    given = sorted(
-        path
-        for path in (folder.iterdir() if folder.is_dir() else ())
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith((".", "class-"))
-    )
+    found = look_into(folder, None) if folder.is_dir() else Contents([], {})
+    if found.left_out:
+        where = f"{shown(folder)} (data.class_data_dir)"
+        name_left_out(where, tuple(found.left_out.items()))
+    given = [path for path in found.pictures if not path.name.startswith("class-")]
     made = [folder / f"class-{number:05d}.png" for number in range(count - len(given))]
     return (given + made)[:count]
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,7 +25,10 @@ from shortcut_lightning.data import loading, stages
 from shortcut_lightning.data.datamodule import PersonalizationDataModule
 from shortcut_lightning.files import folders
 from shortcut_lightning.files.cache import Cache, OneProcess
-from shortcut_lightning.files.images import load_image, load_images, round_to_8_bits
+from shortcut_lightning.files.colour import profile_of_copy
+from shortcut_lightning.files.contents import look_into
+from shortcut_lightning.files.images import load_image, load_images, open_image, round_to_8_bits
+from shortcut_lightning.files.names import shown
 from shortcut_lightning.metrics.fidelity import Fidelity, fidelity
 from shortcut_lightning.ranges import Quality, ranged
 from shortcut_lightning.report.pictures import Row, sheet, to_pil
@@ -46,8 +48,8 @@ class Copies:
         output: Folder that receives them, under the photographs' names.
         format: `png` keeps every value, `jpeg` is what photographs are published as.
         quality: Of JPEG, 1 to 95; colour is kept at full resolution.
-        metadata: Whether camera, place and time (EXIF) are kept or stripped. A colour profile is
-            always kept, because the colours need it.
+        metadata: Whether camera, place and time (EXIF) are kept or stripped. Copies are in
+            sRGB, and say so by a profile where the photograph has one.
         overwrite: Allow names that exist in `output`.
     """
 
@@ -63,11 +65,13 @@ class Copies:
         if not 1 <= self.quality <= 95:
             raise ValueError(f"--quality is {self.quality}; it must be from 1 to 95.")
 
-    def targets(self, photographs: Sequence[Path]) -> list[Path]:
-        """Where each copy goes. Raises ValueError before two would share a name, or one would
-        replace a file."""
+    def targets(self, photographs: Sequence[Path], root: Path) -> list[Path]:
+        """Where each copy goes, as each photograph lies in the folder `root`. Raises ValueError
+        before two would share a name, or one would replace a file."""
         folder, suffix = Path(self.output).expanduser(), _SUFFIX[self.format]
-        wanted = [folder / (path.stem + suffix) for path in photographs]
+        wanted = [
+            folder / path.relative_to(root).with_name(path.stem + suffix) for path in photographs
+        ]
         twice = sorted({path.name for path in wanted if wanted.count(path) > 1})
         if twice:
             raise ValueError(
@@ -93,9 +97,9 @@ class Copies:
     def write(self, image: Tensor, original: Path, target: Path) -> None:
         """Writes (3, H, W) in [0, 1] with what is kept of the original's metadata."""
         settings: dict[str, Any] = {}
-        with Image.open(original) as opened:
-            if opened.mode == "RGB" and "icc_profile" in opened.info:
-                settings["icc_profile"] = opened.info["icc_profile"]
+        with open_image(original) as opened:
+            if profile := profile_of_copy(opened):
+                settings["icc_profile"] = profile
             if self.metadata == "keep":
                 exif = opened.getexif()
                 if _ORIENTATION in exif:
@@ -111,6 +115,11 @@ class Measured(dict[str, Fidelity]):
     """File name -> how far the written copy is from the photograph."""
 
     budget: float = math.inf  # in /255
+    left_out: dict[str, str]  # what lies in the folder and has no copy -> why
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left_out = {}
 
     def rows(self) -> list[dict[str, Any]]:
         """Plain types for JSON; an infinite ratio is null."""
@@ -134,6 +143,8 @@ class Measured(dict[str, Fidelity]):
                 f"Saving as JPEG changed values by up to {worst:.0f}/255, beyond the budget of "
                 f"{self.budget:g}; --format png keeps it."
             )
+        if self.left_out:
+            lines.append(f"No copy was made of: {folders.told(self.left_out)}.")
         return "\n".join(lines)
 
 
@@ -192,29 +203,39 @@ class _Work:
         folder, _ = loading.subject_folders(
             data.instance_data_dir, "", data.cache_dir, OneProcess()
         )
-        found = folders.read_folder(folder, "instance_data_dir", data.use_captions)
+        self.folder = folder
+        found = folders.read_folder(folder, "instance_data_dir", data.use_captions, data.recursive)
         self.paths = [entry.path for entry in found]
-        self.copies, self.targets = copies, copies.targets(self.paths)
+        self.recursive = data.recursive
+        output = Path(copies.output).expanduser().resolve()
+        if data.recursive and output.is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"--output {copies.output} lies in the folder of the photographs, where "
+                "data.recursive would take the copies for photographs; give another."
+            )
+        self.copies, self.targets = copies, copies.targets(self.paths, folder)
         side = data.resolution or backbone.resolution
         images = load_images(self.paths, lambda image: _shrunk(image, side, backbone.downsampling))
         captions = [data.prompts.caption(entry.text) for entry in found]
         self.small = [
-            Example(image, caption, path.name)
-            for image, caption, path in zip(images, captions, self.paths, strict=True)
+            Example(image, caption, entry.name)
+            for image, caption, entry in zip(images, captions, found, strict=True)
         ]
 
     def write(self, copy: Any) -> Measured:
         """`copy` makes the copy of photograph number i in full size. They are read one by one."""
         measured, rows = Measured(), []
+        measured.left_out = look_into(self.folder, self.recursive).left_out
+        folder = Path(self.copies.output).expanduser()
         for number, (path, target) in enumerate(zip(self.paths, self.targets, strict=True)):
             photograph = load_image(path)
             self.copies.write(copy(photograph, number), path, target)
             written = load_image(target)
-            measured[target.name] = fidelity(written, photograph)
+            name = shown(target.relative_to(folder))
+            measured[name] = fidelity(written, photograph)
             difference = ((written - photograph) * 8 + 0.5).clamp(0, 1)
             pictures = [_thumbnail(each) for each in (photograph, written, difference)]
-            rows.append(Row(target.name, [[picture] for picture in pictures]))
-        folder = self.targets[0].parent
+            rows.append(Row(name, [[picture] for picture in pictures]))
         (folder / SHEET).parent.mkdir(exist_ok=True)
         sheet(rows, ["given", "copy", "difference x 8"], side=192).save(folder / SHEET)
         text = json.dumps(measured.rows(), indent=2)

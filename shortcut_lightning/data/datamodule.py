@@ -36,6 +36,7 @@ from shortcut_lightning.data.stream import StreamLoader, StreamSampler
 from shortcut_lightning.data.transplant import transplant
 from shortcut_lightning.files.cache import Cache, cache_folder, everywhere
 from shortcut_lightning.files.images import center_crop, load_images
+from shortcut_lightning.files.names import shown
 from shortcut_lightning.prompts import Decoupling, Prompts
 from shortcut_lightning.purifiers.base import Purifier
 from shortcut_lightning.ranges import Between, Count, CountOrNone, Levels, Ranged, Seed
@@ -48,6 +49,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
 
     Args:
         instance_data_dir: Folder of images of the subject, or `pocket:<seed>` for a generated one.
+        recursive: Take pictures of its subfolders, and of those of `reference_data_dir`, too.
         instance_prompt: What is said about each of them, for example "a photo of sks dog".
         use_captions: Use the images' own captions (`metadata.jsonl` or `.txt` files) instead.
         class_prompt: What is said about class images, for example "a photo of a dog".
@@ -146,6 +148,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         eval_base: bool = True,
         predict_prompts: Sequence[str] = (),
         predict_prompts_file: str = "",
+        recursive: bool = False,
     ) -> None:
         super().__init__()
         self.prompts = Prompts(instance_prompt, class_prompt, negative_prompt, decoupling)
@@ -181,6 +184,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         self.eval_base = eval_base
         self.predict_prompts = list(predict_prompts)
         self.predict_prompts_file = predict_prompts_file
+        self.recursive = recursive
         check_settings(self)
         self.given: list[Example] = []
         self.perturbed: list[Example] = []
@@ -351,6 +355,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
             captions=self.use_captions,
             side=self.side,
             crop=self.center_crop,
+            recursive=self.recursive,
         )
         self.references = [
             example._replace(image=center_crop(example.image, self.side)) for example in self.given
@@ -364,6 +369,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
                 captions=self.use_captions,
                 side=self.side,
                 crop=True,
+                recursive=self.recursive,
             )
 
     def _prepare_erasing(self) -> None:
@@ -417,7 +423,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         everywhere(make, trainer.strategy, workers=trainer.world_size)
         prepared = loading.preparation(self.side, self.center_crop)
         self.class_images = [
-            Example(image, self.prompts.class_prompt, path.name)
+            Example(image, self.prompts.class_prompt, shown(path.name))
             for image, path in zip(load_images(paths, prepared), paths, strict=True)
         ]
 

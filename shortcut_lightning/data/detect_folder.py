@@ -40,6 +40,7 @@ class Look:
             which are clean for certain but unlike photographs. A detector that looks boxes up by
             name has no floor.
         overwrite: Replace what is in `output`.
+        recursive: Look at pictures of subfolders too, as training does with `data.recursive`.
     """
 
     detector: Detector
@@ -49,6 +50,7 @@ class Look:
     center_crop: bool = False
     clean_data_dir: str = ""
     overwrite: bool = False
+    recursive: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.detector, NoDetector):
@@ -150,5 +152,11 @@ def _floor(
 
 def _load(folder: Path, key: str, look: Look) -> list[Example]:
     return loading.load_examples(
-        folder, key, Prompts(""), captions=False, side=look.resolution, crop=look.center_crop
+        folder,
+        key,
+        Prompts(""),
+        captions=False,
+        side=look.resolution,
+        crop=look.center_crop,
+        recursive=look.recursive,
     )

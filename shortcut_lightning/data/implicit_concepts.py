@@ -31,6 +31,7 @@ from shortcut_lightning.data.loading import preparation
 from shortcut_lightning.files.cache import describe
 from shortcut_lightning.files.folders import POCKET, is_pocket, list_images, read_folder
 from shortcut_lightning.files.images import load_images, resize_shorter_side, save_image
+from shortcut_lightning.files.names import shown
 from shortcut_lightning.prompts import Prompts
 
 
@@ -148,7 +149,7 @@ def pictures_of(source: str, count: int, side: int, prompt: str = "") -> list[Ex
     words = Prompts(prompt)
     images = load_images(paths, preparation(side, crop=True))
     return [
-        Example(image, words.caption(text), f"{path.stem}.png")
+        Example(image, words.caption(text), f"{shown(path.stem)}.png")
         for image, text, path in zip(images, texts, paths, strict=True)
     ]
 

@@ -23,14 +23,21 @@ def preparation(side: int, crop: bool) -> Callable[[Tensor], Tensor]:
 
 
 def load_examples(
-    folder: Path, key: str, prompts: Prompts, *, captions: bool, side: int, crop: bool
+    folder: Path,
+    key: str,
+    prompts: Prompts,
+    *,
+    captions: bool,
+    side: int,
+    crop: bool,
+    recursive: bool | None = None,
 ) -> list[Example]:
     """The images of a folder, prepared, with their plain captions. `key` is the config key of the
-    folder, for messages."""
-    found = folders.read_folder(folder, key, captions)
+    folder, for messages; `recursive` as in `list_images`."""
+    found = folders.read_folder(folder, key, captions, recursive)
     images = load_images([entry.path for entry in found], preparation(side, crop))
     return [
-        Example(image, prompts.caption(entry.text), entry.path.name)
+        Example(image, prompts.caption(entry.text), entry.name)
         for image, entry in zip(images, found, strict=True)
     ]
 

@@ -2,62 +2,100 @@
 
 import hashlib
 import json
+import logging
 import shutil
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from shortcut_lightning.files.cache import writing
+from shortcut_lightning.files.contents import METADATA, look_into
 from shortcut_lightning.files.images import SUFFIXES
+from shortcut_lightning.files.names import shown
 from shortcut_lightning.files.whole import half_of
+
+log = logging.getLogger(__name__)
 
 POCKET = "pocket:"
 
 
 class Captioned(NamedTuple):
-    """One image file and the caption that came with it, "" where none did."""
+    """One image file, the caption that came with it, "" where none did, and its path within the
+    folder as text."""
 
     path: Path
     text: str
+    name: str
 
 
-def list_images(folder: Path, key: str) -> list[Path]:
-    """The image files of a folder in order of name; hidden files and subfolders are left out.
+def list_images(folder: Path, key: str, recursive: bool | None = None) -> list[Path]:
+    """The image files of a folder in order of name, with `recursive` those of its subfolders too.
+    What is left out is named once in the log, with the reason (`files/contents.py`).
 
-    `key` is the config key the folder came from, for the message.
+    `key` is the config key the folder came from, without "data.", for the message; `recursive` is
+    None where that key has no setting for subfolders.
     Raises ValueError for a folder that is missing or has no image.
     """
-    looked = f"looked for {', '.join(SUFFIXES)} in {folder} (data.{key})"
+    looked = f"looked for {', '.join(SUFFIXES)} in {shown(folder)} ({_full(key)})"
     if not folder.is_dir():
         found = "which is a file, not a folder" if folder.exists() else "which does not exist"
         raise ValueError(f"No images: {looked}, {found}.")
-    entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
-    images = [entry for entry in entries if entry.is_file() and entry.suffix.lower() in SUFFIXES]
+    images, left_out = look_into(folder, recursive)
     if not images:
+        entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
         raise ValueError(f"No images: {looked}, found {_inventory(entries)}.")
+    if left_out:
+        name_left_out(f"{shown(folder)} ({_full(key)})", tuple(left_out.items()))
     return images
 
 
-def read_folder(folder: Path, key: str, captions: bool) -> list[Captioned]:
+def _full(key: str) -> str:
+    return key if key.startswith("audit.") else f"data.{key}"
+
+
+@cache  # a folder may be listed several times in a run
+def name_left_out(where: str, left_out: tuple[tuple[str, str], ...]) -> None:
+    """One line in the log about things that are no pictures, grouped by their reasons."""
+    log.warning("Left out of %s: %s.", where, told(dict(left_out)))
+
+
+def told(left_out: dict[str, str]) -> str:
+    """Names by their reason, in words."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        by_reason.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
+
+
+def read_folder(
+    folder: Path, key: str, captions: bool, recursive: bool | None = None
+) -> list[Captioned]:
     """The images of a folder, with `captions` from `metadata.jsonl` (rows of `file_name` and
-    `text`) or else a `.txt` file beside each image.
+    `text`) or else a `.txt` file beside each image. A subfolder may have a `metadata.jsonl` of its
+    own; else the folder's speaks of paths within it.
 
     Raises ValueError for a bad folder, a bad row and, where captions are asked for, images that
     have none.
     """
-    images = list_images(folder, key)
+    images = list_images(folder, key, recursive)
+    names = [shown(path.relative_to(folder)) for path in images]
     if not captions:
-        return [Captioned(path, "") for path in images]
-    rows = _read_metadata(folder / "metadata.jsonl")
-    texts = [rows.get(path.name) or _read_sidecar(path) for path in images]
-    missing = [path.name for path, text in zip(images, texts, strict=True) if not text]
+        return [Captioned(path, "", name) for path, name in zip(images, names, strict=True)]
+    rows = {place: _read_metadata(place / METADATA) for place in {p.parent for p in images}}
+    top = rows.get(folder) or _read_metadata(folder / METADATA)
+    texts = [
+        rows[path.parent].get(shown(path.name)) or top.get(name) or _read_sidecar(path)
+        for path, name in zip(images, names, strict=True)
+    ]
+    missing = [name for name, text in zip(names, texts, strict=True) if not text]
     if missing:
         raise ValueError(
-            f"{len(missing)} of {len(images)} images in {folder} (data.{key}) have no caption in "
-            f"metadata.jsonl nor a .txt file beside them: {', '.join(missing[:5])}"
+            f"{len(missing)} of {len(images)} images in {shown(folder)} ({_full(key)}) have no "
+            f"caption in metadata.jsonl nor a .txt file beside them: {', '.join(missing[:5])}"
             f"{', ...' if len(missing) > 5 else ''}. Add them, or set data.use_captions to false."
         )
-    return [Captioned(path, text) for path, text in zip(images, texts, strict=True)]
+    return [Captioned(*each) for each in zip(images, texts, names, strict=True)]
 
 
 def is_pocket(source: str) -> bool:
@@ -107,30 +145,51 @@ def draw_subject(source: str, cache: Path) -> None:
 def read_text(path: Path) -> str:
     """A text file in UTF-8, with or without a byte-order mark.
 
-    Raises ValueError for another encoding.
+    Raises ValueError for another encoding, and for what is no regular file: reading from a pipe
+    would wait for good.
     """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a pipe or device"
+        raise ValueError(f"{shown(path)} is {kind}, not a text file.")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not in UTF-8 ({error.reason}); save it as UTF-8.") from error
+        raise ValueError(
+            f"{shown(path)} is not in UTF-8 ({error.reason}); save it as UTF-8."
+        ) from error
 
 
 def _read_metadata(path: Path) -> dict[str, str]:
+    """File name -> caption. Raises ValueError for a row of another form, and for a second row about
+    the same file."""
     if not path.exists():
         return {}
-    rows = {}
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    rows: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            rows[str(row["file_name"])] = str(row["text"]).strip()
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            name, text = row["file_name"], row["text"]
+        except (ValueError, RecursionError, KeyError, TypeError) as error:
+            raise ValueError(f"{_expected(path, number)}, got {line[:80]!r}.") from error
+        for key, value in (("file_name", name), ("text", text)):
+            if not isinstance(value, str):
+                raise ValueError(
+                    f"{_expected(path, number)} as strings, got {key} {json.dumps(value)[:80]}."
+                )
+        if name in lines:
             raise ValueError(
-                f"{path}, line {number}: expected a JSON object with file_name and text, "
-                f"got {line[:80]!r}."
-            ) from error
+                f"{shown(path)}, line {number}: {name} has a row already, in line {lines[name]}; "
+                "keep one of them."
+            )
+        rows[name], lines[name] = text.strip(), number
     return rows
+
+
+def _expected(path: Path, number: int) -> str:
+    return f"{shown(path)}, line {number}: expected a JSON object with file_name and text"
 
 
 def _read_sidecar(image: Path) -> str:
@@ -141,7 +200,8 @@ def _read_sidecar(image: Path) -> str:
 def _inventory(entries: list[Path]) -> str:
     if not entries:
         return "an empty folder"
-    folders = [f"{entry.name}/" for entry in entries if entry.is_dir()]
-    kinds = Counter(entry.suffix.lower() or "no suffix" for entry in entries if entry.is_file())
+    folders = [f"{shown(entry.name)}/" for entry in entries if entry.is_dir()]
+    suffixes = [shown(entry.suffix.lower()) for entry in entries if entry.is_file()]
+    kinds = Counter(suffix or "no suffix" for suffix in suffixes)
     files = [f"{count} x {kind}" for kind, count in sorted(kinds.items())]
     return "only " + ", ".join(files + folders[:8])

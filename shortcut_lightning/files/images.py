@@ -1,22 +1,34 @@
-"""Image files to tensors: whatever a camera, scanner or web page left, as 8-bit RGB.
+"""Image files to tensors: whatever a camera, scanner or web page left, as 8-bit RGB in sRGB.
 
 A tensor here is float32 (3, H, W) in [0, 1] and holds multiples of 1/255 only, so that writing it
 as PNG and reading it back gives the same numbers.
 """
 
+import logging
 import struct
 from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 from torch import Tensor
 from torch.nn import functional
 
+from shortcut_lightning.files.colour import BrokenProfile, in_srgb, is_grey, profile_of
+from shortcut_lightning.files.names import shown
 from shortcut_lightning.files.whole import whole
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+log = logging.getLogger(__name__)
+
+HEIF = (".heic", ".heif", ".hif")
+JPEG_2000 = (".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc")
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+    *(".jfif", ".jpe", ".avif", *JPEG_2000, ".tga", *HEIF),
+)
 MIN_SIDE = 8  # pixels; anything smaller is an icon or a mistake
 
 
@@ -25,23 +37,43 @@ def round_to_8_bits(images: Tensor) -> Tensor:
     return (images.clamp(0, 1) * 255).round() / 255
 
 
-def load_image(path: Path) -> Tensor:
-    """One file as float32 (3, H, W) in [0, 1], 8-bit rounded.
+def open_image(path: Path) -> Image.Image:
+    """`Image.open` with every format of `SUFFIXES`.
 
-    The EXIF rotation is applied, transparency is laid over white, 16-bit depths are scaled, of an
-    animation the first frame is taken.
+    Raises ValueError where something that is needed for a format is not installed, else what Pillow
+    raises.
+    """
+    suffix = path.suffix.lower()
+    if suffix in HEIF and not _reads_heif():
+        raise ValueError(
+            "is HEIC, which needs the extra heif: pip install 'shortcut-lightning[heif]'"
+        )
+    for kind, feature in (((".avif",), "avif"), (JPEG_2000, "jpg_2000")):
+        if suffix in kind and not features.check(feature):
+            raise ValueError(f"is {suffix}, which this build of Pillow cannot read")
+    return Image.open(path)
+
+
+def load_image(path: Path) -> Tensor:
+    """One file as float32 (3, H, W) in [0, 1], 8-bit rounded, in sRGB.
+
+    The EXIF rotation is applied, a colour profile is converted from, transparency is laid over
+    white, 16-bit depths are scaled, of an animation the first frame is taken. A profile that cannot
+    be used is named, and the picture read as sRGB.
 
     Raises ValueError for a file that is damaged, has an unknown depth or is under 8 pixels.
     """
     try:
-        with Image.open(path) as opened:
-            picture = _to_rgb(ImageOps.exif_transpose(opened))
+        with open_image(path) as opened:
+            picture = _in_srgb(ImageOps.exif_transpose(opened), path)
     # Pillow raises whatever a damaged file leads it to, EXIF above all.
     except (
         OSError,
         SyntaxError,
         TypeError,
-        KeyError,
+        LookupError,
+        EOFError,
+        OverflowError,
         struct.error,
         Image.DecompressionBombError,
     ) as error:
@@ -62,7 +94,7 @@ def load_images(
         try:
             images.append(prepare(load_image(path)))
         except ValueError as error:
-            complaints.append(f"{path.name} {error}")
+            complaints.append(f"{shown(path.name)} {error}")
     if complaints:
         folder = paths[0].parent
         raise ValueError(
@@ -99,16 +131,47 @@ def center_crop(image: Tensor, side: int) -> Tensor:
     return image[..., top : top + side, left : left + side]
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
+@cache
+def _reads_heif() -> bool:
+    """Whether HEIC can be read; teaches Pillow to where it can. pi-heif only reads, and comes
+    without the GPL's encoder that pillow-heif brings; either will do."""
+    for package in ("pi_heif", "pillow_heif"):
+        try:
+            import_module(package).register_heif_opener()
+        except ImportError:
+            continue
+        return True
+    return False
+
+
+def _in_srgb(picture: Image.Image, path: Path) -> Image.Image:
+    profile = profile_of(picture)
+    try:
+        return _to_rgb(picture, profile)
+    except BrokenProfile as error:
+        _say(f"{shown(path)}: its colour profile cannot be used ({error}); it is read as sRGB.")
+        return _to_rgb(picture, b"")
+
+
+@cache  # a picture is read several times in a run
+def _say(sentence: str) -> None:
+    log.warning("%s", sentence)
+
+
+def _to_rgb(picture: Image.Image, profile: bytes) -> Image.Image:
+    grey = is_grey(picture)
     if picture.mode.startswith("I;16") or picture.mode == "I":
         pixels = np.asarray(picture)
         if pixels.max() > 65535 or pixels.min() < 0:
             raise ValueError("has 32-bit pixels; save it with 8 or 16 bits")
-        return Image.fromarray(np.rint(pixels / 257).astype(np.uint8)).convert("RGB")
+        picture = Image.fromarray(np.rint(pixels / 257).astype(np.uint8))
+        return in_srgb(picture, profile, grey)
     if picture.mode == "F":
         raise ValueError("has floating-point pixels; save it with 8 or 16 bits")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
+        seen = in_srgb(picture.convert("RGB"), profile, grey)
+        seen.putalpha(picture.getchannel("A"))
         white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture).convert("RGB")
-    return picture.convert("RGB")
+        return Image.alpha_composite(white, seen).convert("RGB")
+    return in_srgb(picture, profile, grey)

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from shortcut_lightning.files.folders import list_images, read_folder
+from shortcut_lightning.files.folders import Captioned, list_images, read_folder
 from shortcut_lightning.files.images import (
     center_crop,
     load_image,
     resize_shorter_side,
     round_to_8_bits,
 )
+from shortcut_lightning.files.names import shown
 
 
 @dataclass(frozen=True)
@@ -73,21 +74,22 @@ def read_pictures(
 
     Raises ValueError for a missing or empty folder, a missing caption, or no usable image.
     """
+    full = f"audit.{key}"
     try:
         if caption:
-            found = [(path, caption) for path in list_images(folder, key)]
+            paths = list_images(folder, full)
+            found = [Captioned(path, caption, shown(path.name)) for path in paths]
         else:
-            found = [(path, text) for path, text in read_folder(folder, key, captions=True)]
+            found = read_folder(folder, full, captions=True)
     except ValueError as error:
-        words = str(error).replace(f"data.{key}", f"audit.{key}")
         hint = "set audit.caption to one sentence for all images"
-        raise ValueError(words.replace("set data.use_captions to false", hint)) from error
+        raise ValueError(str(error).replace("set data.use_captions to false", hint)) from error
     pictures, complaints = [], []
-    for path, text in found:
+    for path, text, name in found:
         try:
-            pictures.append(picture(path.name, text, path, resolution))
+            pictures.append(picture(name, text, path, resolution))
         except ValueError as error:
-            complaints.append(f"{path.name} in {folder} (audit.{key}) was left out: it {error}.")
+            complaints.append(f"{name} in {folder} (audit.{key}) was left out: it {error}.")
     if not pictures:
         raise ValueError(f"None of the {len(found)} images in {folder} (audit.{key}) can be used.")
     return pictures, complaints

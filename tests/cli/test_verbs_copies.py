@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from shortcut_lightning.cli import main
+from shortcut_lightning.files import images
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -42,6 +43,38 @@ def test_protect_then_purify(
     main(["purify", *args, again, chain, "--output", str(tmp_path / "clean"), "--format", "jpeg"])
     assert (tmp_path / "clean" / "me.jpg").is_file()
     assert not list(tmp_path.glob("runs/**/*"))
+
+
+def test_every_picture_is_protected_or_named(
+    args: list[str],
+    mistake: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    photos = tmp_path / "photos"
+    for name in ("a.avif", "b.jp2", "c.tga", "holiday/me.png", "IMG_1.HEIC", "raw.nef"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        if Path(name).suffix in (".HEIC", ".nef"):
+            (photos / name).touch()
+        else:
+            Image.linear_gradient("L").resize((40, 32)).convert("RGB").save(photos / name)
+    monkeypatch.setattr(images, "_reads_heif", lambda: False)
+    noise = f"--data.attack={CONFIGS / 'attacks' / 'random_noise.yaml'}"
+    command = ["protect", *args, noise, "--output", str(tmp_path / "safe")]
+    assert "IMG_1.HEIC is HEIC, which needs the extra heif" in mistake(*command)
+    (photos / "IMG_1.HEIC").unlink()
+    for recursive, more in ((False, []), (True, ["holiday/me.png"])):
+        main([*command, f"--data.recursive={recursive}", "--overwrite=true"])
+        out = capsys.readouterr().out
+        copies = [path for path in (tmp_path / "safe").rglob("*.png") if path.parent.name[0] != "m"]
+        written = sorted(path.relative_to(tmp_path / "safe").as_posix() for path in copies)
+        assert written == ["a.png", "b.png", "c.png", *more, "me.png"]
+        assert "No copy was made of:" in out
+        assert "raw.nef (a camera's raw file" in out
+        assert ("holiday/ (a subfolder, read with --data.recursive true)" in out) is not recursive
+    inside = ["--data.recursive=true", "--output", str(photos / "safe")]
+    assert "lies in the folder of the photographs" in mistake(*command[:-2], *inside)
 
 
 def test_mistakes_cost_a_line(args: list[str], mistake: Callable[..., str], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from shortcut_lightning.attacks import PhotoGuardEncoder, RandomNoise
 from shortcut_lightning.data import PersonalizationDataModule
 from shortcut_lightning.data.copies import Copies, Measured, protect_folder, purify_folder
+from shortcut_lightning.files.colour import srgb_profile
 from shortcut_lightning.files.images import load_image
 from shortcut_lightning.metrics.fidelity import fidelity
 from shortcut_lightning.purifiers import Gaussian, Oracle
@@ -111,16 +112,16 @@ def test_jpeg_leaves_the_budget_and_says_so(photos: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("metadata", ["strip", "keep"])
-def test_metadata_is_kept_or_stripped_and_the_profile_stays(
+def test_metadata_is_kept_or_stripped_and_a_profile_of_srgb_stays(
     photos: Path, tmp_path: Path, metadata: str
 ) -> None:
     exif = Image.Exif()
     exif[PLACE], exif[0x0112] = "at home", 6  # rotated by a quarter
-    photograph(photos / "a.jpg", exif=exif, icc_profile=b"profile", quality=95)
+    photograph(photos / "a.jpg", exif=exif, icc_profile=srgb_profile(), quality=95)
     protect(photos, tmp_path / "out", metadata=metadata)
     with Image.open(tmp_path / "out" / "a.png") as copy:
         assert copy.size == (32, 48)  # upright
-        assert copy.info["icc_profile"] == b"profile"
+        assert copy.info["icc_profile"] == srgb_profile()
         found = copy.getexif()
         assert found.get(PLACE) == ("at home" if metadata == "keep" else None)
         assert found.get(0x0112, 1) == 1

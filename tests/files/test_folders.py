@@ -32,16 +32,17 @@ def refusal(folder: Path, captions: bool = False) -> str:
 
 def test_a_missing_folder_says_what_was_looked_for(tmp_path: Path) -> None:
     message = refusal(tmp_path / "photoz")
-    assert f"looked for .png, .jpg, .jpeg, .webp, .bmp, .tif, .tiff, .gif in {tmp_path}" in message
+    assert "looked for .png, .jpg, .jpeg, .webp, .bmp, .tif, .tiff, .gif, .jfif, " in message
+    assert f".tga, .heic, .heif, .hif in {tmp_path}" in message
     assert "photoz (data.instance_data_dir), which does not exist." in message
 
 
 def test_an_empty_folder_says_what_was_found(tmp_path: Path) -> None:
     assert "found an empty folder" in refusal(tmp_path)
-    for name in ("IMG_1.HEIC", "IMG_2.heic", "notes"):
+    for name in ("IMG_1.CR2", "IMG_2.cr2", "notes"):
         (tmp_path / name).touch()
     (tmp_path / "set_A").mkdir()
-    assert "found only 2 x .heic, 1 x no suffix, set_A/." in refusal(tmp_path)
+    assert "found only 2 x .cr2, 1 x no suffix, set_A/." in refusal(tmp_path)
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
