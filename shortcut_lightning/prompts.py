@@ -125,6 +125,22 @@ class Prompts:
         (other,) = suffixes - {own}
         return _with_suffix(_stripped(prompt, own) or "", other)
 
+    def evaluated(self, template: str) -> str:
+        """A prompt of the evaluation: `{instance}` stands for the instance prompt, `{class}` for
+        the class prompt, so that a recipe's prompts follow the subject."""
+        text = template.replace("{instance}", self.instance_prompt)
+        return text.replace("{class}", self.class_prompt)
+
+    def strangers(self, prompts: Sequence[str]) -> list[str]:
+        """Those that ask for somebody else: without the identifier (the words that the instance
+        prompt has and the class prompt has not) or without the class (its last word). None where
+        the two prompts do not tell what the identifier is."""
+        instance, kind = _words(self.instance_prompt), _words(self.class_prompt)
+        if not kind or not set(instance) - set(kind):
+            return []
+        needed = {*instance} - {*kind} | {kind[-1]} & {*instance}
+        return [prompt for prompt in prompts if not needed <= {*_words(prompt)}]
+
     def class_image(self) -> str:
         """The prompt class images are generated with."""
         return self.prior() if self.decoupling.class_images_too else self.class_prompt
@@ -160,6 +176,10 @@ def location_token(number: int) -> str:
 def concept_tail(bins: Mapping[str, Sequence[int]]) -> str:
     """Concept names, each directly followed by its bins' words: `QR code<l6><l7> text<l1>`."""
     return " ".join(name + "".join(map(location_token, found)) for name, found in bins.items())
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip(".,;:!?").lower() for word in text.split()]
 
 
 def _with_suffix(words: str, suffix: str) -> str:

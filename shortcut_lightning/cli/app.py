@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf.errors import OmegaConfBaseException
 
+from shortcut_lightning.callbacks.evaluation import Evaluation
+from shortcut_lightning.callbacks.save_images import SaveImages
+from shortcut_lightning.callbacks.step_bar import StepBar
+from shortcut_lightning.callbacks.trainers import callbacks_of
 from shortcut_lightning.cli.checkpoints import check_checkpoint
 from shortcut_lightning.cli.class_index import class_index, concrete, import_named
 from shortcut_lightning.cli.config_files import config_files
@@ -30,6 +34,7 @@ from shortcut_lightning.cli.run_folder import (
     discard_if_empty,
     prepare_loggers,
 )
+from shortcut_lightning.cli.told import numbers, places
 from shortcut_lightning.cli.verbs import PROGRAM, VERBS
 from shortcut_lightning.ranges import Quality
 
@@ -279,9 +284,13 @@ class ShortcutCLI(LightningCLI):
         trainer = self._get(self.config_init, "trainer")
         given = trainer.callbacks or []
         callbacks = list(given) if isinstance(given, list | tuple) else [given]
-        saves = any(isinstance(callback, Checkpoint) for callback in callbacks)
-        if trainer.enable_checkpointing is not False and not trainer.fast_dev_run and not saves:
+        rehearsal, saves = trainer.fast_dev_run, _has(callbacks, Checkpoint)
+        if trainer.enable_checkpointing is not False and not rehearsal and not saves:
             callbacks.append(KeepLast())
+        if trainer.enable_progress_bar is not False and not _has(callbacks, ProgressBar):
+            callbacks.append(StepBar())
+        if self.config.subcommand == "predict" and not _has(callbacks, SaveImages):
+            callbacks.append(SaveImages())  # or what was made would be thrown away
         quiet_wandb(trainer.logger if isinstance(trainer.logger, list) else [])
         with self._user_errors("trainer: "):
             return super().instantiate_trainer(callbacks=callbacks, **kwargs)
@@ -291,6 +300,8 @@ class ShortcutCLI(LightningCLI):
         arguments = self._arguments_of(subcommand)
         if "return_predictions" in arguments:  # callbacks keep what is worth keeping
             kwargs["return_predictions"] = False
+        if subcommand == "test" and callbacks_of(self.trainer, Evaluation):
+            kwargs["verbose"] = False  # its numbers are said with their intervals at the end
         return {key: value for key, value in kwargs.items() if key in arguments}
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -306,7 +317,22 @@ class ShortcutCLI(LightningCLI):
             and is_overridden("test_step", self.model, LightningModule)
             and is_overridden("test_dataloader", source)
         ):
-            self.trainer.test(self.model, datamodule=self.datamodule)
+            self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+        self._tell()
+
+    def after_test(self) -> None:
+        """Says what came out, and where."""
+        self._tell()
+
+    after_predict = after_validate = after_test
+
+    def _tell(self) -> None:
+        """The numbers of an evaluation and the places of a run, as a verb's last lines."""
+        if not is_first_process() or self.run_folder is None:
+            return
+        evaluations = callbacks_of(self.trainer, Evaluation)
+        said = numbers(evaluations[0].estimates) if evaluations else ""
+        sys.stdout.write(f"\n{said}{places(self.run_folder)}")
 
     def after_protect(self) -> None:
         """Copies are no run: the run folder that was claimed goes."""
@@ -330,6 +356,10 @@ class ShortcutCLI(LightningCLI):
             if not message:
                 raise
             raise UserError(where + message) from error
+
+
+def _has(callbacks: list[Any], kind: type) -> bool:
+    return any(isinstance(callback, kind) for callback in callbacks)
 
 
 def run(argv: list[str]) -> None:

@@ -85,7 +85,8 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         detector: Looks for concepts in what is trained on.
         erasing: What captions, loss weights and the negative prompt do about them.
         decoupling: Words in training and sampling prompts that take the blame for noise.
-        eval_prompts: Sampled in `test`; empty for the instance prompt.
+        eval_prompts: Sampled in `test`; empty for the instance prompt. `{instance}` and `{class}`
+            stand for the instance and the class prompt: "{instance} on the beach".
         images_per_prompt: Images of each prompt in `test` and `predict`.
         eval_batch_size: Images sampled at a time, in validation, `test` and `predict`.
         negative_prompt: What sampled images should not show.
@@ -177,12 +178,14 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         self.detector = detector
         self.erasing = erasing
         self.decoupling = decoupling
-        self.eval_prompts = list(eval_prompts) or [instance_prompt]
+        self.eval_prompts = [
+            self.prompts.evaluated(text) for text in eval_prompts or [instance_prompt]
+        ]
         self.images_per_prompt = images_per_prompt
         self.eval_batch_size = eval_batch_size
         self.eval_seed = eval_seed
         self.eval_base = eval_base
-        self.predict_prompts = list(predict_prompts)
+        self.predict_prompts = [self.prompts.evaluated(text) for text in predict_prompts]
         self.predict_prompts_file = predict_prompts_file
         self.recursive = recursive
         check_settings(self)
@@ -218,6 +221,12 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
             unperturbed, _ = contaminate(self.given, self.contamination, seed)
             with self._timed("purify"):
                 self.trained_on = self._purify(self.published, self.purifiers, cache, unperturbed)
+            for prompt in self.prompts.strangers(self.eval_prompts):
+                self._doubt(
+                    f"The evaluation asks for '{prompt}', which does not name the subject of "
+                    f"'{self.prompts.instance_prompt}': its numbers are about somebody else "
+                    "(data.eval_prompts; '{instance}' in one stands for the instance prompt)."
+                )
             for doubt in soundness(self.attack, self.purifiers, self.decoupling):
                 self._doubt(f"This will not show what the defence is worth: {doubt}")
             with self._timed("detect"):
