@@ -7,6 +7,7 @@ are made on the first rank and sent to the others, so that they are equal everyw
 
 import logging
 import time
+from abc import ABC
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,7 +40,7 @@ class SubjectData(Protocol):
     held_out: bool  # whether the references are others than `given`
 
 
-class EvaluationCallback(Ranged, Callback):
+class EvaluationCallback(Ranged, Callback, ABC):
     """A look at the images of an evaluation. Subclasses write some of the methods.
 
     All are called on the first rank only, so they must not wait for other ranks.

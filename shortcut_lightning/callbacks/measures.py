@@ -4,6 +4,7 @@ Each takes an encoder (`shortcut_lightning.metrics`); the pocket's are the defau
 loaded when the run starts, so that one which cannot be had is reported before hours of training.
 """
 
+from abc import ABC
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -44,7 +45,7 @@ OTHER_WORLD = (
 )
 
 
-class NetworkCallback(EvaluationCallback):
+class NetworkCallback(EvaluationCallback, ABC):
     """An evaluation callback whose network is there, or says why not, before anything is trained.
 
     Args:
@@ -63,7 +64,7 @@ class NetworkCallback(EvaluationCallback):
         return self._warnings
 
 
-class EncoderCallback(NetworkCallback):
+class EncoderCallback(NetworkCallback, ABC):
     """An evaluation callback with an encoder of images.
 
     Args:

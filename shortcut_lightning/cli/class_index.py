@@ -8,7 +8,7 @@ config file are imported; messages about the others come from this index.
 import functools
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,15 +39,27 @@ def class_index(package: Path = PACKAGE) -> tuple[ClassEntry, ...]:
         if parts[1] == "cli":
             continue
         module = ".".join(part for part in parts if part != "__init__")
-        text = path.read_text(encoding="utf-8")
-        for match in _CLASS.finditer(text):
-            name, bases = match[1], match[2] or ""
-            names = (base.split("[")[0].strip().rsplit(".", 1)[-1] for base in bases.split(","))
-            if not name.startswith("_"):
-                body = re.split(r"^\S", text[match.end() :], maxsplit=1, flags=re.MULTILINE)[0]
-                methods = (frozenset(found.findall(body)) for found in (_ABSTRACT, _METHOD))
-                entries.append(ClassEntry(name, module, tuple(filter(None, names)), *methods))
+        hidden: dict[str, ClassEntry] = {}  # private ones, which hand on what they have
+        for entry in entries_of(path.read_text(encoding="utf-8"), module):
+            for base in filter(None, map(hidden.get, entry.bases)):
+                theirs = [*base.bases, *entry.bases]
+                bases = tuple(name for name in theirs if name not in (base.name, "ABC"))
+                entry = entry._replace(bases=bases, methods=entry.methods | base.methods)
+            if entry.name.startswith("_"):
+                hidden[entry.name] = entry
+            else:
+                entries.append(entry)
     return tuple(entries)
+
+
+def entries_of(text: str, module: str) -> Iterator[ClassEntry]:
+    """The class statements of one module, private ones too."""
+    for match in _CLASS.finditer(text):
+        bases = re.sub(r"\[.*?\]", "", match[2] or "").split(",")
+        names = (base.strip().rsplit(".", 1)[-1] for base in bases)
+        body = re.split(r"^\S", text[match.end() :], maxsplit=1, flags=re.MULTILINE)[0]
+        abstract, methods = (frozenset(found.findall(body)) for found in (_ABSTRACT, _METHOD))
+        yield ClassEntry(match[1], module, tuple(filter(None, names)), abstract, methods)
 
 
 def descendants(base: str, entries: Sequence[ClassEntry]) -> list[str]:
@@ -59,7 +71,7 @@ def descendants(base: str, entries: Sequence[ClassEntry]) -> list[str]:
 
 
 def concrete(base: str, entries: Sequence[ClassEntry]) -> list[str]:
-    """The same without classes that cannot be built, because a method is left to others."""
+    """The same without what only others build on: a method is left to them, or ABC says so."""
     by_name = {entry.name: entry for entry in entries}
 
     def left(name: str) -> frozenset[str]:
@@ -69,7 +81,11 @@ def concrete(base: str, entries: Sequence[ClassEntry]) -> list[str]:
         inherited = frozenset[str]().union(*map(left, entry.bases))
         return inherited - entry.methods | entry.abstract
 
-    return [name for name in descendants(base, entries) if not left(name)]
+    return [
+        name
+        for name in descendants(base, entries)
+        if not left(name) and "ABC" not in by_name[name].bases
+    ]
 
 
 def import_named(args: Sequence[str], entries: Sequence[ClassEntry]) -> None:

@@ -7,6 +7,7 @@ is the key. A message of an unknown form is passed on, shortened.
 
 import inspect
 import re
+from abc import ABC
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -144,7 +145,7 @@ def _said(
     if (leaf["no_class"] or "").startswith("["):
         return f"{key}: a list inside the list; take one, --{key}+ adds another"
     given = leaf["short_name"] or leaf["no_class"] or class_path or leaf["missing"]
-    return _wrong_class(key, given, _known_classes(path, owner))
+    return _wrong_class(key, given, _known_classes(path, owner), "" if leaf["missing"] else key)
 
 
 def _given_value(message: str, start: int) -> str:
@@ -211,8 +212,9 @@ def _wrong_argument(key: str, class_path: str, option: str, message: str) -> str
     )
 
 
-def _wrong_class(key: str, given: str, known: list[str]) -> str:
-    named = presets.names(key)
+def _wrong_class(key: str, given: str, known: list[str], option: str = "") -> str:
+    """`option` is the one whose presets may have been meant."""
+    named = presets.names(option)
     if re.search(r"\.ya?ml$", given) or ("/" in given and not named):
         return f"{no_file(key, given)}\n  classes: {listed(known)}"
     short = given.rsplit(".", 1)[-1]
@@ -233,9 +235,13 @@ def _known_classes(path: list[str], owner: str) -> list[str]:
         parameter = signature.parameters.get(path[-1].rsplit(".", 1)[-1])
         types = list(classes_in(parameter.annotation)) if parameter else []
     names = {name for base in types for name in concrete(base.__name__, class_index())}
-    imported = [c for base in types for c in _subclasses(base) if not inspect.isabstract(c)]
+    imported = [c for base in types for c in _subclasses(base) if not _is_base(c)]
     names |= {c.__name__ for c in imported}
     return sorted(name for name in names if not name.startswith("_"))
+
+
+def _is_base(cls: type) -> bool:
+    return inspect.isabstract(cls) or ABC in cls.__bases__
 
 
 def _settings_class(owner: str, name: str) -> str:

@@ -17,12 +17,13 @@ from shortcut_lightning.cli.config_files import (
     refuse_pipes,
 )
 from shortcut_lightning.cli.errors import UserError, did_you_mean, listed, no_file
+from shortcut_lightning.cli.help import help_for
 from shortcut_lightning.cli.old_names import new_name
 from shortcut_lightning.cli.verbs import PROGRAM, VERBS, overview
 
 
 def first_look(argv: list[str]) -> str:
-    """The answer to `--help`, `--version` and `presets`; "" if the command line has to be run.
+    """The answer to what needs no imports: help, `--version`, `presets`; "" for a command to run.
 
     Raises:
         UserError: no or wrong verb, an old option name, a missing or broken YAML file.
@@ -32,6 +33,8 @@ def first_look(argv: list[str]) -> str:
     if "--version" in argv[:2]:
         return f"{PROGRAM} {__version__}\n"
     _check_verb(argv)
+    if text := help_for(argv):
+        return text
     if argv[0] == "presets":
         return _presets(argv[1:])
     for option in argv[1:]:

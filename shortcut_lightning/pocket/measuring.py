@@ -1,5 +1,6 @@
 """Training the networks that measure: identity encoder and attribute classifier."""
 
+from abc import ABC
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from shortcut_lightning.ranges import Positive, Ranged
 QUALITY = list(ATTRIBUTES).index("quality")
 
 
-class MeasureTraining(Ranged, pl.LightningModule):
+class MeasureTraining(Ranged, pl.LightningModule, ABC):
     """What both trainings share: mild distortions, schedule, and writing the weights at the end.
 
     Generated pictures are softer than drawn ones, so the networks see pictures that were shrunk and

@@ -1,5 +1,6 @@
 """Training the text encoder on words alone, then the UNet and the text encoder together."""
 
+from abc import ABC
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from shortcut_lightning.pocket.tokenizer import build_tokenizer
 from shortcut_lightning.ranges import Count, NotNegative, Positive, Ranged, Share
 
 
-class CaptionTraining(Ranged, pl.LightningModule):
+class CaptionTraining(Ranged, pl.LightningModule, ABC):
     """Tokens of a batch's captions, and the schedule."""
 
     def __init__(self) -> None:
