@@ -198,9 +198,15 @@ def _silent() -> Iterator[None]:
 
 
 def fill(
-    network: nn.Module, tensors: Mapping[str, Tensor], source: str, part: str, key: str
+    network: nn.Module,
+    tensors: Mapping[str, Tensor],
+    source: str,
+    part: str,
+    key: str,
+    assign: bool = False,
 ) -> None:
-    """Loads all of `tensors` into all of `network`.
+    """Loads all of `tensors` into all of `network`; with `assign` they become its own, so that a
+    network that was built without memory gets some.
 
     Raises WeightsError that names what is missing, unknown, of another shape or not finite.
     """
@@ -213,7 +219,9 @@ def fill(
                 f"{_shape(tensor)}, expected {_shape(own[name])} ({key})."
             )
     refuse_not_finite(tensors.items(), source, key)
-    network.load_state_dict({n: each for n, each in tensors.items() if n in own}, strict=False)
+    network.load_state_dict(
+        {n: each for n, each in tensors.items() if n in own}, strict=False, assign=assign
+    )
 
 
 def _shape(tensor: Tensor) -> str:

@@ -16,8 +16,9 @@ def load(
     variant: str = "",
     dtype: torch.dtype = torch.float32,
     key: str = "model.pretrained_model_name_or_path",
+    single_file_config: str = "",
 ) -> Backbone:
-    """Loads `pocket`, a local diffusers folder, or a hub id.
+    """Loads `pocket`, a local diffusers folder, a hub id, or a checkpoint in a single file.
 
     Args:
         pretrained_model_name_or_path: Its name.
@@ -25,6 +26,7 @@ def load(
         variant: Weight file variant.
         dtype: Of the denoiser and the text encoders; an autoencoder is float32 always.
         key: Where the name was given, for messages.
+        single_file_config: For a single file, the folder of its tokenizer (`single_file.load`).
 
     Raises ValueError when the name leads nowhere or the folder holds something else.
     """
@@ -36,12 +38,21 @@ def load(
     name = pretrained_model_name_or_path
     path = str(WEIGHTS) if name == "pocket" else name
     wanted = (
-        "expected a diffusers folder, a hub id that can be reached, or 'pocket', the built-in one"
+        "expected a diffusers folder, a checkpoint of Stable Diffusion in one file, a hub id that "
+        "can be reached, or 'pocket', the built-in one"
     )
-    if not Path(path).exists() and (path.startswith(("/", ".", "~")) or path.count("/") > 1):
-        raise ValueError(f"{key}: no folder '{name}'; {wanted}.")
+    if not Path(path).exists() and (
+        path.startswith(("/", ".", "~"))
+        or path.count("/") > 1
+        or path.endswith((".safetensors", ".ckpt"))
+    ):
+        raise ValueError(f"{key}: no folder or file '{name}'; {wanted}.")
     if Path(path).is_dir() and not (Path(path) / "model_index.json").is_file():
         raise ValueError(f"{key}: '{name}' is a folder without model_index.json; {wanted}.")
+    if Path(path).is_file():
+        return _from_file(Path(path), dtype, key, single_file_config)
+    if single_file_config:
+        raise ValueError(f"single_file_config is for checkpoints in one file; '{name}' is none.")
     try:
         kind = _pipeline_class(path, revision or None)
         if kind.startswith("StableDiffusion3") or not kind.startswith("StableDiffusion"):
@@ -53,6 +64,26 @@ def load(
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{key}: cannot load '{name}' ({reason}); {wanted}.") from error
+
+
+def _from_file(path: Path, dtype: torch.dtype, key: str, config: str) -> Backbone:
+    # slow imports
+    from shortcut_lightning.backbones import single_file
+    from shortcut_lightning.backbones.sdxl import StableDiffusionXL
+    from shortcut_lightning.backbones.stable_diffusion import StableDiffusion
+
+    # Where the model is all that can be named, its tokenizer lies beside it.
+    parent, _, name = key.rpartition(".")
+    has_key = name == "pretrained_model_name_or_path"
+    config_key = f"{parent}.single_file_config" if has_key else ""
+    try:
+        is_xl, parts = single_file.load(path, config, dtype, key, config_key)
+        family = StableDiffusionXL if is_xl else StableDiffusion
+        return family(family.pipeline_class(**parts, **family.pipeline_options))
+    except WeightsError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{key}: cannot load '{path}' ({error}).") from error
 
 
 def _pipeline_class(path: str, revision: str | None) -> str:

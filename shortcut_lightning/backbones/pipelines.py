@@ -111,7 +111,7 @@ def _network(
         "variant": variant if has_variant else None,
         "use_safetensors": True,
     }
-    network: nn.Module = weights.load(kind, folder, key, folder.name, arguments, strict=True)
+    network: nn.Module = weights.load(kind, str(folder), key, folder.name, arguments, strict=True)
     return network
 
 

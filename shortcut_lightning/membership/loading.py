@@ -20,6 +20,7 @@ class AuditedModel:
         embeddings: Textual-inversion files.
         revision: Branch, tag or commit on the hub.
         variant: Weight file variant, for example `fp16`.
+        single_file_config: For a checkpoint in one file, the folder of CLIP's tokenizer.
     """
 
     pretrained_model_name_or_path: str = ""
@@ -28,6 +29,7 @@ class AuditedModel:
     embeddings: list[str] = field(default_factory=list)
     revision: str = ""
     variant: str = ""
+    single_file_config: str = ""
 
     @property
     def given(self) -> bool:
@@ -46,6 +48,7 @@ class AuditedModel:
             self.revision,
             self.variant,
             key=f"{key}.pretrained_model_name_or_path",
+            single_file_config=self.single_file_config,
         )
         if self.checkpoint:
             _lay_over(model, Path(self.checkpoint), f"{key}.checkpoint")

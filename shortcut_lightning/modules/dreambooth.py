@@ -54,9 +54,12 @@ class DreamBooth(Ranged, LightningModule):
     """Fine-tunes a text-to-image model on a few images of one subject.
 
     Args:
-        pretrained_model_name_or_path: `pocket`, a diffusers folder or a hub id.
+        pretrained_model_name_or_path: `pocket`, a diffusers folder, a hub id, or a checkpoint of
+            Stable Diffusion 1.x, 2.x or XL in one file (`.safetensors`, `.ckpt`).
         revision: Branch, tag or commit on the hub.
         variant: Weight file variant, for example `fp16`.
+        single_file_config: For a single file, the folder of CLIP's tokenizer, or a diffusers folder
+            whose tokenizer and configurations are taken; empty looks for `tokenizer/` beside it.
         lora: A LoRA file or folder (diffusers or kohya keys), merged into the weights first.
         embeddings: Textual-inversion files, loaded first.
         method: `full` trains the weights themselves, `lora` adapters on the attention layers.
@@ -96,6 +99,7 @@ class DreamBooth(Ranged, LightningModule):
         pretrained_model_name_or_path: str = "pocket",
         revision: str = "",
         variant: str = "",
+        single_file_config: str = "",
         lora: str = "",
         embeddings: list[str] = [],  # noqa: B006
         method: Literal["full", "lora"] = "full",
@@ -370,4 +374,5 @@ class DreamBooth(Ranged, LightningModule):
             self.hparams["revision"],
             self.hparams["variant"],
             DTYPES[dtype],
+            single_file_config=self.hparams["single_file_config"],
         )
