@@ -1,5 +1,7 @@
 """What a range holds, how it is said, and where constructors look for numbers."""
 
+import hashlib
+import json
 import math
 import pickle
 from collections.abc import Mapping, Sequence
@@ -9,7 +11,7 @@ from typing import Annotated, Any
 import pytest
 from lightning.pytorch import LightningModule
 
-from shortcut_lightning.attacks import ASPL, Adaptive, NoAttack, RandomNoise
+from shortcut_lightning.attacks import ASPL, EASPL, Adaptive, MetaCloak, NoAttack, RandomNoise
 from shortcut_lightning.files.cache import describe, key_of
 from shortcut_lightning.purifiers import Jpeg
 from shortcut_lightning.ranges import Between, Budget, Count, Finite, Ranged, Share, ranged, refused
@@ -123,5 +125,14 @@ def test_what_keys_the_cache_is_untouched() -> None:
     assert describe(Adaptive(purifiers=[Jpeg()]))[1]["purifiers"] == [
         ["shortcut_lightning.purifiers.jpeg.Jpeg", {"quality": 75}]
     ]
+    digests = {
+        ASPL: "80dd529de95a",
+        EASPL: "47291e328a3c",
+        MetaCloak: "c96ff620d448",
+        RandomNoise: "1bed27c9de2c",
+    }
+    for attack, digest in digests.items():
+        text = json.dumps(describe(attack()), sort_keys=True)
+        assert hashlib.sha256(text.encode()).hexdigest()[:12] == digest
     again = pickle.loads(pickle.dumps(ASPL(steps=2)))
     assert key_of(attack=again) == key_of(attack=ASPL(steps=2)) != key_of(attack=ASPL())

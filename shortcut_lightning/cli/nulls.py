@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from pkgutil import resolve_name
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from jsonargparse import Namespace
 
@@ -14,7 +14,10 @@ def refuse_nulls(config: Namespace, where: str) -> None:
     """Raises UserError naming the first option of the class at `where`, or of a class below it,
     that is null and may not be."""
     for option, parameter in _nulls(config.get(where), where):
-        kind = getattr(parameter.annotation, "__name__", None) or str(parameter.annotation)
+        kind = parameter.annotation
+        if get_origin(kind) is Annotated:  # a number with a range
+            kind = get_args(kind)[0]
+        kind = getattr(kind, "__name__", None) or str(kind)
         default = parameter.default
         hint = "" if default is parameter.empty else f"; default: {default!r}"
         raise UserError(f"{option}: expected {kind}, got null{hint}")

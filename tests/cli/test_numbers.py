@@ -17,6 +17,12 @@ Mistake = Callable[..., str]
         ("model.learning_rate=-1", "model.learning_rate is -1; it must be above 0."),
         ("model.learning_rate=.nan", "model.learning_rate is nan; it must be above 0."),
         ("model.learning_rate=.inf", "model.learning_rate is inf; it must be above 0."),
+        (
+            "model.learning_rate=null",
+            "model.learning_rate: expected float, got null; default: 5e-06",
+        ),
+        ("model.learning_rate=fast", "model.learning_rate: expected float, got 'fast'"),
+        ("model.rank=1.5", "model.rank: expected int, got '1.5'"),
         ("model.num_inference_steps=1001", "is 1001; it must be from 1 to 1000."),
         ("model.lora_dropout=1", "model.lora_dropout is 1; it must be at least 0 and below 1."),
         ("data.images_per_prompt=0", "data.images_per_prompt is 0; it must be at least 1."),
