@@ -5,24 +5,30 @@ is carried into the centre crop that is trained on.
 """
 
 import csv
+import io
 import json
+import math
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from torch import Tensor
 
 from shortcut_lightning.batch import ConceptBox
-from shortcut_lightning.concepts.base import Detector
+from shortcut_lightning.concepts.base import Detector, text_from
 from shortcut_lightning.concepts.geometry import XYXY, cropped
+from shortcut_lightning.files.folders import read_text
 from shortcut_lightning.ranges import Share
+
+_ROUNDING = 1.0  # pixels by which a box may begin before the picture
 
 
 class _Entry(NamedTuple):
     box: ConceptBox  # in [0, 1] of the picture in the folder
     aspect: float  # width over height of that picture; 0 where unknown
+    path: str  # of that picture, as the file has it
 
 
 class FileBoxes(Detector):
@@ -39,23 +45,53 @@ class FileBoxes(Detector):
         self._entries: dict[str, list[_Entry]] = defaultdict(list)
         try:
             self._read(file)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
+            place = f", {self._place}" if self._place else ""
             raise ValueError(
-                f"{path} (data.detector.path) is not what {type(self).__name__} reads: "
+                f"{path}{place} (data.detector.path) is not what {type(self).__name__} reads: "
                 f"{type(error).__name__} {error}. {self.form}"
             ) from error
 
     form = ""  # what a file should look like, for the message
+    _place = ""  # the line or entry that is being read, for the message
 
     @abstractmethod
     def _read(self, file: Path) -> None:
-        """Fills `_entries`."""
+        """Fills `_entries`, and keeps `_place` at what it reads."""
 
-    def _add(self, name: str, label: str, score: float, box: XYXY, aspect: float) -> None:
-        x0, y0, x1, y1 = (min(max(value, 0.0), 1.0) for value in box)
-        if x0 < x1 and y0 < y1 and score >= self.threshold:
-            entry = _Entry(ConceptBox(label, min(score, 1.0), (x0, y0, x1, y1)), aspect)
-            self._entries[name].append(entry)
+    def _add(
+        self, name: str, label: str, score: float, box: XYXY, size: tuple[float, float] | None
+    ) -> None:
+        """A box in pixels of a picture of `size` (width, height), or in [0, 1] without. What
+        reaches beyond the far edges is cut, as is a rounding error before the near ones.
+
+        Raises ValueError for a box that is none.
+        """
+        if not all(map(math.isfinite, (*box, score, *(size or ())))):
+            raise ValueError(f"box {list(box)} with score {score}, size {size} has no number")
+        if not 0 <= score <= 1:
+            raise ValueError(f"score {score} is not in [0, 1]")
+        if size is not None and not min(size) > 0:
+            raise ValueError(f"the picture's size is {size[0]:g} x {size[1]:g}")
+        width, height = size or (1.0, 1.0)
+        near, unit = (_ROUNDING, "the picture") if size else (_ROUNDING / 100, "[0, 1]")
+        if size is None and max(box) > 1 + near:
+            raise ValueError(
+                f"box {list(box)} is not in [0, 1]; pixels need the picture's width and height"
+            )
+        if not (box[0] < box[2] and box[1] < box[3]):
+            raise ValueError(f"box {list(box)} is not x0 < x1, y0 < y1")
+        if min(box[:2]) < -near or box[0] >= width or box[1] >= height:
+            raise ValueError(f"box {list(box)} does not begin within {unit}")
+        scaled = (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
+        x0, y0, x1, y1 = (min(max(value, 0.0), 1.0) for value in scaled)
+        if not (x0 < x1 and y0 < y1):
+            raise ValueError(f"box {list(box)} does not lie within {unit}")
+        if score >= self.threshold:
+            entry = _Entry(
+                ConceptBox(label, score, (x0, y0, x1, y1)), width / height if size else 0.0, name
+            )
+            self._entries[PurePosixPath(name).name].append(entry)
 
     def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`; needs the `names`."""
@@ -65,9 +101,13 @@ class FileBoxes(Detector):
             )
         aspect = images.shape[-1] / images.shape[-2]
         return [
-            [box for entry in self._entries.get(name, []) for box in _in_crop(entry, aspect)]
-            for name in names
+            [box for entry in self._of(name) for box in _in_crop(entry, aspect)] for name in names
         ]
+
+    def _of(self, name: str) -> list[_Entry]:
+        """The entries of a picture; the file's paths may begin further up than the folder."""
+        known = self._entries.get(PurePosixPath(name).name, [])
+        return [entry for entry in known if f"/{entry.path}".endswith(f"/{name}")]
 
 
 class CocoBoxes(FileBoxes):
@@ -81,16 +121,16 @@ class CocoBoxes(FileBoxes):
     form = "Expected COCO's images (id, file_name, width, height), annotations and categories."
 
     def _read(self, file: Path) -> None:
-        content = json.loads(file.read_text("utf-8"))
-        labels = {row["id"]: str(row["name"]) for row in content["categories"]}
+        content = json.loads(read_text(file))
+        labels = {row["id"]: text_from(row, "name") for row in content["categories"]}
         images = {row["id"]: row for row in content["images"]}
-        for row in content["annotations"]:
+        for number, row in enumerate(content["annotations"]):
+            self._place = f"annotations[{number}]"
             image = images[row["image_id"]]
-            width, height = float(image["width"]), float(image["height"])
             x, y, w, h = map(float, row["bbox"])
-            box = (x / width, y / height, (x + w) / width, (y + h) / height)
-            name, label = Path(image["file_name"]).name, labels[row["category_id"]]
-            self._add(name, label, float(row.get("score", 1.0)), box, width / height)
+            name, label = text_from(image, "file_name"), labels[row["category_id"]]
+            size = (float(image["width"]), float(image["height"]))
+            self._add(name, label, float(row.get("score", 1.0)), (x, y, x + w, y + h), size)
 
 
 class CsvBoxes(FileBoxes):
@@ -106,19 +146,16 @@ class CsvBoxes(FileBoxes):
     form = "Expected the columns file_name, label, x0, y0, x1, y1 [, score, width, height]."
 
     def _read(self, file: Path) -> None:
-        with file.open(newline="", encoding="utf-8") as lines:
-            for row in csv.DictReader(lines):
-                x0, y0, x1, y1 = (float(row[key]) for key in ("x0", "y0", "x1", "y1"))
-                width, height = (float(row.get(key) or 0) for key in ("width", "height"))
-                sized = width > 0 and height > 0
-                w, h = (width, height) if sized else (1.0, 1.0)
-                self._add(
-                    row["file_name"],
-                    row["label"],
-                    float(row.get("score") or 1.0),
-                    (x0 / w, y0 / h, x1 / w, y1 / h),
-                    width / height if sized else 0.0,
-                )
+        reader = csv.DictReader(io.StringIO(read_text(file), newline=""))
+        for row in reader:
+            self._place = f"line {reader.line_num}"
+            x0, y0, x1, y1 = (float(row[key]) for key in ("x0", "y0", "x1", "y1"))
+            width, height = row.get("width"), row.get("height")
+            if bool(width) != bool(height):
+                raise ValueError("one of width and height is empty")
+            size = (float(width), float(height)) if width and height else None
+            score, box = float(row.get("score") or 1.0), (x0, y0, x1, y1)
+            self._add(text_from(row, "file_name"), text_from(row, "label"), score, box, size)
 
 
 def _in_crop(entry: _Entry, aspect: float) -> list[ConceptBox]:

@@ -2,13 +2,14 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from shortcut_lightning.batch import ConceptBox
+from shortcut_lightning.files.folders import read_text
 from shortcut_lightning.ranges import Ranged
 
 
@@ -57,12 +58,15 @@ class PrecomputedBoxes(Detector):
         file = Path(path).expanduser()
         if not file.is_file():
             raise ValueError(f"No file of boxes at '{path}' (data.detector.path).")
-        for number, line in enumerate(file.read_text("utf-8").splitlines(), start=1):
+        for number, line in enumerate(read_text(file).split("\n"), start=1):
             if line.strip():
                 try:
                     row = json.loads(line)
-                    self._rows[row["file_name"]] = [box_from(entry) for entry in row["boxes"]]
-                except (ValueError, KeyError, TypeError) as error:
+                    name = text_from(row, "file_name")
+                    if name in self._rows:
+                        raise ValueError(f"{name} has a row already")
+                    self._rows[name] = [box_from(entry) for entry in row["boxes"]]
+                except (ValueError, KeyError, TypeError, RecursionError) as error:
                     raise ValueError(
                         f"{path}, line {number} (data.detector.path): expected file_name and boxes "
                         f"with label, score and xyxy in [0, 1], got {line[:80]!r} ({error})."
@@ -77,12 +81,20 @@ class PrecomputedBoxes(Detector):
 
 def box_from(entry: dict[str, Any]) -> ConceptBox:
     """A box from `label`, `score` and `xyxy`. Raises ValueError where they are out of range."""
-    score, xyxy = float(entry["score"]), entry["xyxy"]
+    label, score, xyxy = text_from(entry, "label"), float(entry["score"]), entry["xyxy"]
     if not 0 <= score <= 1:
         raise ValueError(f"score {score} is not in [0, 1]")
     if xyxy is None:
-        return ConceptBox(str(entry["label"]), score, None)
+        return ConceptBox(label, score, None)
     x0, y0, x1, y1 = map(float, xyxy)
     if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
         raise ValueError(f"box {xyxy} is not x0 < x1, y0 < y1 within [0, 1]")
-    return ConceptBox(str(entry["label"]), score, (x0, y0, x1, y1))
+    return ConceptBox(label, score, (x0, y0, x1, y1))
+
+
+def text_from(entry: Mapping[str, Any], key: str) -> str:
+    """A name or label, of which a number is one too. Raises ValueError for anything else."""
+    value = entry[key]
+    if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
+        raise ValueError(f"{key} is {value!r}, not a name")
+    return str(value)

@@ -1,7 +1,10 @@
 """Settings of the data module that cannot go together, said before anything is loaded."""
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from shortcut_lightning.files.folders import is_pocket
 
 if TYPE_CHECKING:
     from shortcut_lightning.data.datamodule import PersonalizationDataModule
@@ -27,6 +30,7 @@ def check_settings(data: "PersonalizationDataModule") -> None:
             "data.decoupling.training without data.with_prior_preservation: nothing is said "
             "to be without the noise, so there is no contrast."
         )
+    _check_class_folder(data)
     if data.with_prior_preservation and not data.prompts.class_prompt:
         raise ValueError(
             "data.with_prior_preservation needs data.class_prompt, such as 'a photo of a dog'."
@@ -39,4 +43,23 @@ def check_settings(data: "PersonalizationDataModule") -> None:
                 f"data.{key} needs class images that are called noisy: set "
                 "data.with_prior_preservation and data.decoupling.training to true, or leave it "
                 "out."
+            )
+
+
+def _check_class_folder(data: "PersonalizationDataModule") -> None:
+    if not data.class_data_dir:
+        return
+    if not data.with_prior_preservation:
+        log.warning(
+            "data.class_data_dir is not used, because data.with_prior_preservation is false."
+        )
+        return
+    folder = Path(data.class_data_dir).expanduser().resolve()
+    for key in ("instance_data_dir", "reference_data_dir"):
+        given = getattr(data, key)
+        if given and not is_pocket(given) and Path(given).expanduser().resolve() == folder:
+            raise ValueError(
+                f"data.class_data_dir is {data.class_data_dir}, the folder of data.{key}: pictures "
+                "of the subject would be called others of its class. Give another folder, or leave "
+                "it empty for the cache."
             )

@@ -4,6 +4,8 @@ Image k has a seed of its own, whatever the batch size, the number of processes 
 were there before. So an interrupted run continues where it was and more images can be added later.
 """
 
+import logging
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -14,9 +16,13 @@ from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.files.cache import alone, key_of, writing
 from shortcut_lightning.files.contents import Contents, look_into
 from shortcut_lightning.files.folders import name_left_out
-from shortcut_lightning.files.images import save_image
+from shortcut_lightning.files.images import read_notes, save_image
 from shortcut_lightning.files.names import shown
 from shortcut_lightning.freezing import frozen, on_device
+
+log = logging.getLogger(__name__)
+
+_PROMPT, _MODEL = "shortcut_lightning prompt", "shortcut_lightning model"  # notes in the files
 
 
 def class_image_folder(
@@ -51,13 +57,46 @@ def make_class_images(
     rank: int = 0,
     world_size: int = 1,
 ) -> None:
-    """Generates this rank's share of the `paths` that do not exist yet. Other ranks may be at work
+    """Generates this rank's share of the `paths` that do not exist yet; each carries its prompt and
+    model. Other ranks may be at work
     in the same folder: each path has one rank that makes it, known without looking. Other runs wait
     for the same rank of this one."""
     share = paths[rank::world_size]
     if _missing(share):
         with alone(share[-1].parent / f"share-{rank}-of-{world_size}"):
             _make(_missing(share), prompt, backbone, device, batch_size, quiet=rank > 0)
+
+
+def check_made_before(paths: list[Path], prompt: str, backbone: Backbone) -> None:
+    """Looks at the class images of a user's folder that this program made before, for whatever
+    prompt. Those of another model, and those that carry no note of their prompt, as older versions
+    made them, are used, and the log says so.
+
+    Raises ValueError for those of another prompt.
+    """
+    made = [path for path in paths if path.name.startswith("class-") and path.exists()]
+    notes = [read_notes(path) for path in made]
+    prompts = Counter(note.get(_PROMPT, "") for note in notes)
+    where = f"{shown(paths[0].parent)} (data.class_data_dir)" if paths else ""
+    others = [said for said in prompts if said not in ("", prompt)]
+    if others:
+        raise ValueError(
+            f"{prompts[others[0]]} class images in {where} were made for the prompt "
+            f"{others[0]!r}, and this run wants {prompt!r}: give another folder, leave it empty "
+            "for the cache, or delete the files class-*.png in it."
+        )
+    if prompts[""]:
+        log.warning(
+            "%d class images in %s do not say which prompt and model they were made with; they are "
+            "used as if made for this run's %r.",
+            prompts[""],
+            where,
+            prompt,
+        )
+    model = backbone.fingerprint()
+    foreign = sum(note.get(_MODEL, model) != model for note in notes)
+    if foreign:
+        log.warning("%d class images in %s were made by another model.", foreign, where)
 
 
 def _missing(paths: list[Path]) -> list[Path]:
@@ -72,6 +111,7 @@ def _make(
     batch_size: int,
     quiet: bool,
 ) -> None:
+    notes = {_PROMPT: prompt, _MODEL: backbone.fingerprint()}
     bar = tqdm(total=len(missing), desc="Class images", unit="image", disable=quiet)
     with on_device(backbone, device), frozen(backbone), torch.no_grad(), bar:
         for start in range(0, len(missing), batch_size):
@@ -80,7 +120,7 @@ def _make(
             images = backbone.sample([prompt] * len(chunk), seeds=seeds)
             with writing(chunk[0].parent):
                 for image, path in zip(images, chunk, strict=True):
-                    save_image(image, path)
+                    save_image(image, path, notes)
             bar.update(len(chunk))
 
 

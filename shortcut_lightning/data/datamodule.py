@@ -27,6 +27,7 @@ from shortcut_lightning.concepts.generators import ConceptGenerator
 from shortcut_lightning.data import evaluation, loading, stages, training
 from shortcut_lightning.data.checks import check_settings
 from shortcut_lightning.data.class_images import (
+    check_made_before,
     class_image_folder,
     class_image_paths,
     make_class_images,
@@ -34,7 +35,7 @@ from shortcut_lightning.data.class_images import (
 from shortcut_lightning.data.contamination import contaminate
 from shortcut_lightning.data.stream import StreamLoader, StreamSampler
 from shortcut_lightning.data.transplant import transplant
-from shortcut_lightning.files.cache import Cache, cache_folder, everywhere
+from shortcut_lightning.files.cache import Cache, cache_folder, everywhere, together
 from shortcut_lightning.files.images import center_crop, load_images
 from shortcut_lightning.files.names import shown
 from shortcut_lightning.prompts import Decoupling, Prompts
@@ -415,6 +416,8 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
             self.class_data_dir, self.cache_dir, prompt, self.backbone, str(trainer.precision)
         )
         paths = class_image_paths(folder, self.num_class_images)
+        if self.class_data_dir:
+            together(lambda: check_made_before(paths, prompt, self.backbone), trainer.strategy)
         trainer.strategy.barrier("class images listed")
 
         def make() -> None:

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -191,6 +192,8 @@ def alone(path: Path) -> Iterator[bool]:
     lock, waited = FileLock(path.with_suffix(".lock")), False
     with writing(path.parent):  # a disk that refuses does so before the work, which may take hours
         path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.parent):  # where none can be made, a lock waits for good
+            pass
         try:
             lock.acquire(timeout=0)
         except Timeout:

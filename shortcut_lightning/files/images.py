@@ -6,7 +6,7 @@ as PNG and reading it back gives the same numbers.
 
 import logging
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps, features
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn import functional
 
@@ -105,12 +106,26 @@ def load_images(
     return images
 
 
-def save_image(image: Tensor, path: Path) -> None:
-    """Writes (3, H, W) in [0, 1] as PNG, rounded to 8 bits. Under a name of its own first, so that
-    a killed run leaves no half picture and two runs may write the same one."""
+def save_image(image: Tensor, path: Path, notes: Mapping[str, str] = {}) -> None:
+    """Writes (3, H, W) in [0, 1] as PNG, rounded to 8 bits, with `notes` for `read_notes`.
+    Under a name of its own first, so that a killed run leaves no half picture and two runs may
+    write the same one."""
     pixels = (round_to_8_bits(image) * 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    texts = PngInfo()
+    for key, text in notes.items():
+        texts.add_itxt(key, text)
     with whole(path) as half:
-        Image.fromarray(pixels).save(half, format="PNG")
+        Image.fromarray(pixels).save(half, format="PNG", pnginfo=texts)
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """What `save_image` noted in a PNG, among other texts; empty for a file that has none or cannot
+    be read, which `load_image` names."""
+    try:
+        with Image.open(path, formats=("PNG",)) as opened:
+            return {str(key): str(text) for key, text in opened.info.items()}
+    except (OSError, SyntaxError, ValueError, struct.error):
+        return {}
 
 
 def resize_shorter_side(image: Tensor, side: int) -> Tensor:

@@ -11,8 +11,13 @@ import torch
 from fake_model import FakeBackbone
 from PIL import Image
 
+from shortcut_lightning.data import PersonalizationDataModule
 from shortcut_lightning.data import class_images as module
-from shortcut_lightning.data.class_images import class_image_paths, make_class_images
+from shortcut_lightning.data.class_images import (
+    check_made_before,
+    class_image_paths,
+    make_class_images,
+)
 from shortcut_lightning.files.images import load_image
 
 CPU = torch.device("cpu")
@@ -69,10 +74,10 @@ def test_of_two_runs_that_want_them_one_makes_them(
 ) -> None:
     real, begun, may_end = module.save_image, Event(), Event()
 
-    def slowly(image: torch.Tensor, path: Path) -> None:
+    def slowly(image: torch.Tensor, path: Path, notes: object) -> None:
         begun.set()
         assert may_end.wait(30)
-        real(image, path)
+        real(image, path, notes)
 
     monkeypatch.setattr(module, "save_image", slowly)
     with ThreadPoolExecutor() as runs:
@@ -106,11 +111,11 @@ def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:
 def test_a_full_disk_keeps_what_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = module.save_image, []
 
-    def full_after_two(image: torch.Tensor, path: Path) -> None:
+    def full_after_two(image: torch.Tensor, path: Path, notes: object) -> None:
         calls.append(path)
         if len(calls) > 2:
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(image, path)
+        real(image, path, notes)
 
     monkeypatch.setattr(module, "save_image", full_after_two)
     with pytest.raises(ValueError, match=r"No space left on device.*What was made before is kept"):
@@ -118,3 +123,53 @@ def test_a_full_disk_keeps_what_was_made(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.undo()
     assert make(tmp_path, 5) == 3
     assert load_image(tmp_path / "class-00004.png").shape == (3, 16, 16)
+
+
+def test_made_images_are_not_reused_for_another_prompt(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, 3)
+    Image.new("RGB", (20, 20)).save(tmp_path / "mine.png")
+    paths = class_image_paths(tmp_path, 4)
+    check_made_before(paths, "a photo of dog", FakeBackbone())
+    assert not caplog.records
+    with pytest.raises(ValueError, match=r"3 class images in .* 'a photo of dog', .* 'a cat'"):
+        check_made_before(paths, "a cat", FakeBackbone())
+    other = FakeBackbone()
+    monkeypatch.setattr(other, "fingerprint", lambda: "another")
+    check_made_before(paths, "a photo of dog", other)
+    assert "3 class images in" in caplog.text
+    assert "were made by another model" in caplog.text
+
+
+def test_images_made_by_older_versions_are_used_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Image.new("RGB", (20, 20)).save(tmp_path / "class-00000.png")
+    paths = class_image_paths(tmp_path, 2)
+    check_made_before(paths, "a cat", FakeBackbone())
+    assert "1 class images in" in caplog.text
+    assert "do not say which prompt" in caplog.text
+
+
+def test_the_folder_of_class_images_is_its_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def data(**settings: object) -> PersonalizationDataModule:
+        folder = str(tmp_path)
+        return PersonalizationDataModule(folder, "a sks dog", class_prompt="a dog", **settings)
+
+    same = {"class_data_dir": f"{tmp_path}/.", "with_prior_preservation": True}
+    with pytest.raises(ValueError, match=r"class_data_dir is .*, the folder of data\.instance"):
+        data(**same)
+    data(**same | {"class_data_dir": str(tmp_path / "class")})
+    assert not caplog.records
+    data(class_data_dir="elsewhere")
+    assert "data.class_data_dir is not used" in caplog.text
+
+
+def test_a_folder_that_takes_no_files_is_refused_at_once(tmp_path: Path) -> None:
+    if not Path("/proc/self").exists():
+        pytest.skip("no such folder here")
+    with pytest.raises(ValueError, match="Cannot write in /proc "):
+        make(Path("/proc"), 2)

@@ -18,6 +18,7 @@ from shortcut_lightning.files import cache as module
 from shortcut_lightning.files.cache import (
     Cache,
     Tensors,
+    alone,
     cache_folder,
     describe,
     everywhere,
@@ -296,3 +297,11 @@ def test_the_folder_in_force(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert cache_folder("/elsewhere") == Path("/elsewhere")
     monkeypatch.delenv("SHORTCUT_LIGHTNING_CACHE")
     assert cache_folder() == Path.home() / ".cache" / "shortcut_lightning"
+
+
+def test_a_place_without_files_is_refused_at_once() -> None:
+    """The kernel's folder takes none, and says so to a lock in words that mean "try again"."""
+    if not Path("/proc/self").exists():
+        pytest.skip("no such folder here")
+    with pytest.raises(ValueError, match=r"Cannot write in /proc "), alone(Path("/proc/entry")):
+        pass
