@@ -104,15 +104,12 @@ def test_of_a_matrix(option: str, message: str, mistake: Mistake) -> None:
 @pytest.mark.parametrize(
     ("args", "shown"),
     [
-        (["protect", "--help"], "type: int from 1 to 95, default: 95"),
-        (["fit", "--model.help=GeometryErasure"], "type: int from 1 to 1000, default: 25"),
-        (["fit", "--model.help=GeometryErasure"], "fill CLIP's 75 words), default: 8"),
-        (["audit", "--help"], "type: Sequence[float at least 0 and below 1], default"),
-        (["fit", "--help"], "type: Optional[float at least 0], default: null"),
+        (["protect", "--help"], "--quality int, from 1 to 95 = 95"),
+        (["fit", "--model.help=GeometryErasure"], "int, from 1 to 1000 = 25"),
+        (["fit", "--model.help=GeometryErasure"], "from 1 to 32 (a side; 8 fill CLIP's 75 words)"),
+        (["audit", "--help"], "--audit.fprs list of float, at least 0 and below 1"),
     ],
 )
 def test_help_shows_ranges(args: list[str], shown: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        main(args)
-    assert exit_.value.code == 0
+    main(args)
     assert shown in " ".join(capsys.readouterr().out.split())
