@@ -115,7 +115,10 @@ class ShortcutTrainer(Trainer):
         from shortcut_lightning.data import detect_folder
         from shortcut_lightning.files.cache import Cache
 
-        backbone, data = _parts_for("detect", model, datamodule)
+        backbone: Any = None
+        data: Any = datamodule
+        if model is not None or not getattr(data, "resolution", 0):
+            backbone, data = _parts_for("detect", model, datamodule)
         if self.is_global_zero:
             look = detect_folder.Look(
                 data.detector,
@@ -242,7 +245,9 @@ class ShortcutCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config, verb = self.verb_config, self.config.subcommand
-        if config.get("model") is None and "model" in self._arguments_of(verb):
+        if verb == "detect" and config.get("data.init_args.resolution"):
+            config.model = None  # whose side is all that is asked of it
+        elif config.get("model") is None and "model" in self._arguments_of(verb):
             names = concrete("LightningModule", class_index())
             raise UserError(
                 f"model: `{verb}` needs one; give --config FILE or --model CLASS"

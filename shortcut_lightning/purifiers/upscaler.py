@@ -61,10 +61,11 @@ class Upscaler(Purifier):
         except weights.WeightsError:
             raise
         except (OSError, ValueError) as error:
+            why = str(error).strip().splitlines()[0][:120]
             raise ValueError(
-                f"Upscaler cannot load '{source}' ({str(error).strip().splitlines()[0]}); give a "
-                "folder or a hub id that can be reached "
-                f"({_KEY})."
+                f"Upscaler cannot load '{source}' ({why}); give a folder or a hub id that can be "
+                f"reached ({_KEY}), or purify with the run's own model: --data.purifiers "
+                "noisy_upscaling_own."
             ) from error
         pipeline.set_progress_bar_config(desc="Upscaler", unit="step")
         return pipeline

@@ -92,3 +92,11 @@ def test_mistakes_cost_a_line(args: list[str], mistake: Callable[..., str], tmp_
     gone = f"--data.instance_data_dir={tmp_path / 'gone'}"
     again = [*by_hand(tmp_path), *out, "--overwrite=true"]
     assert "data.instance_data_dir" in mistake("detect", *args, gone, *again)
+
+
+def test_a_side_that_is_given_needs_no_model(
+    args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = ["--model.pretrained_model_name_or_path=no/such-model", "--data.resolution=48"]
+    main(["detect", *args, *nowhere, *by_hand(tmp_path), "--output", str(tmp_path / "found")])
+    assert "1 of 2 images with a concept" in capsys.readouterr().out
