@@ -7,8 +7,12 @@ images will be trained on.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile, takewhile
 
 from shortcut_lightning.ranges import NotNegative, Positive, ranged
+
+# Words around a subject that do not name it.
+_FRAME = ("a", "an", "the", "my", "photo", "picture", "image", "portrait", "painting", "of", "")
 
 
 @ranged
@@ -135,11 +139,23 @@ class Prompts:
         """Those that ask for somebody else: without the identifier (the words that the instance
         prompt has and the class prompt has not) or without the class (its last word). None where
         the two prompts do not tell what the identifier is."""
-        instance, kind = _words(self.instance_prompt), _words(self.class_prompt)
+        instance, kind = words_of(self.instance_prompt), words_of(self.class_prompt)
         if not kind or not set(instance) - set(kind):
             return []
         needed = {*instance} - {*kind} | {kind[-1]} & {*instance}
-        return [prompt for prompt in prompts if not needed <= {*_words(prompt)}]
+        return [prompt for prompt in prompts if not needed <= {*words_of(prompt)}]
+
+    @property
+    def subject(self) -> set[str]:
+        """The words that name the subject: the first that the instance prompt has and the class
+        prompt has not, with those that follow it directly; without a class prompt the first that
+        is no frame for a subject."""
+        known = {*words_of(self.class_prompt), *_FRAME}
+        words = words_of(self.instance_prompt)
+        row = list(dropwhile(known.__contains__, words))
+        if not self.class_prompt:
+            return {*row[:1]}
+        return {*takewhile(lambda word: word not in known, row)}
 
     def class_image(self) -> str:
         """The prompt class images are generated with."""
@@ -178,7 +194,8 @@ def concept_tail(bins: Mapping[str, Sequence[int]]) -> str:
     return " ".join(name + "".join(map(location_token, found)) for name, found in bins.items())
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
+    """The words of a text in lower case, without punctuation around them."""
     return [word.strip(".,;:!?").lower() for word in text.split()]
 
 

@@ -6,7 +6,7 @@ Every stage runs once, in `setup`, before a checkpoint is restored: `fit`, a res
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import ceil
@@ -33,6 +33,7 @@ from shortcut_lightning.data.class_images import (
     make_class_images,
 )
 from shortcut_lightning.data.contamination import contaminate
+from shortcut_lightning.data.lengths import Room, Worded, refuse_lost_subject, too_long
 from shortcut_lightning.data.stream import StreamLoader, StreamSampler
 from shortcut_lightning.data.transplant import transplant
 from shortcut_lightning.files.cache import Cache, cache_folder, everywhere, together
@@ -215,6 +216,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         if not self.trained_on:
             with self._timed("load"):
                 self._load(cache)
+            self._check_lengths(training=stage == "fit")
             with self._timed("perturb"):
                 self.perturbed = self._perturb(self.given, self.attack, cache)
             seed = draws.run_seed()
@@ -310,6 +312,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
                 "Nothing to sample: set data.predict_prompts to a list of prompts or "
                 "data.predict_prompts_file to a text file with one prompt a line."
             )
+        self._name_cut("data.predict_prompts", texts)
         return self._prompt_batches(texts, ("tuned",))
 
     def state_dict(self) -> dict[str, int]:
@@ -398,8 +401,11 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         self.trained_on, self.boxes = stages.settle_contaminated(
             self.trained_on, self.boxes, self.erasing.contaminated
         )
-        for example, boxes in zip(self.trained_on, self.boxes, strict=True):
-            self.captioner.instance(example.prompt, boxes)
+        worded = [
+            Worded(example.name, example.prompt, self.captioner.instance(example.prompt, boxes))
+            for example, boxes in zip(self.trained_on, self.boxes, strict=True)
+        ]
+        refuse_lost_subject(self.prompts.subject, worded, self._room)
         for what, count in sorted(self.captioner.usage.items()):
             if count:
                 log.warning("Captions of %d images: %s %d times", len(self.boxes), what, count)
@@ -485,8 +491,31 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         # The text encoder would cut the noise words, which stand at the end.
         return example._replace(prompt=self.prompts.fitted(example.prompt, "", self._fits))
 
+    @property
+    def _room(self) -> Room:
+        return Room(self.backbone.count_tokens, self.backbone.prompt_length)
+
     def _fits(self, prompt: str) -> bool:
-        return self.backbone.count_tokens(prompt) <= self.backbone.prompt_length
+        return self._room.fits(prompt)
+
+    def _name_cut(self, what: str, texts: Iterable[str]) -> None:
+        if sentence := too_long(what, dict.fromkeys(texts), self._room):
+            self._doubt(sentence)
+
+    def _check_lengths(self, training: bool) -> None:
+        """Names prompts that are cut off; refuses to train where the subject's name is."""
+        if training:
+            worded = [Worded(e.name, e.prompt, self._worded(e).prompt) for e in self.given]
+            refuse_lost_subject(self.prompts.subject, worded, self._room)
+            what = "captions (data.use_captions)" if self.use_captions else "data.instance_prompt"
+            self._name_cut(what, [self.prompts.instance(each.caption) for each in worded])
+            if self.with_prior_preservation:
+                self._name_cut(
+                    "data.class_prompt", [self.prompts.prior(noisy) for noisy in (False, True)]
+                )
+        self._name_cut("data.eval_prompts", self.eval_prompts)
+        if negative := self.prompts.negative():
+            self._name_cut("data.negative_prompt", [negative])
 
     def _split(self, count: int) -> list[list[int]]:
         trainer = self._trainer
