@@ -132,7 +132,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def load_lora(self, path: str) -> None:
-        """Merges a LoRA file or folder (diffusers' or kohya's keys) into the weights."""
+        """Merges a LoRA file or folder (diffusers', PEFT's or kohya's keys) into the weights."""
 
     @abstractmethod
     def load_tokens(self, paths: Sequence[str]) -> None:
