@@ -9,6 +9,7 @@ wanted. Everything is measured on the files as written.
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,8 +70,11 @@ class Copies:
         """Where each copy goes, as each photograph lies in the folder `root`. Raises ValueError
         before two would share a name, or one would replace a file."""
         folder, suffix = Path(self.output).expanduser(), _SUFFIX[self.format]
+        alike = Counter(path.with_suffix("") for path in photographs)  # a.jpg and a.heic
         wanted = [
-            folder / path.relative_to(root).with_name(path.stem + suffix) for path in photographs
+            folder / path.relative_to(root).parent / ((path.stem if alone else path.name) + suffix)
+            for path in photographs
+            for alone in (alike[path.with_suffix("")] == 1,)
         ]
         twice = sorted({path.name for path in wanted if wanted.count(path) > 1})
         if twice:

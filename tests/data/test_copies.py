@@ -160,9 +160,11 @@ def test_mistakes_are_named(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is the folder of the photographs"):
         protect(photos, photos, overwrite=True)
     photograph(photos / "a.jpg", quality=95)
-    with pytest.raises(ValueError, match=r"both be written as a\.png"):
-        protect(photos, tmp_path / "other")
-    with pytest.raises(ValueError, match="--quality is 0"):
+    assert [*protect(photos, tmp_path / "other")] == ["a.jpg.png", "a.png.png"]
+    photograph(photos / "a.jpg.bmp")
+    with pytest.raises(ValueError, match=r"both be written as a\.jpg\.png"):
+        protect(photos, tmp_path / "third")
+    with pytest.raises(ValueError, match="quality is 0"):
         Copies("out", quality=0)
     with pytest.raises(ValueError, match="--output is empty"):
         Copies("")
