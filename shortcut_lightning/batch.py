@@ -6,6 +6,7 @@ NamedTuples pass through Lightning's collation and device transfer unchanged.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
@@ -17,6 +18,7 @@ class Example(NamedTuple):
     image: Tensor  # (3, H, W) float32 in [0, 1]
     prompt: str
     name: str  # the file's name, for messages, contact sheets and reports
+    photograph: Path | None = None  # the larger file it was made from; None once a stage changed it
 
 
 class Contrast(NamedTuple):

@@ -129,6 +129,7 @@ class ShortcutTrainer(Trainer):
                 clean_data_dir or data.reference_data_dir,
                 overwrite,
                 data.recursive,
+                data.detection_side,
             )
             device = self.strategy.root_device
             found = detect_folder.detect_folder(look, Cache(data.cache_dir), device)

@@ -17,6 +17,7 @@ class Detector(Ranged, ABC):
     """Finds concepts in images. Constructor arguments are kept as attributes of the same names."""
 
     looks_up_names: bool = False  # boxes go by the file's name, whatever the image shows
+    any_size: bool = True  # sees photographs at their own size; else pictures as they are learned
 
     @property
     def version(self) -> str:

@@ -39,6 +39,7 @@ class DisturbedDetector(Detector):
             raise ValueError("data.detector.invented needs data.detector.label for its boxes.")
         self.detector = detector
         self.looks_up_names = detector.looks_up_names
+        self.any_size = detector.any_size
         self.overlap = overlap
         self.missed = missed
         self.invented = invented

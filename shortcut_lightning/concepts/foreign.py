@@ -66,6 +66,7 @@ class Detectors(Detector):
     def __init__(self, detectors: Sequence[Detector]) -> None:
         self.detectors = detectors
         self.looks_up_names = any(detector.looks_up_names for detector in detectors)
+        self.any_size = all(detector.any_size for detector in detectors)
 
     def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`."""

@@ -79,6 +79,8 @@ class GridClassifier(Detector):
         labels: Concepts to look for; empty for all it knows.
     """
 
+    any_size = False  # it knows pictures of the size that it was trained on
+
     def __init__(
         self, path: str = "pocket", threshold: Share = 0.5, labels: Sequence[str] = ()
     ) -> None:

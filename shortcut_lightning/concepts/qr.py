@@ -20,7 +20,8 @@ from shortcut_lightning.ranges import CountOrNone, Share
 READ, AGREED, REPORTED, FOUND = 1.0, 0.9, 0.7, 0.5
 _SAME = 0.5  # intersection over union from which two finders agree on a code
 _TOUCHING = 0.05  # of the smaller box; codes do not overlap, so one of the two is an illusion
-_MIN_SHARE = 1e-3  # of the image; a smaller "code" is an artefact
+_MIN_SHARE = 1e-3  # of an image of 256 pixels; a smaller "code" is an artefact,
+_MIN_PIXELS = 400  # and in a larger one what covers less than this
 
 
 class QRCodeDetector(Detector):
@@ -64,10 +65,11 @@ class QRCodeDetector(Detector):
         found = self._by_zxing(pixels)
         if not self.decoded_only:
             found = _agreed(found, self._by_opencv(pixels))
+        least = min(_MIN_SHARE, _MIN_PIXELS / (pixels.shape[0] * pixels.shape[1]))
         kept: list[ConceptBox] = []
         for box in sorted(found, key=lambda box: -box.score):
             assert box.xyxy is not None
-            if box.score < self.threshold or area(box.xyxy) < _MIN_SHARE:
+            if box.score < self.threshold or area(box.xyxy) < least:
                 continue
             if not any(_touch(box.xyxy, other.xyxy) for other in kept if other.xyxy):
                 kept.append(box)

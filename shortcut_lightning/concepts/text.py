@@ -17,6 +17,7 @@ from shortcut_lightning.concepts.base import Detector
 from shortcut_lightning.concepts.extra import INSTALL, needed, versions
 from shortcut_lightning.concepts.geometry import area
 from shortcut_lightning.concepts.pixels import around, enlarged, to_rgb
+from shortcut_lightning.concepts.tiles import tiled
 from shortcut_lightning.ranges import Count, CountOrNone, Share, SomeShare
 
 
@@ -32,6 +33,8 @@ class TextDetector(Detector):
         detection_side: Pixels of the longer side at which text is looked for. 320 costs about 0.1 s
             an image; raise it for small print in large images.
         min_letters: Least letters and digits in the recognised words.
+        tile: Pictures with a longer side, in pixels, are looked at in squares of this side as well,
+            so that small print on a photograph is seen; 0 looks at the whole alone.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class TextDetector(Detector):
         min_side: CountOrNone = 256,
         detection_side: Count = 320,
         min_letters: CountOrNone = 2,
+        tile: CountOrNone = 640,
     ) -> None:
         self.label = label
         self.threshold = threshold
@@ -49,6 +53,7 @@ class TextDetector(Detector):
         self.min_side = min_side
         self.detection_side = detection_side
         self.min_letters = min_letters
+        self.tile = tile
 
     @cached_property
     def reader(self) -> Any:
@@ -73,7 +78,7 @@ class TextDetector(Detector):
 
     def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`. Raises ValueError where the extra `detect` is not installed."""
-        return [self._detect(enlarged(image, self.min_side)) for image in images]
+        return [tiled(enlarged(image, self.min_side), self.tile, self._detect) for image in images]
 
     def _detect(self, image: Tensor) -> list[ConceptBox]:
         height, width = image.shape[-2:]

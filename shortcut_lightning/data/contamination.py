@@ -17,5 +17,5 @@ def contaminate(
     for index, example in enumerate(examples):
         if concept.chosen(seed, index):
             image, boxes[index] = concept(example.image, seed, index)
-            shown[index] = example._replace(image=image)
+            shown[index] = example._replace(image=image, photograph=None)
     return shown, boxes

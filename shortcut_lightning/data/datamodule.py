@@ -85,6 +85,8 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
             them would: `concepts.generators`, for experiments.
         purifiers: Clean the published images, one after the other.
         detector: Looks for concepts in what is trained on.
+        detection_side: Photographs that no stage has changed are looked at in their own size, with
+            at most so many pixels of their longer side; others as they are learned.
         erasing: What captions, loss weights and the negative prompt do about them.
         decoupling: Words in training and sampling prompts that take the blame for noise.
         eval_prompts: Sampled in `test`; empty for the instance prompt. `{instance}` and `{class}`
@@ -141,6 +143,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         contamination: ConceptGenerator | None = None,
         purifiers: Sequence[Purifier] = (),
         detector: Detector = NoDetector(),  # noqa: B008
+        detection_side: Count = stages.LOOKED_AT,
         erasing: Erasing = Erasing(),  # noqa: B008
         decoupling: Decoupling = Decoupling(),  # noqa: B008
         eval_prompts: Sequence[str] = (),
@@ -178,6 +181,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         self.contamination = contamination
         self.purifiers = purifiers
         self.detector = detector
+        self.detection_side = detection_side
         self.erasing = erasing
         self.decoupling = decoupling
         self.eval_prompts = [
@@ -233,7 +237,9 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
             for doubt in soundness(self.attack, self.purifiers, self.decoupling):
                 self._doubt(f"This will not show what the defence is worth: {doubt}")
             with self._timed("detect"):
-                self.boxes = stages.detect(self.trained_on, self.detector, cache, device)
+                self.boxes = stages.detect(
+                    self.trained_on, self.detector, cache, device, self.detection_side
+                )
             if self.erasing != Erasing():
                 self._prepare_erasing()
         if stage == "fit" and self.with_prior_preservation and not self.class_images:

@@ -12,7 +12,7 @@ import torch
 from shortcut_lightning.batch import ConceptBox, Example
 from shortcut_lightning.concepts.base import Detector, NoDetector
 from shortcut_lightning.concepts.geometry import Grid
-from shortcut_lightning.data import loading, stages
+from shortcut_lightning.data import loading, looking, stages
 from shortcut_lightning.data.implicit_concepts import pictures_of, write_boxes
 from shortcut_lightning.files.cache import Cache, cache_folder
 from shortcut_lightning.prompts import Prompts
@@ -33,7 +33,7 @@ class Look:
         detector: What looks.
         instance_data_dir: Folder of pictures.
         output: Folder for `boxes.jsonl`, `contact_sheet.png` and `summary.json`.
-        resolution: Shorter side in pixels at which pictures are looked at and boxes are meant.
+        resolution: Shorter side in pixels of the picture that boxes are meant for.
         center_crop: Crop the middle square, as training does with `data.center_crop`.
         clean_data_dir: Pictures known to be without the concept; the share of them in which the
             detector finds one is its floor. Empty takes 64 drawn pictures of the pocket's world,
@@ -41,6 +41,7 @@ class Look:
             name has no floor.
         overwrite: Replace what is in `output`.
         recursive: Look at pictures of subfolders too, as training does with `data.recursive`.
+        detection_side: Longer side in pixels at which photographs are looked at, at most.
     """
 
     detector: Detector
@@ -51,6 +52,7 @@ class Look:
     clean_data_dir: str = ""
     overwrite: bool = False
     recursive: bool = False
+    detection_side: Count = stages.LOOKED_AT
 
     def __post_init__(self) -> None:
         if isinstance(self.detector, NoDetector):
@@ -85,19 +87,22 @@ def detect_folder(
     folders = (look.instance_data_dir, look.clean_data_dir, cache.folder, cache.ranks)
     instances, clean_folder = loading.subject_folders(*folders)
     examples = _load(instances, "instance_data_dir", look)
-    boxes = stages.detect(examples, look.detector, cache, device)
+    boxes = stages.detect(examples, look.detector, cache, device, look.detection_side)
     floor = _floor(look, clean_folder, cache, device)
     look.folder.mkdir(parents=True, exist_ok=True)
     write_boxes(look.folder / BOXES, dict(zip([e.name for e in examples], boxes, strict=True)))
     contact_sheet(examples, boxes).save(look.folder / SHEET)
-    summary = summarise(boxes) | {"floor": floor}
+    summary = summarise(boxes) | {"looked at": _sizes(examples, look), "floor": floor}
     (look.folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
     return summary
 
 
 def told(summary: dict[str, Any]) -> str:
     """The summary as lines for a terminal."""
-    lines = [f"{summary['with a box']} of {summary['images']} images with a concept"]
+    lines = [
+        f"{summary['with a box']} of {summary['images']} images with a concept "
+        f"(looked at: {summary['looked at']})"
+    ]
     for label, of in summary["labels"].items():
         lines.append(
             f"  {label}: {of['images']} images, {of['boxes']} boxes, "
@@ -133,6 +138,18 @@ def summarise(boxes: Sequence[Sequence[ConceptBox]]) -> dict[str, object]:
     return {"images": len(boxes), "with a box": sum(map(bool, boxes)), "labels": labels}
 
 
+def _sizes(examples: Sequence[Example], look: Look) -> str:
+    """At which size the pictures were looked at, in words."""
+    files = looking.photographs(examples, look.detector)
+    own = sum(file is not None for file in files)
+    if not own:
+        return f"all as they are learned, at {look.resolution} pixels"
+    return (
+        f"{own} of {len(files)} at their own size, up to {look.detection_side} pixels; others at "
+        f"{look.resolution}"
+    )
+
+
 def _floor(
     look: Look, clean_folder: Path | None, cache: Cache, device: torch.device
 ) -> dict[str, object]:
@@ -146,7 +163,7 @@ def _floor(
     else:
         where = "the pocket's world; give --clean_data_dir with pictures like yours"
         clean = pictures_of("pocket:0", _DRAWN, look.resolution)
-    alarms = stages.detect(clean, look.detector, cache, device)
+    alarms = stages.detect(clean, look.detector, cache, device, look.detection_side)
     return {"images": len(clean), "with a box": sum(map(bool, alarms)), "of": where}
 
 

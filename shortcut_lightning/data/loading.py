@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from shortcut_lightning.batch import Example
@@ -35,10 +36,22 @@ def load_examples(
     """The images of a folder, prepared, with their plain captions. `key` is the config key of the
     folder, for messages; `recursive` as in `list_images`."""
     found = folders.read_folder(folder, key, captions, recursive)
-    images = load_images([entry.path for entry in found], preparation(side, crop))
+    prepare = preparation(side, crop)
+    sizes: list[torch.Size] = []
+
+    def noted(image: Tensor) -> Tensor:
+        sizes.append(image.shape)
+        return prepare(image)
+
+    images = load_images([entry.path for entry in found], noted)
     return [
-        Example(image, prompts.caption(entry.text), entry.name)
-        for image, entry in zip(images, found, strict=True)
+        Example(
+            image,
+            prompts.caption(entry.text),
+            entry.name,
+            entry.path if min(size[-2:]) > min(image.shape[-2:]) else None,
+        )
+        for image, entry, size in zip(images, found, sizes, strict=True)
     ]
 
 

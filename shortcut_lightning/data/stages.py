@@ -10,6 +10,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -22,6 +23,7 @@ from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.batch import ConceptBox, Example
 from shortcut_lightning.concepts.base import Detector, NoDetector
 from shortcut_lightning.concepts.inpainting import inpaint
+from shortcut_lightning.data import looking
 from shortcut_lightning.files.cache import Cache
 from shortcut_lightning.freezing import on_device
 from shortcut_lightning.purifiers.base import Purifier
@@ -29,7 +31,8 @@ from shortcut_lightning.purifiers.oracle import Oracle
 
 log = logging.getLogger(__name__)
 
-_LOOKED_AT = 32  # images a detector sees at a time
+_AT_A_TIME = 32  # images a detector sees at a time
+LOOKED_AT = 4096  # pixels of a photograph's longer side, where nothing else is said
 
 
 def by_shape(images: Sequence[Tensor]) -> list[list[int]]:
@@ -79,22 +82,29 @@ def purify(
 
 
 def detect(
-    examples: list[Example], detector: Detector, cache: Cache, device: torch.device
+    examples: list[Example],
+    detector: Detector,
+    cache: Cache,
+    device: torch.device,
+    side: int = LOOKED_AT,
 ) -> list[list[ConceptBox]]:
-    """One list of boxes per example."""
+    """One list of boxes per example, in the coordinates of its image. Photographs that no stage has
+    changed are looked at with up to `side` pixels of their longer side (`looking.py`)."""
     if isinstance(detector, NoDetector):
         return [[] for _ in examples]
+    files = looking.photographs(examples, detector)
+    key: dict[str, Any] = {
+        "detector": detector,
+        "images": [example.image for example in examples],
+        "names": [example.name for example in examples],
+    }
+    if any(files):
+        key |= {"photographs": files, "side": side}
 
     def make() -> dict[str, Tensor]:
-        return {"boxes": _as_bytes(_detect(examples, detector, device))}
+        return {"boxes": _as_bytes(_detect(examples, files, detector, device, side))}
 
-    entry = cache.get(
-        "detect",
-        make,
-        detector=detector,
-        images=[example.image for example in examples],
-        names=[example.name for example in examples],
-    )
+    entry = cache.get("detect", make, **key)
     rows = _from_bytes(entry["boxes"])
     return [
         [ConceptBox(label, score, xyxy and tuple(xyxy)) for label, score, xyxy in image]
@@ -103,12 +113,21 @@ def detect(
 
 
 def _detect(
-    examples: list[Example], detector: Detector, device: torch.device
+    examples: list[Example],
+    files: list[Path | None],
+    detector: Detector,
+    device: torch.device,
+    side: int,
 ) -> list[list[ConceptBox]]:
     boxes: list[list[ConceptBox]] = [[] for _ in examples]
-    for group in by_shape([example.image for example in examples]):
-        for start in range(0, len(group), _LOOKED_AT):
-            part = group[start : start + _LOOKED_AT]
+    for index, file in enumerate(files):
+        if file is not None:
+            boxes[index] = looking.boxes_of(examples[index], file, detector, side, device)
+    others = [index for index, file in enumerate(files) if file is None]
+    for shape in by_shape([examples[index].image for index in others]):
+        group = [others[position] for position in shape]
+        for start in range(0, len(group), _AT_A_TIME):
+            part = group[start : start + _AT_A_TIME]
             images = torch.stack([examples[index].image for index in part]).to(device)
             names = [examples[index].name for index in part]
             for index, found in zip(part, detector.detect(images, names), strict=True):
@@ -138,7 +157,7 @@ def settle_contaminated(
             )
         return [examples[i] for i in kept], [boxes[i] for i in kept]
     painted = [
-        example._replace(image=inpaint(example.image, found))
+        example._replace(image=inpaint(example.image, found), photograph=None)
         for example, found in zip(examples, boxes, strict=True)
     ]
     return painted, [[box for box in found if box.xyxy is None] for found in boxes]
@@ -197,7 +216,7 @@ def _changed(
     for sentence in _from_bytes(entry["doubts"]) if "doubts" in entry else ():
         doubt(sentence)
     return [
-        example._replace(image=entry[str(index)].float() / 255)
+        example._replace(image=entry[str(index)].float() / 255, photograph=None)
         for index, example in enumerate(examples)
     ]
 

@@ -140,6 +140,16 @@ def resize_shorter_side(image: Tensor, side: int) -> Tensor:
     return round_to_8_bits(resized[0])
 
 
+def shrunk(image: Tensor, side: int) -> Tensor:
+    """(3, H, W) with its longer side at most `side` pixels; antialiased, in its own shape."""
+    longer = max(image.shape[-2:])
+    if longer <= side:
+        return image
+    size = [max(1, round(length * side / longer)) for length in image.shape[-2:]]
+    resized = functional.interpolate(image[None], size, mode="bilinear", antialias=True)
+    return round_to_8_bits(resized[0])
+
+
 def center_crop(image: Tensor, side: int) -> Tensor:
     """The middle `side` x `side` pixels of (3, H, W)."""
     top, left = ((length - side) // 2 for length in image.shape[-2:])
