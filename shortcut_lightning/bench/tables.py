@@ -167,9 +167,16 @@ def _image(file: Path) -> Markup:
 
 def _html(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
     def line(tag: str, cells: Sequence[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+        # A number and its interval stay in one line; the table scrolls where the window is narrow.
+        styles = (' style="white-space: nowrap"' if "[" in cell else "" for cell in cells)
+        filled = (
+            f"<{tag}{style}>{escape(cell)}</{tag}>"
+            for cell, style in zip(cells, styles, strict=True)
+        )
+        return f"<tr>{''.join(filled)}</tr>"
 
-    return Markup(f"<table>{line('th', head)}{''.join(line('td', row) for row in rows)}</table>")
+    table = f"<table>{line('th', head)}{''.join(line('td', row) for row in rows)}</table>"
+    return Markup(f'<div style="overflow-x: auto">{table}</div>')
 
 
 def cell(estimate: Estimate) -> str:

@@ -16,11 +16,16 @@ from shortcut_lightning.pocket import world
 from shortcut_lightning.pocket.autoencoder import AutoencoderTraining
 from shortcut_lightning.pocket.clip import ClipTraining
 from shortcut_lightning.pocket.data import VIEWS, PeopleTogether, WorldDataModule
+from shortcut_lightning.pocket.flow import FlowTraining, plain_attention, shifted
 from shortcut_lightning.pocket.latents import LatentDataModule
 from shortcut_lightning.pocket.measuring import AttributeTraining, IdentityTraining
 from shortcut_lightning.pocket.restoration import RestorationTraining
 from shortcut_lightning.pocket.schedule import warm_flat_fall
-from shortcut_lightning.pocket.text_to_image import TextToImageTraining, WordTraining
+from shortcut_lightning.pocket.text_to_image import (
+    TextToImageTraining,
+    WordTraining,
+    feature_weights,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -90,12 +95,59 @@ def test_a_small_v_prediction_variant_is_trained_and_loads(cache: Path) -> None:
     assert model.errors(latents, torch.zeros(2, 1, 128), timesteps, noise).max() < 1e-9
 
 
+def test_the_flow_family_is_trained_in_order_and_loads(cache: Path) -> None:
+    from diffusers import StableDiffusion3Pipeline
+
+    output = str(cache / "flow")
+    autoencoder = AutoencoderTraining(latent_channels=8, shift=True, output=output)
+    train(autoencoder, WorldDataModule(**settings(cache)), cache)
+    data = LatentDataModule(autoencoder=f"{output}/vae", **settings(cache))
+    model = FlowTraining(output=output)
+    trainer = train(model, data, cache)
+    assert {"val/loss07", "val/loss07_null"} <= set(trainer.callback_metrics)
+    latents = torch.stack([latent for latent, *_ in (data.training[i] for i in range(16))])
+    assert latents.shape == (16, 16, 16, 16)
+    assert abs(float(latents[:, :8].float().mean())) < 0.2  # shifted to mean zero
+    pipe = StableDiffusion3Pipeline.from_pretrained(output, text_encoder_3=None, tokenizer_3=None)
+    pipe.set_progress_bar_config(disable=True)
+    asked = {"num_inference_steps": 1, "max_sequence_length": 0, "height": 64, "width": 64}
+    picture = pipe("a photo", output_type="pt", **asked).images
+    assert torch.isfinite(picture).all()
+    # The pipeline's own embedding of a prompt is what the transformer was trained with.
+    hidden, _, pooled, _ = pipe.encode_prompt(
+        "a photo", None, None, max_sequence_length=0, do_classifier_free_guidance=False
+    )
+    with torch.no_grad():
+        own = model.float().eval().embedded(["a photo"])
+    torch.testing.assert_close(hidden, own[0], rtol=1e-2, atol=1e-2)  # halves on disk
+    torch.testing.assert_close(pooled, own[1], rtol=1e-2, atol=1e-2)
+
+
+def test_a_flow_that_answers_with_the_velocity_has_no_error() -> None:
+    model = FlowTraining(output=None)
+    latents, noise = torch.randn(2, 2, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    model.transformer.forward = lambda *_: SimpleNamespace(sample=noise - latents)
+    text = (torch.zeros(2, 1, 192), torch.zeros(2, 192))
+    assert model.errors(latents, text, torch.tensor([0.1, 0.9]), noise).max() == 0
+    shares = model.drawn(torch.zeros(4000, 8, 1, 1))
+    assert ((shares > 0) & (shares < 1)).all()
+    assert shifted(torch.tensor(0.5)).item() == pytest.approx(0.6)
+    assert shares.median().item() == pytest.approx(0.6, abs=0.01)
+
+
+def test_plain_attention_is_attention() -> None:
+    query, key, value = torch.randn(3, 2, 4, 5, 8, generator=torch.Generator().manual_seed(0))
+    fused = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    with plain_attention():
+        plain = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    torch.testing.assert_close(plain, fused)
+
+
 def test_eyes_and_mouth_count_more_and_every_picture_the_same(cache: Path) -> None:
     data = WorldDataModule(**settings(cache))
     data.prepare_data()
-    model = TextToImageTraining(feature_weight=4.0)
-    model._trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
-    weights = model.feature_weights(torch.arange(16), torch.zeros(16, 4, 16, 16))
+    latents = torch.zeros(16, 4, 16, 16)
+    weights = feature_weights(data.training, torch.arange(16), latents, 4.0)
     assert weights.shape == (16, 1, 16, 16)
     assert torch.allclose(weights.mean((1, 2, 3)), torch.ones(16))
     drawing = world.draw(5, 0, VIEWS)
