@@ -4,6 +4,7 @@ Sizes and budgets are in /255. Because only the sign is used, images of a batch 
 another through a loss that is a mean over them.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from shortcut_lightning.attacks.base import Doubt
 from shortcut_lightning.attacks.progress import Kept, Progress
+from shortcut_lightning.finite import NotFinite
 
 
 def project(changed: Tensor, clean: Tensor, epsilon: float) -> Tensor:
@@ -74,6 +76,11 @@ class Watch:
     def see(self, value: Tensor, slope: Tensor) -> None:
         """Counts one step."""
         self.losses.append(value.item())
+        if not math.isfinite(self.losses[-1]):
+            raise NotFinite(
+                f"{self.title}, step {len(self.losses)}: the loss is {self.losses[-1]}; try "
+                "smaller steps or learning rates of data.attack, or bf16 false."
+            )
         self.flat += not slope.any().item()
         self.bar.set_postfix(loss=f"{self.losses[-1]:.4g}", refresh=False)
         self.bar.update()

@@ -1,9 +1,10 @@
 """Where a running attack stands, on disk: an interrupted one goes on and ends in the same pixels.
 
 An attack is one loop or several, one after the other, between pieces of work that are cheap and
-made again. Every now and then a loop writes what its next step depends on: the position, the state
-of the only source of chance, and every object named to it. On another kind of accelerator, or with
-kernels that are not deterministic, what follows may differ in the last bits, as two whole runs do.
+made again. Every now and then, and where the program is told to end, a loop writes what its next
+step depends on: the position, the state of the only source of chance, and every object named to it.
+On another kind of accelerator, or with kernels that are not deterministic, what follows may differ
+in the last bits, as two whole runs do.
 """
 
 import time
@@ -15,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
+from shortcut_lightning import stopping
 from shortcut_lightning.files.whole import whole
 
 T = TypeVar("T")
@@ -68,12 +70,17 @@ class Progress:
             return
         path = self.folder / f"{next(self._numbers)}.pt"
         for step in range(_restore(path, generator, states), total):
-            yield step
-            if time.monotonic() >= self._due:
+            stopping.hold()  # or a signal would lose what was done since the last time
+            try:
+                yield step
+            finally:
+                stopping.release()
+            if time.monotonic() >= self._due or stopping.asked():
                 start = time.monotonic()
                 _save(path, step + 1, generator, states)
                 end = time.monotonic()
                 self._due = end + max(self.seconds, SHARE * (end - start))
+            stopping.end_if_asked()
 
 
 def _save(path: Path, step: int, generator: torch.Generator, states: tuple[Stateful, ...]) -> None:

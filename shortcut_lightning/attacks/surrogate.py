@@ -18,6 +18,7 @@ from shortcut_lightning.attacks.denoising import denoise_latents
 from shortcut_lightning.attacks.pictures import read_folder
 from shortcut_lightning.attacks.progress import Kept, Progress
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
+from shortcut_lightning.finite import NotFinite, all_finite
 from shortcut_lightning.losses import DreamBoothLoss
 from shortcut_lightning.ranges import Count, CountOrNone, NotNegative, Positive, ranged
 
@@ -161,10 +162,14 @@ class Surrogate:
             parameter.requires_grad_(True)
         # A bar for long trainings; those of three steps lie inside another.
         bar = tqdm(total=steps, desc="Surrogate", unit="step", disable=steps < 20)
+        losses: list[Tensor] = []
         for step in progress.loop(steps, self.generator, self, optimizer, kept):
             chosen = rows[step * batch_size : (step + 1) * batch_size]
             loss = self._backward(instances, chosen)
+            losses.append(loss)
             if not bar.disable:
+                _refuse(losses, step, recipe)  # shown, so that the device is waited for anyway
+                losses.clear()
                 bar.set_postfix(loss=f"{loss.item():.4g}", refresh=False)
                 bar.update(step + 1 - bar.n)
             nn.utils.clip_grad_norm_(self.learners, recipe.max_grad_norm)
@@ -173,6 +178,7 @@ class Surrogate:
             if step in keep:
                 kept.value.append(self.weights("cpu"))
         bar.close()
+        _refuse([*losses, *(each.detach() for each in self.learners)], steps - 1, recipe)
         for parameter in self.learners:
             parameter.requires_grad_(False)
         return kept.value
@@ -278,6 +284,16 @@ class Surrogate:
             for name, parameter in network.named_parameters()
             if ("lora_" in name) == lora
         ]
+
+
+def _refuse(numbers: Sequence[Tensor], step: int, recipe: SurrogateTraining) -> None:
+    """Raises NotFinite where losses or weights of a surrogate are not numbers."""
+    if not all_finite(numbers):
+        raise NotFinite(
+            f"The surrogate's loss or weights are NaN or infinite by its step {step + 1}, at "
+            f"data.attack.training.learning_rate {recipe.learning_rate:g}; try a lower one. "
+            "Nothing was protected."
+        )
 
 
 def copy_sharing(model: Backbone, own: Sequence[nn.Parameter]) -> Backbone:

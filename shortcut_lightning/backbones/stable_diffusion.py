@@ -19,6 +19,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from shortcut_lightning.backbones import lora, lora_files, pipelines, token_files
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior, in_its_dtype
 from shortcut_lightning.backbones.tokens import TokenTable, all_vectors, initial_rows
+from shortcut_lightning.finite import NotFinite, all_finite
 
 
 class StableDiffusion(Backbone):
@@ -172,7 +173,13 @@ class StableDiffusion(Backbone):
                 guidance_scale=guidance_scale,
                 output_type="latent",
             ).images
-        return self.decode(drawn.float())
+        images = self.decode(drawn.float())
+        if not all_finite([drawn, images]):  # clamped, infinity would be white
+            raise NotFinite(
+                f"A picture sampled for '{prompts[0]}' is NaN or infinite: the weights are, or "
+                "numbers overflowed in 16 bits (trainer.precision bf16-mixed or 32-true)."
+            )
+        return images
 
     def prompt_arguments(
         self, prompts: Sequence[str], negative_prompts: Sequence[str]
@@ -253,6 +260,10 @@ class StableDiffusion(Backbone):
 
     def save(self, folder: Path) -> None:
         """Writes a plain diffusers folder in float32: adapters merged in, tokens in the table."""
+        for tokenizer in self.tokenizers.values():
+            # Or the file says how the last prompt was cut and filled, if there was one.
+            tokenizer.backend_tokenizer.no_padding()
+            tokenizer.backend_tokenizer.no_truncation()
         pipeline = self.pipeline()
         pipeline.scheduler = self.scheduler
         halves = any(p.dtype != torch.float32 for p in self.parameters())

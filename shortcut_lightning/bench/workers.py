@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 _PROGRAM = "from shortcut_lightning.cli import main; main()"
+PATIENCE = 30.0  # seconds that workers have to end when they are told to
 _OF_A_SWEEP = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
 
 
@@ -35,12 +37,29 @@ def run_workers(argv: Sequence[str], count: int) -> int:
         {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
         for number in range(count)
     ]
-    workers = [subprocess.Popen(command, env=environment | share) for share in shares]
+    # In sessions of their own, so that Ctrl-C reaches this process alone, which tells them once.
+    # Where it is killed, they end by themselves (`stopping.py`).
+    workers = [
+        subprocess.Popen(command, env=environment | share, start_new_session=True)
+        for share in shares
+    ]
     try:
         return sum(worker.wait() != 0 for worker in workers)
     finally:  # stopped by hand: a cell that was not finished is run again next time
-        for worker in workers:
-            worker.terminate()
+        _end(workers)
+
+
+def _end(workers: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """Leaves none behind. They may keep what they are at."""
+    for worker in workers:
+        worker.terminate()
+    until = time.monotonic() + PATIENCE
+    for worker in workers:
+        try:
+            worker.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
 
 
 def visible_gpus(environment: Mapping[str, str]) -> list[str]:

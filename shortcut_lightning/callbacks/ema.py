@@ -22,11 +22,16 @@ class EMA(Ranged, Callback):
         self._average: EMAModel | None = None
         self._stored: dict[str, Any] = {}
         self._last_step = 0
-        self._in_training: dict[str, Tensor] = {}  # once training has ended
+        # What training goes on from, while the model holds the averages: after training has ended,
+        # and from loading a checkpoint until training starts.
+        self._in_training: dict[str, Tensor] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._in_training = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         learned = [p for p in pl_module.parameters() if p.requires_grad]
-        self._in_training = {}
         self._average = EMAModel(learned, decay=self.decay, foreach=True)
         if self._stored:
             self._average.load_state_dict(self._stored)
@@ -34,6 +39,10 @@ class EMA(Ranged, Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last_step = trainer.global_step  # a checkpoint's steps are known only from here on
+        # Not where the checkpoint was the last one: then nothing starts, and the averages that were
+        # loaded are what is exported and evaluated.
+        pl_module.load_state_dict(self._in_training, strict=False)
+        self._in_training = {}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -77,8 +86,8 @@ class EMA(Ranged, Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Called when `fit` resumes, after the weights were loaded."""
-        pl_module.load_state_dict(checkpoint.get("weights_in_training", {}), strict=False)
+        """Called when `fit` resumes, after the weights, which are the averages, were loaded."""
+        self._in_training = dict(checkpoint.get("weights_in_training", {}))
 
     def state_dict(self) -> dict[str, Any]:
         return self.average.state_dict() if self._average is not None else self._stored

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.callbacks.trainers import run_folder
 from shortcut_lightning.files.cache import together
+from shortcut_lightning.finite import NotFinite, all_finite
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ class Export(Callback):
             return
         backbone = pl_module.backbone
         assert isinstance(backbone, Backbone)
+        if not all_finite(backbone.parameters()):
+            raise NotFinite("The model has weights that are NaN or infinite; it is not exported.")
         folder = run_folder(trainer) / "export"
         together(lambda: self._write(backbone, folder), trainer.strategy)
 

@@ -5,12 +5,17 @@ before anything heavy is imported; everything else happens in `app.py`.
 """
 
 import os
+import signal
 import sys
+from typing import NoReturn
 
+from shortcut_lightning import stopping
 from shortcut_lightning.cli.errors import UserError, is_first_process
 from shortcut_lightning.cli.first_look import first_look
+from shortcut_lightning.finite import NotFinite
 from shortcut_lightning.presets import in_arguments
 
+_NOTHING = "nothing was done yet; the same command starts again"
 DEBUG = "SHORTCUT_LIGHTNING_DEBUG"  # set it to see the traceback behind a one-line error
 
 
@@ -21,22 +26,42 @@ def main(args: list[str] | None = None) -> None:
         args: stands for `sys.argv[1:]`.
 
     Raises:
-        SystemExit: with code 2 after a user's mistake, which is named on stderr in a line or two.
+        SystemExit: with code 2 after a user's mistake and 1 after numbers that are not finite,
+            which are named on stderr in a line or two; with 130 after SIGINT and 143 after SIGTERM.
     """
     # Read when torch starts its threads: those that wait then sleep, where other work goes on too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     argv = in_arguments(sys.argv[1:] if args is None else args)
-    try:
-        answer = first_look(argv)
-        if answer:
-            sys.stdout.write(answer)
-            return
-        from shortcut_lightning.cli.app import run  # here, because it imports torch and lightning
+    with stopping.listening():
+        try:
+            _answer(argv)
+        except UserError as error:
+            _end(2, error)
+        except NotFinite as error:
+            _end(1, error)
+        except stopping.Stopped as stopped:
+            if not stopping.follows():
+                sys.stderr.write(f"\nstopped by {_name(stopped)}: {stopped.kept or _NOTHING}\n")
+            # The other ranks end as if all was well: a code would have the first one killed.
+            raise SystemExit(stopped.code if is_first_process() else 0) from None
 
-        run(argv)
-    except UserError as error:
-        if os.environ.get(DEBUG):
-            raise
-        who = "" if is_first_process() else "in another process: "
-        sys.stderr.write(f"error: {who}{error}\n")
-        raise SystemExit(2) from None
+
+def _answer(argv: list[str]) -> None:
+    if answer := first_look(argv):
+        sys.stdout.write(answer)
+        return
+    from shortcut_lightning.cli.app import run  # here, because it imports torch and lightning
+
+    run(argv)
+
+
+def _end(code: int, error: Exception) -> NoReturn:
+    if os.environ.get(DEBUG):
+        raise error
+    who = "" if is_first_process() else "in another process: "
+    sys.stderr.write(f"error: {who}{error}\n")
+    raise SystemExit(code) from None
+
+
+def _name(stopped: stopping.Stopped) -> str:
+    return signal.Signals(stopped.number).name

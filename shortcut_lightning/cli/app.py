@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import set_parsing_settings
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf.errors import OmegaConfBaseException
 
+from shortcut_lightning import stopping
 from shortcut_lightning.callbacks.evaluation import Evaluation
+from shortcut_lightning.callbacks.finite import StopAtNaN
 from shortcut_lightning.callbacks.save_images import SaveImages
 from shortcut_lightning.callbacks.step_bar import StepBar
 from shortcut_lightning.callbacks.trainers import callbacks_of
@@ -23,17 +26,18 @@ from shortcut_lightning.cli.class_index import class_index, concrete, import_nam
 from shortcut_lightning.cli.config_files import config_files
 from shortcut_lightning.cli.errors import UserError, as_user_error, is_first_process, listed, notice
 from shortcut_lightning.cli.explain import explain_interpolation
+from shortcut_lightning.cli.keep_last import LAST, KeepLast, WholeFiles
 from shortcut_lightning.cli.nulls import refuse_nulls
 from shortcut_lightning.cli.numbers import lend_ranges
 from shortcut_lightning.cli.parser import ShortcutParser, class_switches
 from shortcut_lightning.cli.quiet import quiet, quiet_wandb
 from shortcut_lightning.cli.resume import ConfigWins, find_checkpoint
 from shortcut_lightning.cli.run_folder import (
-    KeepLast,
     SaveRunConfig,
     discard_if_empty,
     prepare_loggers,
 )
+from shortcut_lightning.cli.same_run import facts, refuse_other
 from shortcut_lightning.cli.told import numbers, places
 from shortcut_lightning.cli.verbs import PROGRAM, VERBS
 from shortcut_lightning.ranges import Quality
@@ -52,6 +56,12 @@ _PRECISIONS = {"32", "32-true", "bf16", "bf16-mixed", "16", "16-mixed"}
 
 class ShortcutTrainer(Trainer):
     """Lightning's Trainer. A method here whose name is in `VERBS` is a verb."""
+
+    def _run_stage(self) -> Any:
+        # Lightning has just put its own handler of SIGTERM first, which talks to the other ranks
+        # from wherever the program is, and ends a run with code 0.
+        stopping.listen()
+        return super()._run_stage()
 
     def protect(
         self,
@@ -164,6 +174,7 @@ class ShortcutCLI(LightningCLI):
     """One configuration for every verb; a class path in YAML is the registry."""
 
     run_folder: Path | None = None
+    _given = ""  # --ckpt_path as it was typed
 
     def __init__(self, args: list[str]) -> None:
         super().__init__(
@@ -224,6 +235,13 @@ class ShortcutCLI(LightningCLI):
             default=True,
             help="Whether `fit` runs the verb `test` on the trained model at its end.",
         )
+        parser.add_argument(
+            "--resume_other",
+            type=bool,
+            default=False,
+            help="Let `fit --ckpt_path` go on with what was trained on other pictures, prompts or"
+            " another model.",
+        )
 
     def _parse_ckpt_path(self) -> None:
         """Lightning lets a checkpoint's hyper-parameters override config and command line; here
@@ -260,6 +278,7 @@ class ShortcutCLI(LightningCLI):
         config.name = config.name or (files[0].stem if files else "run")
         if config.get("ckpt_path"):
             runs = Path(config.output_dir) / config.name
+            self._given = str(config.ckpt_path)
             config.ckpt_path = find_checkpoint(config.ckpt_path, runs, must_exist=verb != "fit")
             if config.ckpt_path and Path(config.ckpt_path).is_file():
                 check_checkpoint(config.ckpt_path, verb)
@@ -291,15 +310,19 @@ class ShortcutCLI(LightningCLI):
         given = trainer.callbacks or []
         callbacks = list(given) if isinstance(given, list | tuple) else [given]
         rehearsal, saves = trainer.fast_dev_run, _has(callbacks, Checkpoint)
-        if trainer.enable_checkpointing is not False and not rehearsal and not saves:
-            callbacks.append(KeepLast())
+        callbacks.insert(0, StopAtNaN())
+        if trainer.enable_checkpointing is not False and not rehearsal:
+            callbacks.append(KeepLast(regular=not saves))
         if trainer.enable_progress_bar is not False and not _has(callbacks, ProgressBar):
             callbacks.append(StepBar())
         if self.config.subcommand == "predict" and not _has(callbacks, SaveImages):
             callbacks.append(SaveImages())  # or what was made would be thrown away
         quiet_wandb(trainer.logger if isinstance(trainer.logger, list) else [])
         with self._user_errors("trainer: "):
-            return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+            built = super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        if type(built.strategy.checkpoint_io) is TorchCheckpointIO:
+            built.strategy.checkpoint_io = WholeFiles()
+        return built
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
@@ -313,6 +336,15 @@ class ShortcutCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         with self._user_errors():
             super()._run_subcommand(subcommand)
+
+    def before_fit(self) -> None:
+        """Only what was trained on the same is resumed; the checkpoints will say what that is."""
+        now = facts(self.model, self.datamodule)
+        checkpoint = self._get(self.config_init, "ckpt_path")
+        if checkpoint and not self._get(self.config, "resume_other"):
+            refuse_other(checkpoint, self._given, now)
+        for callback in callbacks_of(self.trainer, ConfigWins):
+            callback.facts = now
 
     def after_fit(self) -> None:
         """Evaluation is the verb `test`, on the model just trained."""
@@ -355,6 +387,11 @@ class ShortcutCLI(LightningCLI):
         """Turns the exceptions that are a user's mistake into `UserError`."""
         try:
             yield
+        except stopping.Stopped as stopped:
+            if self.run_folder and is_first_process():
+                discard_if_empty(self.run_folder)
+            stopped.kept = stopped.kept or self._kept()
+            raise
         except Exception as error:
             if self.run_folder and is_first_process():
                 discard_if_empty(self.run_folder)
@@ -362,6 +399,21 @@ class ShortcutCLI(LightningCLI):
             if not message:
                 raise
             raise UserError(where + message) from error
+
+    def _kept(self) -> str:
+        """For who stopped the verb: what is kept, and how to go on."""
+        verb = self.config.subcommand
+        if verb in ("protect", "purify"):
+            return "what was computed is kept in data.cache_dir; the same command goes on"
+        if verb != "fit":
+            return f"an unfinished `{verb}` keeps nothing; the same command starts again"
+        last = self.run_folder / LAST if self.run_folder else None
+        if last is None or not last.is_file():
+            given = self._get(self.config_init, "ckpt_path")
+            again = f"goes on from {given}" if given else "starts again"
+            return f"no step was kept; the same command {again}, with the stages it has made"
+        step = self.trainer.global_step
+        return f"step {step} is kept in {last}; to go on: the same command with --ckpt_path last"
 
 
 def _has(callbacks: list[Any], kind: type) -> bool:

@@ -10,6 +10,7 @@ from shortcut_lightning.cli.errors import UserError, as_user_error
 from shortcut_lightning.cli.parser import ShortcutParser
 from shortcut_lightning.cli.verbs import PROGRAM
 from shortcut_lightning.membership.audit import Audit
+from shortcut_lightning.stopping import Stopped
 
 
 def audit_parser() -> ShortcutParser:
@@ -45,6 +46,9 @@ def audit(argv: list[str]) -> None:
     folder = Path(config.output or Path(config.output_dir) / name)
     try:
         result = parser.instantiate(config).audit.run(folder)
+    except Stopped as stopped:
+        stopped.kept = f"what was measured is kept in {folder}; the same command goes on"
+        raise
     except Exception as error:
         if message := as_user_error(error, dict(config.audit.items())):
             raise UserError(message) from error

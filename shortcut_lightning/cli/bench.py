@@ -2,12 +2,9 @@
 through LightningCLI; each of its cells does."""
 
 import re
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 from shortcut_lightning.bench.matrix import Matrix
@@ -21,6 +18,7 @@ from shortcut_lightning.cli.errors import UserError, notice
 from shortcut_lightning.cli.parser import ShortcutParser
 from shortcut_lightning.cli.verbs import PROGRAM
 from shortcut_lightning.ranges import Count
+from shortcut_lightning.stopping import Stopped
 
 _OPTIONS = ("config", "shard", "workers", "tables", "rows", "stale")
 
@@ -82,17 +80,19 @@ def bench(argv: list[str], run: Callable[[list[str]], None]) -> None:
         matrix = _matrix({k: v for k, v in vars(settings).items() if k not in _OPTIONS}, argv)
         runner = Runner(matrix, folder, run, notice, config.stale == "keep")
         same = ["bench", *argv, "--workers=1", "--tables=none"]
-        with _ended_by_sigterm():
-            if config.tables == "only":
-                pass
-            elif in_sweep():
-                with sweep_run() as sweep:
-                    failed = run_workers(same, config.workers)
-                    sweep.summary.update(summary(collect(matrix, runner.reports())))
-            elif config.workers > 1:
+        if config.tables == "only":
+            pass
+        elif in_sweep():
+            with sweep_run() as sweep:
                 failed = run_workers(same, config.workers)
-            else:
-                runner.all(shard)
+                sweep.summary.update(summary(collect(matrix, runner.reports())))
+        elif config.workers > 1:
+            failed = run_workers(same, config.workers)
+        else:
+            runner.all(shard)
+    except Stopped as stopped:
+        stopped.kept = f"finished cells are kept in {settings.output_dir}; the same command goes on"
+        raise
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
     if config.tables != "none":
@@ -121,22 +121,6 @@ def _keep_rows(rows: Rows, output_dir: Path, added_to: str) -> None:
             raise UserError(f"--rows: {error}") from error
         kept.add(rows)
         kept.write(Path(added_to))
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Ends the matrix where it is told to, and its workers with it. Lightning takes the signal for
-    the run it is at, which would end that cell at most; a handler that is there before, it calls
-    as well."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _matrix(settings: dict[str, Any], argv: list[str]) -> Matrix:

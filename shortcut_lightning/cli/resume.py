@@ -6,7 +6,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from shortcut_lightning.cli.checkpoints import check_optimizers
-from shortcut_lightning.cli.errors import UserError, no_file, notice
+from shortcut_lightning.cli.errors import UserError, is_first_process, no_file, notice
+from shortcut_lightning.cli.same_run import Facts
 
 # Words that Lightning resolves itself.
 _LIGHTNINGS = ("hpc", "registry")
@@ -33,6 +34,7 @@ def find_checkpoint(given: str, runs: Path, must_exist: bool) -> str | None:
             f" file, or 'last' for the newest under {runs}"
         )
     if given == "last":
+        _sweep(runs)
         found = sorted(runs.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
         if not found and must_exist:
             raise UserError(f"--ckpt_path last: no {runs}/*/checkpoints/last.ckpt")
@@ -44,21 +46,33 @@ def find_checkpoint(given: str, runs: Path, must_exist: bool) -> str | None:
     return given
 
 
+def _sweep(runs: Path) -> None:
+    """Removes halves of checkpoints that a killed run was writing."""
+    for half in runs.glob("*/checkpoints/.*.part"):
+        number = half.name.split(".")[-2]
+        if number.isdecimal() and not Path(f"/proc/{number}").exists() and is_first_process():
+            half.unlink(missing_ok=True)
+
+
 class ConfigWins(Callback):
     """Lets changed optimiser settings take effect on resuming.
 
     Restoring an optimiser brings back its old settings, so a new learning rate would do nothing,
     silently. The checkpoint remembers what its run was asked for; where this run was asked for
     something else, that is applied. An unchanged configuration resumes bit for bit.
+
+    Attributes:
+        facts: What the run learns and from what, for the checkpoint to say; see `same_run.py`.
     """
 
     def __init__(self) -> None:
+        self.facts: Facts = {}
         self._asked: list[list[dict[str, Any]]] = []
         self._asked_then: list[list[dict[str, Any]]] = []
         self._checkpoint: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"asked": self._asked}
+        return {"asked": self._asked, "facts": self.facts}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._asked_then = state_dict["asked"]

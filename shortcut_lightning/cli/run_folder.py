@@ -8,17 +8,14 @@ import os
 import re
 import warnings
 from pathlib import Path
-from typing import Any
 
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
 from shortcut_lightning.cli.errors import is_first_process, notice
-from shortcut_lightning.ranges import Count, Ranged
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -29,43 +26,6 @@ class SaveRunConfig(SaveConfigCallback):
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):  # the folder has config.yaml already
                 logger.log_hyperparams(config)
-
-
-class KeepLast(Ranged, Checkpoint):
-    """Keeps checkpoints/last.ckpt: every `every_n_train_steps` steps and after the last one.
-
-    Lightning's `save_last` misses the steps after the last interval. And what is saved when an
-    epoch or the training ends, not a batch, resumes with a batch too many (lightning 2.6.6).
-    """
-
-    def __init__(self, every_n_train_steps: Count = 500) -> None:
-        self.every_n_train_steps = every_n_train_steps
-        self._saved_step = 0
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._saved_step = trainer.global_step  # of a resumed run: its checkpoint is there
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
-        ending = trainer.global_step == trainer.max_steps or (last_epoch and trainer.is_last_batch)
-        if ending or trainer.global_step % self.every_n_train_steps == 0:
-            self._save(trainer)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer)  # stopped early, by time or by another callback
-
-    def _save(self, trainer: Trainer) -> None:
-        if trainer.global_step != self._saved_step and trainer.log_dir:
-            self._saved_step = trainer.global_step
-            path = Path(trainer.log_dir) / "checkpoints" / "last.ckpt"
-            # Beside the old one first: Lightning moves a file over from the disk of temporary
-            # files, and a kill meanwhile would leave neither.
-            half = path.with_name(f"{path.name}.part")
-            trainer.save_checkpoint(half, weights_only=False)
-            if trainer.is_global_zero:
-                half.replace(path)
 
 
 def claim_version(folder: Path) -> int:

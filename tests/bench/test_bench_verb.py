@@ -11,6 +11,7 @@ import yaml
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
+from shortcut_lightning import stopping
 from shortcut_lightning.cli import main
 from shortcut_lightning.cli.bench import bench
 
@@ -180,8 +181,9 @@ def test_a_signal_ends_the_matrix_and_not_one_cell(config: Path) -> None:
         ).test(BoringModel(), verbose=False)
 
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as end:
+    with stopping.listening(), pytest.raises(stopping.Stopped) as end:
         bench(["--config", str(config)], run)
     assert end.value.code == 128 + signal.SIGTERM
+    assert "the same command goes on" in end.value.kept
     assert len(started) == 1
     assert signal.getsignal(signal.SIGTERM) is before

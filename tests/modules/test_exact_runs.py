@@ -18,7 +18,7 @@ from PIL import Image
 
 from shortcut_lightning.callbacks.ema import EMA
 from shortcut_lightning.callbacks.export import Export
-from shortcut_lightning.cli.run_folder import KeepLast
+from shortcut_lightning.cli.keep_last import KeepLast
 from shortcut_lightning.data.datamodule import PersonalizationDataModule
 from shortcut_lightning.modules import DreamBooth
 

@@ -1,0 +1,111 @@
+"""Whether a checkpoint is of the same pictures, prompts and model as the run that would resume it.
+
+Steps, devices, learning rates, loss weights, loggers, callbacks and whatever is only sampled or
+measured may change on the way; what is learned, and from what, may not.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+from torch import nn
+
+from shortcut_lightning.cli.errors import UserError
+from shortcut_lightning.files.cache import describe
+from shortcut_lightning.files.images import SUFFIXES
+
+Facts = dict[str, str]  # key of the configuration -> a short text, or a hash
+
+_PER_TENSOR = 16  # numbers looked at; two trainings differ in nearly all
+_SHOWN = 60  # characters of a text
+
+
+def facts(model: LightningModule, data: LightningDataModule | None) -> Facts:
+    """What a run learns, and from what. To be asked before it has learned anything."""
+    from shortcut_lightning.data import PersonalizationDataModule
+
+    found: Facts = {}
+    backbone = getattr(model, "backbone", None)
+    if isinstance(backbone, nn.Module):
+        found["model.frozen_dtype"] = str(model.hparams.get("frozen_dtype", ""))
+        found["model.pretrained_model_name_or_path"] = _weights(backbone)
+    if isinstance(data, PersonalizationDataModule):
+        found |= _of_data(data)
+    return found
+
+
+def _of_data(data: Any) -> Facts:
+    prompts = data.prompts
+    found = {
+        "data.instance_prompt": prompts.instance_prompt,
+        "data.instance_data_dir": _pictures(data.instance_data_dir, data.use_captions),
+        "data.attack": _hash(describe(data.attack)),
+        "data.contamination": _hash(describe(data.contamination)),
+        "data.purifiers": _hash(describe(data.purifiers)),
+        "data.erasing": _hash(describe(data.erasing)),
+        "data.decoupling": _hash(describe(data.decoupling)),
+        "data.resolution": str(data.resolution),
+    }
+    if data.with_prior_preservation:
+        found["data.class_prompt"] = prompts.class_prompt
+    return found
+
+
+def refuse_other(checkpoint: str, given: str, now: Facts) -> None:
+    """Raises UserError where the checkpoint, which the user gave as `given`, is of another run."""
+    then = noted(checkpoint)
+    differing = [_shown(key, then[key], now[key]) for key in then if now.get(key, "") != then[key]]
+    if differing:
+        raise UserError(
+            f"--ckpt_path {given}: {checkpoint} was trained with another {' and '.join(differing)}."
+            " Give --name NEW and no --ckpt_path for a run of its own, or --resume_other true to go"
+            " on with it all the same"
+        )
+
+
+def noted(checkpoint: str) -> Facts:
+    """What a checkpoint says about its run; nothing where it is older than such notes, or where it
+    cannot be read, which whoever resumes from it will tell."""
+    if not Path(checkpoint).is_file():
+        return {}
+    try:
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        return dict(saved["callbacks"]["ConfigWins"]["facts"])
+    except Exception:  # torch.load raises a new kind for each way a file can be damaged
+        return {}
+
+
+def _shown(key: str, then: str, now: str) -> str:
+    if not key.endswith(("prompt", "dtype", "resolution")):
+        return key
+    return f"{key} ({then[:_SHOWN]!r}, now {now[:_SHOWN]!r})"
+
+
+def _weights(network: nn.Module) -> str:
+    """A hash of some numbers of each pretrained tensor; adapters and new words start by chance."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        if "lora_" in name or name.endswith("token_embedding.rows"):
+            continue
+        flat = tensor.detach().reshape(-1)
+        some = flat[:: max(1, len(flat) // _PER_TENSOR)].cpu().contiguous()
+        digest.update(f"{name.replace('.base_layer', '')} {list(tensor.shape)}".encode())
+        digest.update(some.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _pictures(source: str, captions: bool) -> str:
+    """A folder's files by content, wherever it lies; a generated subject by its name."""
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        return source
+    kinds = {*SUFFIXES, *((".txt", ".jsonl") if captions else ())}
+    files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in kinds]
+    return _hash([[file.name, hashlib.sha256(file.read_bytes()).hexdigest()] for file in files])
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
