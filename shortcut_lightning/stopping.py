@@ -57,7 +57,7 @@ def listening() -> Iterator[None]:
     try:
         yield
     finally:
-        _State.home = 0
+        _State.asked = _State.held = _State.home = 0
         os.environ.pop(PARENT)
         if parent is not None:
             os.environ[PARENT] = parent

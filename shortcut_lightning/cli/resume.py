@@ -1,5 +1,6 @@
 """Resuming: which checkpoint is meant, and that the configuration wins over it."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,18 @@ def _sweep(runs: Path) -> None:
     """Removes halves of checkpoints that a killed run was writing."""
     for half in runs.glob("*/checkpoints/.*.part"):
         number = half.name.split(".")[-2]
-        if number.isdecimal() and not Path(f"/proc/{number}").exists() and is_first_process():
+        if is_first_process() and number.isdecimal() and not _runs(int(number)):
             half.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return process != os.getpid()
 
 
 class ConfigWins(Callback):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import numpy as np
@@ -119,6 +119,35 @@ def test_a_run_that_was_stopped_goes_on_from_the_weights_in_training(
     module, data = parts(small_sd, photos)
     trainer(tmp_path, 6, EMA(0.9)).fit(module, data, ckpt_path=file)
     assert all(torch.equal(value, whole[name]) for name, value in learned(module).items())
+
+
+class Exported(pl.Callback):
+    """What an export right after training would hold."""
+
+    weights: ClassVar[dict[str, torch.Tensor]] = {}
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        Exported.weights = learned(pl_module)
+
+
+def test_a_run_resumed_at_its_end_exports_the_average_again(
+    small_sd: Path, photos: Path, tmp_path: Path
+) -> None:
+    def fit(*callbacks: pl.Callback, file: Path | None = None) -> Path:
+        module, data = parts(small_sd, photos)
+        # Before the average, as a callback added to a recipe comes last.
+        run = trainer(tmp_path, 3, Exported(), *callbacks, logger=CSVLogger(tmp_path))
+        run.fit(module, data, ckpt_path=file)
+        return Path(run.log_dir or "") / "checkpoints" / "last.ckpt"
+
+    file = fit(EMA(0.5), KeepLast())
+    first = Exported.weights
+    again = fit(EMA(0.5), KeepLast(), file=file)
+    assert all(torch.equal(value, first[name]) for name, value in Exported.weights.items())
+    assert again != file
+    assert again.read_bytes() == file.read_bytes()
+    raw = torch.load(file, weights_only=True)["weights_in_training"]
+    assert any(not torch.equal(raw[name], value) for name, value in first.items())
 
 
 def test_a_checkpoint_tests_the_average_that_fit_ended_with(
