@@ -33,6 +33,9 @@ SIGNALS = [signal.SIGKILL] * 4 + [signal.SIGTERM, signal.SIGINT]
 CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 ENDS_WITHIN = 60.0  # seconds that a told process has, and that one which was killed leaves others
 
+# What an unbroken run leaves there as well: a mark of ONNX Runtime's, and torch's empty folder.
+LIBRARIES = {".ses", "torchinductor_root"}
+
 FIT = {
     "data.with_prior_preservation": "false",
     "data.images_per_prompt": "1",
@@ -168,7 +171,7 @@ def bits(job: Job, folder: Path) -> str:
 def left_over(folder: Path) -> list[str]:
     """Half-written files, temporary files and processes of a trial."""
     halves = [path for path in folder.rglob("*") if path.name.endswith((".part", ".tmp"))]
-    temporary = list((folder / "tmp").iterdir())
+    temporary = [path for path in (folder / "tmp").iterdir() if path.name not in LIBRARIES]
     files = sorted({str(path.relative_to(folder)) for path in halves + temporary})
     return files + [f"process {number}" for number in processes(folder)]
 
