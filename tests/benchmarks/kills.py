@@ -33,8 +33,8 @@ SIGNALS = [signal.SIGKILL] * 4 + [signal.SIGTERM, signal.SIGINT]
 CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 ENDS_WITHIN = 60.0  # seconds that a told process has, and that one which was killed leaves others
 
-# What an unbroken run leaves there as well: a mark of ONNX Runtime's, and torch's empty folder.
-LIBRARIES = {".ses", "torchinductor_root"}
+# What an unbroken run leaves there as well: a library's session mark, and torch's empty folder.
+LIBRARIES = (".ses", "torchinductor_")
 
 FIT = {
     "data.with_prior_preservation": "false",
@@ -88,7 +88,7 @@ def jobs() -> dict[str, Job]:
         "ema": Job([*fit, *ema], run, "runs/quickstart"),
         "protect": Job(["protect", *stage, *attack], copies),
         "purify": Job(
-            ["purify", *stage, "--data.purifiers=TotalVariation", "--data.resolution=64"], copies
+            ["purify", *stage, "--data.purifiers+=TotalVariation", "--data.resolution=64"], copies
         ),
         "audit": Job(["audit", "--config", "audit.yaml"], ["runs/audit-audit/scores.csv"]),
         "bench": Job(["bench", "--config", "matrix.yaml", "--workers=2"], ["out/table.csv"]),
@@ -171,7 +171,7 @@ def bits(job: Job, folder: Path) -> str:
 def left_over(folder: Path) -> list[str]:
     """Half-written files, temporary files and processes of a trial."""
     halves = [path for path in folder.rglob("*") if path.name.endswith((".part", ".tmp"))]
-    temporary = [path for path in (folder / "tmp").iterdir() if path.name not in LIBRARIES]
+    temporary = [path for path in (folder / "tmp").iterdir() if not path.name.startswith(LIBRARIES)]
     files = sorted({str(path.relative_to(folder)) for path in halves + temporary})
     return files + [f"process {number}" for number in processes(folder)]
 
