@@ -1,4 +1,9 @@
-"""LoRA files in the two key formats in use: diffusers' and kohya's (A1111, ComfyUI)."""
+"""Adapters on the networks, by peft alone, and their files in the two key formats in use:
+diffusers' and kohya's (A1111, ComfyUI).
+
+diffusers and transformers have adapter methods of their own around peft, each with a range of its
+versions; none of them is called here.
+"""
 
 import re
 from pathlib import Path
@@ -7,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers.training_utils import _collate_lora_metadata
 from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -33,6 +40,41 @@ def adapted(backbone: "StableDiffusion") -> dict[str, nn.Module]:
     """The parts that carry an adapter, by name."""
     parts = backbone.networks
     return {name: part for name, part in parts.items() if getattr(part, "peft_config", None)}
+
+
+def insert(network: nn.Module, config: LoraConfig) -> None:
+    """Puts an adapter into a network, which holds its configuration as `peft_config`.
+
+    Raises ValueError when there is one already.
+    """
+    if getattr(network, "peft_config", None):
+        raise ValueError(f"{type(network).__name__} has an adapter already.")
+    # Written into the exported file; transformers' models know where they came from.
+    config.base_model_name_or_path = network.__dict__.get("name_or_path")
+    inject_adapter_in_model(config, network)
+
+
+def switch(network: nn.Module, on: bool) -> None:
+    """Lets the adapters of a network act and learn, or neither."""
+    for _, layer in _layers(network):
+        layer.enable_adapters(on)
+
+
+def merge(network: nn.Module) -> None:
+    """Adds the adapters to the weights they stand beside and takes them off."""
+    for name, layer in _layers(network):
+        layer.merge()
+        network.set_submodule(name, layer.get_base_layer())
+    del network.peft_config
+
+
+def _layers(network: nn.Module) -> list[tuple[str, Any]]:
+    """The layers that have an adapter, by name."""
+    return [
+        (name, module)
+        for name, module in network.named_modules()
+        if isinstance(module, BaseTunerLayer)
+    ]
 
 
 def save_diffusers(backbone: "StableDiffusion", folder: Path) -> None:
@@ -74,9 +116,3 @@ def save_kohya(backbone: "StableDiffusion", path: Path) -> None:
             tensors[f"{stem}.alpha"] = torch.tensor(alpha)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path)
-
-
-def merge(pipeline: Any) -> None:
-    """Adds the adapters to the weights they stand beside and takes them off."""
-    pipeline.fuse_lora()
-    pipeline.unload_lora_weights()

@@ -227,21 +227,21 @@ class StableDiffusion(Backbone):
         """Adapters on the attention projections; only their weights are trainable afterwards."""
         config = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout}
         if unet:
-            self.unet.add_adapter(LoraConfig(**config, use_dora=dora, **lora.UNET))
+            lora.insert(self.unet, LoraConfig(**config, use_dora=dora, **lora.UNET))
         if text_encoder:
             for _, network in self.vocabularies:
-                network.add_adapter(LoraConfig(**config, **lora.TEXT_ENCODER))
+                lora.insert(network, LoraConfig(**config, **lora.TEXT_ENCODER))
 
     @contextmanager
     def without_lora(self) -> Iterator[None]:
-        networks: list[Any] = list(lora.adapted(self).values())
+        networks = list(lora.adapted(self).values())
         for network in networks:
-            network.disable_adapters()
+            lora.switch(network, on=False)
         try:
             yield
         finally:
             for network in networks:
-                network.enable_adapters()
+                lora.switch(network, on=True)
 
     def load_lora(self, path: str) -> None:
         lora_files.merge(self, path)
@@ -279,8 +279,8 @@ class StableDiffusion(Backbone):
                 # With 2, the legacy of old configs, pooling takes the highest id for the end of the
                 # text, which is now a new word.
                 text_encoder.config.eos_token_id = self.tokenizer.eos_token_id
-        if lora.adapted(self):
-            lora.merge(pipeline)
+        for name in lora.adapted(self):
+            lora.merge(getattr(pipeline, name))
         pipeline.save_pretrained(folder, safe_serialization=True)
 
     def save_lora(self, folder: Path) -> None:
