@@ -1,8 +1,9 @@
 """The loss that most protections push: the denoiser's error on an image's latent.
 
-z ~ q(.|x) by reparameterisation, so that the gradient reaches the pixels; eps ~ N(0, 1); t uniform,
-one for each image; z_t by the model's schedule; the mean squared distance of the prediction to the
-noise or, for models that predict it, the velocity (arXiv 2006.11239, eq. 14; 2202.00512, app. D).
+z ~ q(.|x) by reparameterisation, so that the gradient reaches the pixels; eps ~ N(0, 1); t as
+training draws it (uniform for Stable Diffusion), one for each image; z_t by the model's schedule;
+the mean squared distance of the prediction to what the model predicts: the noise (arXiv 2006.11239,
+eq. 14), the velocity (2202.00512, app. D) or the flow (2403.03206).
 """
 
 from typing import NamedTuple
@@ -57,9 +58,7 @@ def denoise_latents(
     """`denoise` from latents that are there already; draws the noise, then the timesteps."""
     noise = torch.randn(latents.shape, generator=generator).to(latents.device)
     if timesteps is None:
-        timesteps = torch.randint(
-            backbone.num_train_timesteps, (len(latents),), generator=generator
-        )
+        timesteps = backbone.draw_timesteps(len(latents), generator)
     timesteps = timesteps.to(latents.device)
     noisy = backbone.add_noise(latents, noise, timesteps)
     prediction = backbone.predict(noisy, timesteps, conditioning)
@@ -76,14 +75,3 @@ def eps_loss(
 ) -> Tensor:
     """The scalar mean of `denoise(...).losses`."""
     return denoise(backbone, images, conditioning, generator, timesteps).losses.mean()
-
-
-def origin_and_noise(
-    backbone: Backbone, noisy: Tensor, prediction: Tensor, timesteps: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The clean latents and the noise that a prediction, noise or velocity, stands for."""
-    alphas = backbone.alphas_cumprod().to(noisy.device)[timesteps].view(-1, 1, 1, 1)
-    signal, sigma = alphas.sqrt(), (1 - alphas).sqrt()
-    if backbone.prediction_type == "epsilon":
-        return (noisy - sigma * prediction) / signal, prediction
-    return signal * noisy - sigma * prediction, sigma * noisy + signal * prediction

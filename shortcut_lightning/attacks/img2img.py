@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from shortcut_lightning.attacks.denoising import origin_and_noise
 from shortcut_lightning.backbones.base import Backbone, Conditioning
 
 
@@ -23,12 +22,13 @@ def edit(
     steps: int,
     guidance_scale: float,
 ) -> Tensor:
-    """(B, C, h, w) -> the same: noises to the share `strength` of the schedule and takes `steps`
-    DDIM steps (arXiv 2010.02502, eq. 12, eta = 0) back, with classifier-free guidance.
+    """(B, C, h, w) -> the same: noises to the share `strength` of the published schedule and takes
+    `steps` DDIM steps (arXiv 2010.02502, eq. 12, eta = 0) back, with classifier-free guidance.
     `conditioning` is from `guided`. Gradients flow through all of it."""
-    count, alphas = len(latents), model.alphas_cumprod().to(latents.device)
+    count = len(latents)
     first = max(0, round(strength * model.num_train_timesteps) - 1)
-    times = torch.linspace(first, 0, steps + 1).round().long()[:-1]
+    published = torch.linspace(first, 0, steps + 1).round().long()[:-1]
+    times = torch.tensor([model.path.translated(time) for time in published.tolist()])
     now = times[0].expand(count).to(latents.device)
     noisy = model.add_noise(latents, noise, now)
     for index, time in enumerate(times.tolist()):
@@ -36,7 +36,9 @@ def edit(
         both = model.predict(torch.cat([noisy, noisy]), now, conditioning)
         wanted, unwanted = both.chunk(2)
         prediction = unwanted + guidance_scale * (wanted - unwanted)
-        origin, found = origin_and_noise(model, noisy, prediction, now[:count])
-        after = alphas[times[index + 1]] if index + 1 < len(times) else torch.ones_like(alphas[0])
-        noisy = after.sqrt() * origin + (1 - after).sqrt() * found
+        origin, found = model.origin_and_noise(noisy, prediction, now[:count])
+        if index + 1 == len(times):
+            return origin
+        signal, sigma = model.signal_and_sigma(times[index + 1 : index + 2].to(latents.device))
+        noisy = signal * origin + sigma * found
     return noisy

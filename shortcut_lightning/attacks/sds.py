@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from shortcut_lightning.attacks import pictures
-from shortcut_lightning.attacks.denoising import denoise_latents, origin_and_noise
+from shortcut_lightning.attacks.denoising import denoise_latents
 from shortcut_lightning.attacks.gradient import GradientAttack
 from shortcut_lightning.attacks.pgd import sign_pgd
 from shortcut_lightning.backbones.base import Backbone
@@ -69,7 +69,7 @@ class SDS(GradientAttack):
             latents = posterior.sample(noise.to(changed.device))
             with torch.no_grad():
                 made = denoise_latents(model, latents.detach(), conditioning, generator)
-                _, found = origin_and_noise(model, made.noisy, made.prediction, made.timesteps)
+                _, found = model.origin_and_noise(made.noisy, made.prediction, made.timesteps)
             score = direction * ((found - made.noise) * latents).sum()
             if self.texture_rate == 0:
                 return score

@@ -105,7 +105,7 @@ class Surrogate:
             parameter.data = parameter.data.to(
                 torch.bfloat16 if training.dtype == "bf16_ref" else torch.float32
             )
-        self.loss = DreamBoothLoss(model.prediction_type, training.prior_loss_weight)
+        self.loss = DreamBoothLoss(training.prior_loss_weight)
         self._still: dict[str, Conditioning] = {}
         self._orders: dict[str, list[int]] = {}  # what is left of a pass over something
 

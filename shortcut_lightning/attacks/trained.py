@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from shortcut_lightning.attacks import pictures
-from shortcut_lightning.attacks.denoising import Denoising, denoise, eps_loss, origin_and_noise
+from shortcut_lightning.attacks.denoising import Denoising, denoise, eps_loss
 from shortcut_lightning.attacks.gradient import GradientAttack
 from shortcut_lightning.attacks.surrogate import SurrogateTraining
 from shortcut_lightning.backbones.base import Backbone, Conditioning
@@ -62,21 +62,20 @@ def targeted_loss(
     Timesteps are at least 1, as t = 0 has nothing before it (published code takes the schedule's
     other end there), and the step is the posterior's mean, without its fresh noise.
     """
-    timesteps = torch.randint(1, model.num_train_timesteps, (len(images),), generator=generator)
+    timesteps = model.draw_timesteps(len(images), generator, least=1)
     made = denoise(model, images, conditioning, generator, timesteps)
     wanted = model.add_noise(goal.expand_as(made.latents), made.noise, made.timesteps - 1)
     return made.losses.mean() - (step_back(model, made) - wanted).square().mean()
 
 
 def step_back(model: Backbone, made: Denoising) -> Tensor:
-    """Mean of p(z_{t-1} | z_t); DDPM (arXiv 2006.11239), eq. 7, with the prediction's z_0."""
-    alphas = model.alphas_cumprod().to(made.noisy.device)
-    now = alphas[made.timesteps].view(-1, 1, 1, 1)
-    before = alphas[made.timesteps - 1].view(-1, 1, 1, 1)
-    alpha = now / before
-    origin, _ = origin_and_noise(model, made.noisy, made.prediction, made.timesteps)
-    of_origin = before.sqrt() * (1 - alpha) / (1 - now)
-    of_noisy = alpha.sqrt() * (1 - before) / (1 - now)
+    """Mean of p(z_{t-1} | z_t); DDPM (arXiv 2006.11239), eq. 7, with the prediction's z_0, and the
+    same of any Gaussian path."""
+    signal, noise = model.powers(made.timesteps)
+    signal_before, noise_before = model.powers(made.timesteps - 1)
+    origin, _ = model.origin_and_noise(made.noisy, made.prediction, made.timesteps)
+    of_origin = signal_before.sqrt() * model.path.fresh(signal, signal_before) / noise
+    of_noisy = (signal / signal_before).sqrt() * noise_before / noise
     return of_origin * origin + of_noisy * made.noisy
 
 

@@ -6,14 +6,16 @@ is one file that implements it.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from shortcut_lightning.backbones.paths import PREDICTIONS, Path, Prediction
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Backbone(nn.Module, ABC):
 
     resolution: int  # side of a native image in pixels
     num_train_timesteps: int  # T; timesteps are integers in [0, T)
-    prediction_type: str  # "epsilon" or "v_prediction"
+    prediction_type: str  # a key of `paths.PREDICTIONS`: what `predict` returns
     downsampling: int  # side of an image over side of its latent
     latent_scale: float  # what `encode` multiplies the autoencoder's own latents with
     prompt_length: int  # words a prompt may have, begin and end not counted; 75 in CLIP
@@ -90,9 +92,10 @@ class Backbone(nn.Module, ABC):
     def count_tokens(self, text: str) -> int:
         """Words of the vocabulary in a text, begin and end not counted."""
 
+    @property
     @abstractmethod
-    def alphas_cumprod(self) -> Tensor:
-        """(T,) float32, the cumulative product of alphas of the noise schedule."""
+    def path(self) -> Path:
+        """The noise schedule: which share of a noisy latent is picture, and which is noise."""
 
     @abstractmethod
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
@@ -139,15 +142,15 @@ class Backbone(nn.Module, ABC):
         """Adds the words of textual-inversion files."""
 
     @abstractmethod
-    def save(self, folder: Path) -> None:
+    def save(self, folder: FilePath) -> None:
         """Writes a folder that `from_pretrained` of the family's own library loads."""
 
     @abstractmethod
-    def save_lora(self, folder: Path) -> None:
+    def save_lora(self, folder: FilePath) -> None:
         """Writes the adapters once in diffusers' key format and once in kohya's."""
 
     @abstractmethod
-    def save_tokens(self, folder: Path) -> None:
+    def save_tokens(self, folder: FilePath) -> None:
         """Writes one textual-inversion file per added word."""
 
     @abstractmethod
@@ -186,30 +189,56 @@ class Backbone(nn.Module, ABC):
             )
             digest.update(name.encode())
             digest.update(tensor_bytes(tensor))
-        digest.update(tensor_bytes(self.alphas_cumprod()))
+        digest.update(tensor_bytes(self.path.table))
         digest.update(f"{self.prediction_type} {self.latent_scale}".encode())
         return digest.hexdigest()[:16]
 
+    @property
+    def prediction(self) -> Prediction:
+        """What the denoiser's output means."""
+        return PREDICTIONS[self.prediction_type]
+
+    def signal_and_sigma(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,) int64 -> a and b of x_t = a x_0 + b eps, (B, 1, 1, 1) float32 each."""
+        signal, noise = self.powers(timesteps)
+        return signal.sqrt(), noise.sqrt()
+
+    def powers(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,) int64 -> a^2 and b^2, (B, 1, 1, 1) float32 each, on the timesteps' device."""
+        at = timesteps.to(self.path.table.device)
+        signal, noise = (each.view(-1, 1, 1, 1) for each in self.path.powers(at))
+        return signal.to(timesteps.device), noise.to(timesteps.device)
+
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x_t = sqrt(abar_t) x + sqrt(1 - abar_t) eps; DDPM (arXiv 2006.11239), eq. 4."""
-        signal, sigma = self._signal_and_sigma(latents, timesteps)
+        """x_t = a x_0 + b eps; DDPM (arXiv 2006.11239), eq. 4, and rectified flow alike."""
+        signal, sigma = self.signal_and_sigma(timesteps.to(latents.device))
         return signal * latents + sigma * noise
 
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What `predict` should return: the noise, or the velocity (arXiv 2202.00512, app. D)."""
-        if self.prediction_type == "epsilon":
-            return noise
-        signal, sigma = self._signal_and_sigma(latents, timesteps)
-        return signal * noise - sigma * latents
+        """What `predict` should return for these latents and this noise."""
+        levels = self.signal_and_sigma(timesteps.to(latents.device))
+        return self.prediction.target(latents, noise, *levels)
+
+    def origin_and_noise(
+        self, noisy: Tensor, output: Tensor, timesteps: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The clean latents and the noise that the denoiser's output stands for."""
+        levels = self.signal_and_sigma(timesteps.to(noisy.device))
+        return self.prediction.origin_and_noise(noisy, output, *levels)
 
     def snr(self, timesteps: Tensor) -> Tensor:
-        """(B,) signal-to-noise ratio abar_t / (1 - abar_t)."""
-        alphas = self.alphas_cumprod().to(timesteps.device)[timesteps]
-        return alphas / (1 - alphas)
+        """(B,) signal-to-noise ratio a^2 / b^2."""
+        signal, noise = self.powers(timesteps)
+        return (signal / noise).view(-1)
 
-    def _signal_and_sigma(self, like: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        alphas = self.alphas_cumprod().to(like.device)[timesteps].view(-1, 1, 1, 1)
-        return alphas.sqrt(), (1 - alphas).sqrt()
+    def draw_timesteps(self, count: int, generator: torch.Generator, least: int = 0) -> Tensor:
+        """(count,) int64 on the CPU, from `least` on, as training of the family draws them."""
+        return torch.randint(least, self.num_train_timesteps, (count,), generator=generator)
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Settings of a training that mean nothing for the family, each with the reason."""
+        return {}
 
 
 def in_its_dtype(network: nn.Module) -> AbstractContextManager[Any]:

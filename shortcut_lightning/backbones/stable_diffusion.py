@@ -18,6 +18,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from shortcut_lightning.backbones import lora, lora_files, pipelines, token_files
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior, in_its_dtype
+from shortcut_lightning.backbones.paths import Path as NoisePath
+from shortcut_lightning.backbones.paths import VariancePreserving
 from shortcut_lightning.backbones.tokens import TokenTable, all_vectors, initial_rows
 from shortcut_lightning.finite import NotFinite, all_finite
 
@@ -139,7 +141,12 @@ class StableDiffusion(Backbone):
         return len(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
     def alphas_cumprod(self) -> Tensor:
+        """(T,) float32, the cumulative product of alphas of the noise schedule."""
         return self.alphas
+
+    @property
+    def path(self) -> NoisePath:
+        return VariancePreserving(self.alphas)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         with in_its_dtype(self.unet):

@@ -11,13 +11,14 @@ class DreamBoothLoss(Ranged, nn.Module):
 
     def __init__(
         self,
-        prediction_type: str,
         prior_loss_weight: NotNegative = 1.0,
         snr_gamma: NotNegative = 0.0,
+        snr_offset: NotNegative = 0.0,
     ) -> None:
-        """`snr_gamma` 0 weighs all timesteps alike; Min-SNR's value is 5 (arXiv 2303.09556)."""
+        """`snr_gamma` 0 weighs all timesteps alike; Min-SNR's value is 5 (arXiv 2303.09556).
+        `snr_offset` is what its divisor has beside the SNR: 0 for noise, 1 for velocities."""
         super().__init__()
-        self.prediction_type = prediction_type
+        self.snr_offset = snr_offset
         self.prior_loss_weight = prior_loss_weight
         self.snr_gamma = snr_gamma
 
@@ -49,5 +50,4 @@ class DreamBoothLoss(Ranged, nn.Module):
 
     def snr_weights(self, snr: Tensor) -> Tensor:
         """(B,) -> (B,) Min-SNR weights; for velocities divided by SNR + 1 instead of SNR."""
-        divisor = snr if self.prediction_type == "epsilon" else snr + 1
-        return torch.clamp(snr, max=self.snr_gamma) / divisor
+        return torch.clamp(snr, max=self.snr_gamma) / (snr + self.snr_offset)

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior, tensor_bytes
 
-KNOWN = ("epsilon", "v_prediction")
-
 
 class Model:
     """Wraps a backbone. `image_encoder`, `text_encoder` and `schedule` are equal strings for equal
@@ -21,16 +19,9 @@ class Model:
     Args:
         backbone: The model; it stays on its device.
         bf16: Compute in bfloat16 where autocast allows; errors are float32 all the same.
-
-    Raises ValueError for a prediction type whose noise cannot be computed.
     """
 
     def __init__(self, backbone: Backbone, bf16: bool = False) -> None:
-        if backbone.prediction_type not in KNOWN:
-            raise ValueError(
-                f"The model predicts '{backbone.prediction_type}'; membership scores need one of "
-                f"{', '.join(KNOWN)} (prediction_type in the model's scheduler_config.json)."
-            )
         self.backbone = backbone
         self.bf16 = bf16
 
@@ -57,8 +48,8 @@ class Model:
     @cached_property
     def schedule(self) -> str:
         """Hash of the noise levels and of what the denoiser predicts, which are in no weight."""
-        kind = torch.tensor([KNOWN.index(self.backbone.prediction_type)])
-        return _hash([self.backbone.alphas_cumprod(), kind])
+        kind = torch.tensor([self.backbone.prediction.number])
+        return _hash([self.backbone.path.table, kind])
 
     @cached_property
     def name(self) -> str:
@@ -77,15 +68,11 @@ class Model:
     def epsilon(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """(B, C, h, w), (B,) int64 -> predicted noise (B, C, h, w), float32.
 
-        A velocity v = sqrt(abar) eps - sqrt(1 - abar) x0 gives eps = sqrt(abar) v +
-        sqrt(1 - abar) x_t.
+        Whatever the denoiser predicts is turned into the noise that it stands for.
         """
         with self._precision():
             output = self.backbone.predict(noisy, timesteps, conditioning).float()
-        if self.backbone.prediction_type == "epsilon":
-            return output
-        alphas = self.backbone.alphas_cumprod().to(noisy.device)[timesteps].view(-1, 1, 1, 1)
-        return alphas.sqrt() * output + (1 - alphas).sqrt() * noisy
+        return self.backbone.origin_and_noise(noisy, output, timesteps)[1]
 
     @contextmanager
     def _precision(self) -> Iterator[None]:

@@ -111,9 +111,16 @@ class Probe:
         return self.noise(f"noise t{timestep} #{repeat}")
 
     def add_noise(self, latents: Tensor, noise: Tensor, timestep: int) -> Tensor:
-        """x_t = sqrt(abar_t) x + sqrt(1 - abar_t) noise at one timestep for all rows.
+        """x_t = a x + b noise at one published timestep for all rows.
 
         Raises ValueError for a timestep the model does not have.
+        """
+        return self.model.backbone.add_noise(latents, noise, self.steps(timestep, len(latents)))
+
+    def steps(self, timestep: int, count: int) -> Tensor:
+        """(count,) int64: the model's own timestep for a published one (`paths.translated`).
+
+        Raises ValueError for one that the model does not have.
         """
         if not 0 <= timestep < self.model.backbone.num_train_timesteps:
             raise ValueError(
@@ -121,8 +128,8 @@ class Probe:
                 f"{self.model.backbone.num_train_timesteps - 1} (the score's timesteps, t_centre, "
                 "t_spacing or t_sec)."
             )
-        steps = torch.full((len(latents),), timestep, device=latents.device)
-        return self.model.backbone.add_noise(latents, noise, steps)
+        own = self.model.backbone.path.translated(timestep)
+        return torch.full((count,), own, device=self.chunk.images.device)
 
     def noisy(self, timestep: int, repeat: int = 0) -> Tensor:
         """(B, C, h, w) x_t of the chunk's latents with the shared noise."""
@@ -197,7 +204,7 @@ class Probe:
         parts = []
         for start in range(0, len(noisy), self.batch_size):
             rows = slice(start, min(len(noisy), start + self.batch_size))
-            steps = torch.full((rows.stop - rows.start,), timestep, device=noisy.device)
+            steps = self.steps(timestep, rows.stop - rows.start)
             parts.append(self._epsilon(noisy[rows], steps, variant.conditioning.rows(rows)))
         return torch.cat(parts)
 
@@ -215,7 +222,7 @@ class Probe:
             variant, timestep, repeat = jobs[job]
             noisy.append(self.noisy(timestep, repeat)[rows])
             noise.append(self.noise_at(timestep, repeat)[rows])
-            steps.append(torch.full((rows.stop - rows.start,), timestep, device=noisy[0].device))
+            steps.append(self.steps(timestep, rows.stop - rows.start))
             texts.append(variant.conditioning.rows(rows))
         predicted = self._epsilon(torch.cat(noisy), torch.cat(steps), Conditioning.stack(texts))
         errors = (predicted - torch.cat(noise)).square().flatten(1).mean(1)

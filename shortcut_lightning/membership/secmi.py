@@ -125,13 +125,13 @@ class SecMINNs(SecMI):
 
 def _move(probe: Probe, x: Tensor, start: int, stop: int) -> Tensor:
     """phi(x, start -> stop) with the images' captions."""
-    alphas = probe.model.backbone.alphas_cumprod()
-    if max(start, stop) >= len(alphas):
+    backbone = probe.model.backbone
+    if max(start, stop) >= backbone.num_train_timesteps:
         raise ValueError(
             f"The chain reaches timestep {max(start, stop)}; this model has 0 to "
-            f"{len(alphas) - 1} (SecMI.t_sec, ReDiffuse.timestep)."
+            f"{backbone.num_train_timesteps - 1} (SecMI.t_sec, ReDiffuse.timestep)."
         )
-    here, there = alphas[start], alphas[stop]
+    a, b = backbone.signal_and_sigma(probe.steps(start, 1))
+    a_there, b_there = backbone.signal_and_sigma(probe.steps(stop, 1))
     epsilon = probe.epsilon(x, start, probe.caption)
-    clean = (x - (1 - here).sqrt() * epsilon) / here.sqrt()
-    return there.sqrt() * clean + (1 - there).sqrt() * epsilon
+    return a_there * ((x - b * epsilon) / a) + b_there * epsilon

@@ -160,7 +160,11 @@ class DreamBooth(Ranged, LightningModule):
             )
         if compile_unet:
             self.backbone.denoiser.compile()
-        self.loss = DreamBoothLoss(self.backbone.prediction_type, prior_loss_weight, snr_gamma)
+        for setting, reason in self.backbone.refused.items():
+            if self.hparams[setting]:
+                raise ValueError(f"model.{setting} is {self.hparams[setting]}: {reason}")
+        offset = self.backbone.prediction.snr_offset
+        self.loss = DreamBoothLoss(prior_loss_weight, snr_gamma, offset)
         self._text_cache: dict[str, Conditioning] = {}
         self._base: list[Backbone] = []  # in a list, so that it is no submodule
         # Only what learns is in a checkpoint; the rest comes from the pretrained model.
@@ -273,10 +277,12 @@ class DreamBooth(Ranged, LightningModule):
         return Conditioning.stack([self._text_cache[prompt] for prompt in prompts])
 
     def draw_timesteps(self, batch: TrainBatch) -> Tensor:
-        """(B,) uniform timesteps."""
-        return draws.timesteps(
-            self.backbone.num_train_timesteps, self.seed, "timestep", batch.draws
-        )
+        """(B,) timesteps as the family draws them, row i by `batch.draws[i]` alone."""
+        rows = [
+            self.backbone.draw_timesteps(1, draws.generator(self.seed, "timestep", draw))
+            for draw in batch.draws.tolist()
+        ]
+        return torch.cat(rows).to(batch.draws.device)
 
     def draw_noise(self, batch: TrainBatch, latents: Tensor) -> Tensor:
         """(B, C, h, w) standard normal noise, with the offset if one is wanted."""

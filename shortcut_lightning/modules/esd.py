@@ -103,17 +103,13 @@ def towards(
     steps and the timestep they have reached, (B,) int64."""
     total = backbone.num_train_timesteps
     schedule = (torch.arange(steps, 0, -1, device=latents.device) * total // steps - 1).tolist()
-    alphas = backbone.alphas_cumprod().to(latents.device)
     count = len(latents)
     texts = backbone.embed([""] * count), backbone.embed([prompt] * count)
     for now, then in pairwise(schedule[: stop + 1]):
         at = torch.full((count,), now, device=latents.device)
         without, with_prompt = (backbone.predict(latents, at, text) for text in texts)
         output = without + guidance * (with_prompt - without)
-        signal, noise = alphas[now].sqrt(), (1 - alphas[now]).sqrt()
-        if backbone.prediction_type == "v_prediction":
-            clean, epsilon = signal * latents - noise * output, signal * output + noise * latents
-        else:
-            clean, epsilon = (latents - noise * output) / signal, output
-        latents = alphas[then].sqrt() * clean + (1 - alphas[then]).sqrt() * epsilon
+        clean, epsilon = backbone.origin_and_noise(latents, output, at)
+        signal, noise = backbone.signal_and_sigma(torch.full_like(at, then))
+        latents = signal * clean + noise * epsilon
     return latents, torch.full((count,), schedule[stop], device=latents.device)

@@ -19,12 +19,13 @@ from shortcut_lightning import prompts as words
 from shortcut_lightning import weights
 from shortcut_lightning.backbones import pipelines
 from shortcut_lightning.backbones.base import Backbone, Conditioning
+from shortcut_lightning.backbones.paths import Path, VariancePreserving
 
 
 class Space(ABC):
     """Images as a diffusion model has them, scaled to about unit variance."""
 
-    alphas: Tensor  # (T,) cumulative products of the noise schedule
+    path: Path  # the noise schedule
     limit: float = float("inf")  # largest absolute value of clean data
     side: int = 0  # of the pictures that the model knows, in pixels; 0 for any
 
@@ -38,7 +39,13 @@ class Space(ABC):
 
     @abstractmethod
     def noise(self, noisy: Tensor, timestep: int) -> Tensor:
-        """The model's estimate of the noise in `noisy`."""
+        """The model's estimate of the noise in `noisy`. Timesteps are the published ones."""
+
+    def powers(self, timestep: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """a^2 and b^2 at a published timestep, scalars of the kind of `like`."""
+        at = torch.tensor(self.path.translated(timestep), device=self.path.table.device)
+        signal, noise = self.path.powers(at)
+        return signal.to(like), noise.to(like)
 
 
 class LatentSpace(Space):
@@ -49,7 +56,7 @@ class LatentSpace(Space):
         self, backbone: Backbone, prompts: Sequence[str], guidance_scale: float = 1.0
     ) -> None:
         self.backbone = backbone
-        self.alphas = backbone.alphas_cumprod()
+        self.path = backbone.path
         self.conditioning = backbone.embed(list(prompts))
         self.guidance_scale = guidance_scale
         self.guided = guidance_scale != 1 and any(prompts)
@@ -65,15 +72,13 @@ class LatentSpace(Space):
 
     def noise(self, noisy: Tensor, timestep: int) -> Tensor:
         given = torch.cat([noisy, noisy]) if self.guided else noisy
-        steps = torch.full((len(given),), timestep, device=noisy.device)
+        at = self.path.translated(timestep)
+        steps = torch.full((len(given),), at, device=noisy.device)
         output = self.backbone.predict(given, steps, self.conditioning)
         if self.guided:
             without, with_prompt = output.chunk(2)
             output = without + self.guidance_scale * (with_prompt - without)
-        if self.backbone.prediction_type == "epsilon":
-            return output
-        alpha = self.alphas[timestep].to(noisy)
-        return alpha.sqrt() * output + (1 - alpha).sqrt() * noisy
+        return self.backbone.origin_and_noise(noisy, output, steps[: len(noisy)])[1]
 
 
 class PixelSpace(Space):
@@ -82,7 +87,8 @@ class PixelSpace(Space):
     limit = 1.0
 
     def __init__(self, source: str, device: torch.device) -> None:
-        self.network, self.alphas = _pixel_model(source)
+        self.network, alphas = _pixel_model(source)
+        self.path = VariancePreserving(alphas)
         self.network.to(device)
         size = self.network.config.sample_size or 0  # of both sides, or of each
         self.side = size if isinstance(size, int) else min(size)
@@ -115,7 +121,7 @@ def space_of(
 
 def timestep_of(strength: float, space: Space) -> int:
     """The last timestep of the given share of the schedule, at least the first."""
-    return max(0, round(strength * len(space.alphas)) - 1)
+    return max(0, round(strength * len(space.path.published)) - 1)
 
 
 def regenerated(
@@ -140,18 +146,19 @@ def regenerated(
     def gaussian() -> Tensor:
         return torch.randn(data.shape, generator=generator).to(data)
 
-    alphas = space.alphas.to(data)
     walk = timesteps(timestep, steps)
-    x = alphas[timestep].sqrt() * data + (1 - alphas[timestep]).sqrt() * gaussian()
+    levels = {at: space.powers(at, data) for at in {timestep, *walk}}
+    levels[-1] = torch.ones_like(levels[timestep][0]), torch.zeros_like(levels[timestep][1])
+    x = levels[timestep][0].sqrt() * data + levels[timestep][1].sqrt() * gaussian()
     pairs = list(pairwise([*walk, -1]))
     for now, then in tqdm(pairs, desc=title, unit="step", disable=not title, mininterval=0.5):
-        alpha, later = alphas[now], alphas[then] if then >= 0 else torch.ones_like(alphas[0])
+        (a, b), (a_then, b_then) = levels[now], levels[then]  # squared
         noise = space.noise(x, now)
-        clean = ((x - (1 - alpha).sqrt() * noise) / alpha.sqrt()).clamp(-space.limit, space.limit)
+        clean = ((x - b.sqrt() * noise) / a.sqrt()).clamp(-space.limit, space.limit)
         if space.limit < float("inf"):
-            noise = (x - alpha.sqrt() * clean) / (1 - alpha).sqrt()
-        variance = eta**2 * (1 - later) / (1 - alpha) * (1 - alpha / later)
-        x = later.sqrt() * clean + (1 - later - variance).clamp(min=0).sqrt() * noise
+            noise = (x - a.sqrt() * clean) / b.sqrt()
+        variance = eta**2 * b_then / b * space.path.fresh(a, a_then)
+        x = a_then.sqrt() * clean + (b_then - variance).clamp(min=0).sqrt() * noise
         if then >= 0 and eta > 0:
             x = x + variance.sqrt() * gaussian()
     return x

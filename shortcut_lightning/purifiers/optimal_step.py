@@ -39,7 +39,7 @@ class OptimalStep(Purifier):
     ) -> Tensor:
         """See `Purifier`."""
         space = space_of(self.pixel_model, images, backbone, prompts)
-        start = optimal_timestep(space.alphas, 2 * self.epsilon / 255)
+        start = optimal_timestep(space.path.published, 2 * self.epsilon / 255)
         size = (images.shape[-2], images.shape[-1])
         if space.side:
             images = resized(images, (space.side, space.side))

@@ -11,19 +11,19 @@ IS_PRIOR = torch.tensor([False, False, True, True])
 
 
 def test_instance_plus_weighted_prior() -> None:
-    losses = DreamBoothLoss("epsilon", 0.5)(ERRORS.sqrt(), ZERO, torch.ones(4), IS_PRIOR)
+    losses = DreamBoothLoss(0.5)(ERRORS.sqrt(), ZERO, torch.ones(4), IS_PRIOR)
     assert losses["loss_instance"].item() == pytest.approx(1.5)
     assert losses["loss_prior"].item() == pytest.approx(3.5)
     assert losses["loss"].item() == pytest.approx(1.5 + 0.5 * 3.5)
 
 
 def test_without_class_images_there_is_no_prior_term() -> None:
-    losses = DreamBoothLoss("epsilon")(ERRORS, ZERO, torch.ones(4), torch.zeros(4, dtype=bool))
+    losses = DreamBoothLoss()(ERRORS, ZERO, torch.ones(4), torch.zeros(4, dtype=bool))
     assert set(losses) == {"loss", "loss_instance"}
 
 
 def test_weights_of_one_change_nothing_and_weights_move_the_loss() -> None:
-    loss = DreamBoothLoss("epsilon")
+    loss = DreamBoothLoss()
     prediction, nobody = torch.randn(4, 4, 8, 8), torch.zeros(4, dtype=bool)
     plain = loss(prediction, ZERO, torch.ones(4), nobody)["loss"]
     ones = torch.ones(4, 1, 8, 8)
@@ -40,7 +40,9 @@ def test_weights_of_one_change_nothing_and_weights_move_the_loss() -> None:
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_min_snr_by_the_paper(prediction_type: str) -> None:
     snr = torch.tensor([0.01, 1.0, 5.0, 400.0])
-    weights = DreamBoothLoss(prediction_type, snr_gamma=5).snr_weights(snr)
+    weights = DreamBoothLoss(
+        snr_gamma=5, snr_offset=float(prediction_type != "epsilon")
+    ).snr_weights(snr)
     for value, weight in zip(snr.tolist(), weights.tolist(), strict=True):
         divisor = value if prediction_type == "epsilon" else value + 1
         assert weight == pytest.approx(min(value, 5.0) / divisor)
