@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from shortcut_lightning import draws
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
+from shortcut_lightning.backbones.paths import VariancePreserving
 from shortcut_lightning.batch import PromptBatch, TrainBatch
 
 
@@ -85,6 +86,10 @@ class FakeBackbone(Backbone):
 
     def alphas_cumprod(self) -> Tensor:
         return torch.linspace(0.99, 0.01, self.num_train_timesteps, device=self.mix.device)
+
+    @property
+    def path(self) -> VariancePreserving:
+        return VariancePreserving(self.alphas_cumprod())
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         return self.unet(noisy, conditioning.hidden)

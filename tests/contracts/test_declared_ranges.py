@@ -19,7 +19,7 @@ from shortcut_lightning.cli.audit import audit_parser
 from shortcut_lightning.cli.bench import bench_parser
 from shortcut_lightning.cli.class_index import class_index
 from shortcut_lightning.cli.explain import classes_in
-from shortcut_lightning.cli.run_folder import KeepLast
+from shortcut_lightning.cli.keep_last import KeepLast
 from shortcut_lightning.cli.verbs import VERBS
 from shortcut_lightning.data.copies import Copies
 from shortcut_lightning.membership.audit import Audit
