@@ -5,17 +5,17 @@ diffusers and transformers have adapter methods of their own around peft, each w
 versions; none of them is called here.
 """
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers.training_utils import _collate_lora_metadata
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -49,8 +49,6 @@ def insert(network: nn.Module, config: LoraConfig) -> None:
     """
     if getattr(network, "peft_config", None):
         raise ValueError(f"{type(network).__name__} has an adapter already.")
-    # Written into the exported file; transformers' models know where they came from.
-    config.base_model_name_or_path = network.__dict__.get("name_or_path")
     inject_adapter_in_model(config, network)
 
 
@@ -83,17 +81,32 @@ def save_diffusers(backbone: "StableDiffusion", folder: Path) -> None:
     Modules of text encoders are named as in transformers 4, with `text_model.`: transformers 5 has
     dropped it from one of the classes, but older readers look for it, and today's take both.
     """
-    parts = adapted(backbone)
-    layers = {}
-    for name, part in parts.items():
+    layers: dict[str, Tensor] = {}
+    settings: dict[str, Any] = {}
+    for name, part in adapted(backbone).items():
         tensors = convert_state_dict_to_diffusers(get_peft_model_state_dict(part))
         prefix = "" if name == "unet" else "text_model."
-        layers[name] = {prefix + key.removeprefix(prefix): each for key, each in tensors.items()}
-    backbone.pipeline_class.save_lora_weights(
-        folder,
-        **{f"{name}_lora_layers": tensors for name, tensors in layers.items()},
-        **_collate_lora_metadata(parts),
-    )
+        for key, tensor in tensors.items():
+            path = f"{name}.{prefix}{key.removeprefix(prefix)}"
+            layers[path] = tensor.detach().cpu().contiguous()
+        config = part.peft_config["default"].to_dict()  # type: ignore[index,union-attr]
+        for key, value in config.items():
+            settings[f"{name}.{key}"] = sorted(value) if isinstance(value, set) else value
+    told = json.dumps(settings, indent=2, sort_keys=True)
+    file = _steady(save(layers, {"format": "pt", "lora_adapter_metadata": told}))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pytorch_lora_weights.safetensors").write_bytes(file)
+
+
+def _steady(file: bytes) -> bytes:
+    """A safetensors file with its metadata in the order of their names: safetensors itself shuffles
+    them, and the same adapter would be another file each time."""
+    start = 8 + int.from_bytes(file[:8], "little")
+    header = json.loads(file[8:start])
+    header = {"__metadata__": dict(sorted(header.pop("__metadata__").items()))} | header
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + file[start:]
 
 
 def save_kohya(backbone: "StableDiffusion", path: Path) -> None:

@@ -105,6 +105,20 @@ def test_an_export_has_the_keys_and_settings_that_readers_know(
     settings = json.loads(metadata["lora_adapter_metadata"])
     for part, expected in SETTINGS.items():
         told = {key: settings[f"{part}.{key}"] for key in (*expected, "r", "lora_alpha")}
-        told["target_modules"] = sorted(told["target_modules"])
         assert told == expected | {"r": 2, "lora_alpha": 3}
         assert settings[f"{part}.peft_type"] == "LORA"
+        assert settings[f"{part}.base_model_name_or_path"] is None  # a path of the user's machine
+
+
+def test_the_same_adapter_is_the_same_file(small_sd: Path, tmp_path: Path) -> None:
+    """Though safetensors and sets of names have another order each time."""
+    backbone = adapted(small_sd)
+    files = set()
+    for number in range(8):
+        for part in lora.adapted(backbone).values():
+            config = part.peft_config["default"]  # type: ignore[index]
+            config.target_modules = set(sorted(config.target_modules, reverse=number % 2 == 0))
+        backbone.save_lora(tmp_path)
+        files.add((tmp_path / "pytorch_lora_weights.safetensors").read_bytes())
+    assert len(files) == 1
+    assert str(small_sd).encode() not in files.pop()
