@@ -57,6 +57,14 @@ def small_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_sd3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in SD 3's layout without T5: 32 px, a rectified flow with a transformer."""
+    from models import write_small_sd3
+
+    return write_small_sd3(tmp_path_factory.mktemp("models") / "flow")
+
+
+@pytest.fixture(scope="session")
 def elsewhere() -> Any:
     """A device that is not the CPU, wherever the tests run."""
     if "elsewhere" not in sys.modules:

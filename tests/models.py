@@ -7,6 +7,9 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -144,5 +147,54 @@ def write_small_sdxl(folder: Path, size: int = 32, seed: int = 0) -> Path:
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
         ),
         add_watermarker=False,
+    ).save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def write_small_sd3(folder: Path, size: int = 32, seed: int = 0, shift: float = 3.0) -> Path:
+    """The layout of Stable Diffusion 3 without its T5: a rectified flow with a transformer, two
+    text encoders, latents that are shifted as well as scaled."""
+    torch.manual_seed(seed)
+    tokenizer = small_tokenizer()
+    encoders = [
+        CLIPTextModelWithProjection(text_config(tokenizer, width, projection_dim=width))
+        for width in (32, 48)
+    ]
+    transformer = SD3Transformer2DModel(
+        sample_size=size // 4,
+        patch_size=2,
+        in_channels=8,
+        out_channels=8,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=96,
+        caption_projection_dim=32,
+        pooled_projection_dim=80,
+        pos_embed_max_size=size // 8,
+        qk_norm="rms_norm",
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(16, 32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=8,
+        norm_num_groups=8,
+        sample_size=size,
+        scaling_factor=1.5305,
+        shift_factor=0.0609,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+    StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),
+        vae=vae,
+        text_encoder=encoders[0],
+        tokenizer=tokenizer,
+        text_encoder_2=encoders[1],
+        tokenizer_2=tokenizer,
+        text_encoder_3=None,
+        tokenizer_3=None,
     ).save_pretrained(folder, safe_serialization=True)
     return folder

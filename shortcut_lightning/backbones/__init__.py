@@ -33,13 +33,14 @@ def load(
     # slow imports
     from shortcut_lightning.backbones.sdxl import StableDiffusionXL
     from shortcut_lightning.backbones.stable_diffusion import StableDiffusion
-    from shortcut_lightning.pocket import WEIGHTS
+    from shortcut_lightning.backbones.stable_diffusion3 import StableDiffusion3
+    from shortcut_lightning.pocket import BUILT_IN
 
     name = pretrained_model_name_or_path
-    path = str(WEIGHTS) if name == "pocket" else name
+    path = str(BUILT_IN.get(name, name))
     wanted = (
         "expected a diffusers folder, a checkpoint of Stable Diffusion in one file, a hub id that "
-        "can be reached, or 'pocket', the built-in one"
+        "can be reached, or 'pocket' or 'pocket-flow', the built-in ones"
     )
     if not Path(path).exists() and (
         path.startswith(("/", ".", "~"))
@@ -55,9 +56,14 @@ def load(
         raise ValueError(f"single_file_config is for checkpoints in one file; '{name}' is none.")
     try:
         kind = _pipeline_class(path, revision or None)
-        if kind.startswith("StableDiffusion3") or not kind.startswith("StableDiffusion"):
-            raise ValueError(f"it is a {kind}; Stable Diffusion 1.x, 2.x and XL are known.")
-        family = StableDiffusionXL if kind.startswith("StableDiffusionXL") else StableDiffusion
+        families: dict[str, type[StableDiffusion]] = {
+            "StableDiffusion3": StableDiffusion3,
+            "StableDiffusionXL": StableDiffusionXL,
+            "StableDiffusion": StableDiffusion,
+        }
+        family = next((each for name, each in families.items() if kind.startswith(name)), None)
+        if family is None:
+            raise ValueError(f"it is a {kind}; Stable Diffusion 1.x, 2.x, XL and 3 are known.")
         return family.from_pretrained(path, revision or None, variant or None, dtype, key)
     except WeightsError:
         raise

@@ -61,6 +61,7 @@ class Backbone(nn.Module, ABC):
     prediction_type: str  # a key of `paths.PREDICTIONS`: what `predict` returns
     downsampling: int  # side of an image over side of its latent
     latent_scale: float  # what `encode` multiplies the autoencoder's own latents with
+    latent_shift: float = 0.0  # what it takes off them before
     prompt_length: int  # words a prompt may have, begin and end not counted; 75 in CLIP
 
     @property
@@ -191,6 +192,8 @@ class Backbone(nn.Module, ABC):
             digest.update(tensor_bytes(tensor))
         digest.update(tensor_bytes(self.path.table))
         digest.update(f"{self.prediction_type} {self.latent_scale}".encode())
+        if self.latent_shift:
+            digest.update(f" {self.latent_shift}".encode())
         return digest.hexdigest()[:16]
 
     @property

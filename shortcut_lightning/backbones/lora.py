@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers.utils import convert_state_dict_to_diffusers
+from diffusers.utils import convert_state_dict_to_diffusers, convert_state_dict_to_peft
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import get_peft_model_state_dict
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 UNET: dict[str, Any] = {
     "init_lora_weights": "gaussian",
     "target_modules": ["to_q", "to_k", "to_v", "to_out.0"],
+}
+JOINT: dict[str, Any] = {  # attention of pictures and text together
+    "init_lora_weights": "gaussian",
+    "target_modules": [
+        *UNET["target_modules"],
+        *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
+    ],
 }
 TEXT_ENCODER: dict[str, Any] = {
     "init_lora_weights": "gaussian",
@@ -84,8 +91,10 @@ def save_diffusers(backbone: "StableDiffusion", folder: Path) -> None:
     layers: dict[str, Tensor] = {}
     settings: dict[str, Any] = {}
     for name, part in adapted(backbone).items():
-        tensors = convert_state_dict_to_diffusers(get_peft_model_state_dict(part))
-        prefix = "" if name == "unet" else "text_model."
+        tensors = get_peft_model_state_dict(part)
+        if name != "transformer":  # whose files are written in peft's keys everywhere
+            tensors = convert_state_dict_to_diffusers(tensors)
+        prefix = "text_model." if name.startswith("text_encoder") else ""
         for key, tensor in tensors.items():
             path = f"{name}.{prefix}{key.removeprefix(prefix)}"
             layers[path] = tensor.detach().cpu().contiguous()
@@ -129,3 +138,50 @@ def save_kohya(backbone: "StableDiffusion", path: Path) -> None:
             tensors[f"{stem}.alpha"] = torch.tensor(alpha)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path)
+
+
+def load_diffusers(backbone: "StableDiffusion", path: str) -> None:
+    """Merges a file in diffusers' keys into the weights, each part's adapter by peft.
+
+    Raises ValueError for keys of no part, and for tensors that fit no layer.
+    """
+    state, metadata = backbone.pipeline_class.lora_state_dict(
+        path, return_lora_metadata=True, use_safetensors=True
+    )
+    left = set(state)
+    for name, part in backbone.networks.items():
+        own = {key.removeprefix(f"{name}."): key for key in state if key.startswith(f"{name}.")}
+        if not own:
+            continue
+        left -= set(own.values())
+        tensors = {short: state[key] for short, key in own.items()}
+        if not any(".lora_A." in short for short in tensors):
+            tensors = convert_state_dict_to_peft(tensors)
+        ranks = {
+            k.removesuffix(".lora_B.weight"): v.shape[1]
+            for k, v in tensors.items()
+            if ".lora_B" in k
+        }
+        noted = {
+            k.removeprefix(f"{name}."): v
+            for k, v in (metadata or {}).items()
+            if k.startswith(f"{name}.")
+        }
+        rank = next(iter(ranks.values()))
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=noted.get("lora_alpha", rank),
+            use_dora=noted.get("use_dora", False),
+            target_modules=list(ranks),
+            rank_pattern=ranks,
+        )
+        insert(part, config)
+        unfit = set_peft_model_state_dict(part, tensors).unexpected_keys
+        if unfit:
+            raise ValueError(f"'{path}' has tensors that fit no layer of {name}: {unfit[0]}.")
+        merge(part)
+    if left:
+        raise ValueError(
+            f"'{path}' has tensors of no part of this model (model.lora): {min(left)}; it has "
+            f"{', '.join(backbone.networks)}."
+        )

@@ -100,7 +100,7 @@ class StableDiffusionXL(StableDiffusion):
 
     def kohya_name(self, part: str, module: str) -> str:
         """Kohya keeps the block names of the original code for this model's UNet."""
-        if part != "unet":
+        if part != self.part:
             number = 2 if part == "text_encoder_2" else 1
             return f"lora_te{number}_text_model_{module.replace('.', '_')}"
         per_block = self.unet.config.layers_per_block + 1  # and a down- or upsampler

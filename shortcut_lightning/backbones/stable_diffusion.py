@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
 from peft import LoraConfig
 from safetensors.torch import save_file
 from tokenizers import AddedToken
@@ -28,7 +28,10 @@ class StableDiffusion(Backbone):
     """Latent diffusion with one CLIP text encoder; epsilon- or v-prediction."""
 
     alphas: Tensor
+    unet: Any
     pipeline_class: Any = StableDiffusionPipeline
+    part = "unet"  # the denoiser's name in the pipeline
+    lora_settings: Mapping[str, Any] = lora.UNET  # of the denoiser's adapters
     # What the pipeline is built with besides the networks.
     pipeline_options: Mapping[str, Any] = {
         "safety_checker": None,
@@ -39,10 +42,19 @@ class StableDiffusion(Backbone):
     def __init__(self, pipeline: Any) -> None:
         super().__init__()
         self.vae: AutoencoderKL = pipeline.vae
-        self.unet: UNet2DConditionModel = pipeline.unet
+        setattr(self, self.part, getattr(pipeline, self.part))
         self.text_encoder: CLIPTextModel = pipeline.text_encoder
         self.tokenizer: CLIPTokenizer = pipeline.tokenizer
         self.scheduler = pipeline.scheduler
+        self._read_schedule()
+        self.downsampling = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.resolution = self.denoiser.config.sample_size * self.downsampling
+        self.latent_scale = float(self.vae.config.scaling_factor)
+        self.prompt_length = self.text_encoder.config.max_position_embeddings - 2
+        self.tokens: list[str] = []
+
+    def _read_schedule(self) -> None:
+        """What the scheduler says of noise levels and of what is predicted."""
         schedule = DDPMScheduler.from_config(self.scheduler.config)
         self.register_buffer("alphas", schedule.alphas_cumprod.float(), persistent=False)
         self.num_train_timesteps = schedule.config.num_train_timesteps
@@ -52,11 +64,11 @@ class StableDiffusion(Backbone):
                 f"The model's scheduler says prediction_type '{self.prediction_type}'; this "
                 "backbone knows 'epsilon' and 'v_prediction' (scheduler/scheduler_config.json)."
             )
-        self.downsampling = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        self.resolution = self.unet.config.sample_size * self.downsampling
-        self.latent_scale = float(self.vae.config.scaling_factor)
-        self.prompt_length = self.text_encoder.config.max_position_embeddings - 2
-        self.tokens: list[str] = []
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.path.table.device
 
     @classmethod
     def from_pretrained(
@@ -73,7 +85,8 @@ class StableDiffusion(Backbone):
         finite; `key` is the setting that named the model.
         """
         # In halves the autoencoder's pictures suffer, and it is small.
-        halves = {name: dtype for name in ("unet", "text_encoder", "text_encoder_2")}
+        encoders = ("text_encoder", "text_encoder_2", "text_encoder_3")
+        halves = {name: dtype for name in (cls.part, *encoders)}
         pipeline = pipelines.load(
             cls.pipeline_class,
             str(path),
@@ -81,9 +94,14 @@ class StableDiffusion(Backbone):
             revision=revision,
             variant=variant,
             dtypes=halves,
-            options=cls.pipeline_options,
+            options=cls.options_for(path),
         )
         return cls(pipeline)
+
+    @classmethod
+    def options_for(cls, path: str | Path) -> Mapping[str, Any]:
+        """What the pipeline of a folder or hub id is built with besides its networks."""
+        return cls.pipeline_options
 
     @property
     def tokenizers(self) -> dict[str, CLIPTokenizer]:
@@ -93,12 +111,12 @@ class StableDiffusion(Backbone):
     @property
     def networks(self) -> dict[str, nn.Module]:
         """What may carry an adapter, by its name in the pipeline."""
-        return {"unet": self.unet, "text_encoder": self.text_encoder}
+        return {self.part: self.denoiser, "text_encoder": self.text_encoder}
 
     @property
     def vocabularies(self) -> list[tuple[CLIPTokenizer, Any]]:
         """Each tokenizer with its text encoder."""
-        encoders = [network for name, network in self.networks.items() if name != "unet"]
+        encoders = [network for name, network in self.networks.items() if name != self.part]
         return list(zip(self.tokenizers.values(), encoders, strict=True))
 
     def encode(self, images: Tensor) -> Posterior:
@@ -114,7 +132,7 @@ class StableDiffusion(Backbone):
 
     def _autoencoder_range(self) -> AbstractContextManager[Any]:
         """float32 where float16 would be used and the autoencoder says that it overflows in it."""
-        kind = self.alphas.device.type
+        kind = self.device.type
         half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
         if half and self.vae.config.force_upcast:
             return torch.autocast(kind, enabled=False)
@@ -134,7 +152,7 @@ class StableDiffusion(Backbone):
             max_length=self.prompt_length + 2,
             return_tensors="pt",
         )
-        return tokens.input_ids.to(self.alphas.device)
+        return tokens.input_ids.to(self.device)
 
     def count_tokens(self, text: str) -> int:
         (text,) = all_vectors([text], self.tokenizer)
@@ -149,8 +167,10 @@ class StableDiffusion(Backbone):
         return VariancePreserving(self.alphas)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        with in_its_dtype(self.unet):
-            return self.unet(noisy, timesteps, conditioning.hidden, return_dict=False)[0].float()
+        with in_its_dtype(self.denoiser):
+            return self.denoiser(noisy, timesteps, conditioning.hidden, return_dict=False)[
+                0
+            ].float()
 
     @torch.no_grad()
     def sample(
@@ -166,15 +186,15 @@ class StableDiffusion(Backbone):
         if isinstance(negative_prompts, str):
             negative_prompts = [negative_prompts] * len(prompts)
         # Each latent from its own generator on the CPU: the same image in any batch, on any device.
-        size = self.unet.config.sample_size
-        shape = (1, self.unet.config.in_channels, size, size)
+        size = self.denoiser.config.sample_size
+        shape = (1, self.denoiser.config.in_channels, size, size)
         draws = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         latents = torch.cat([torch.randn(shape, generator=draw) for draw in draws])
         arguments = self.prompt_arguments(prompts, negative_prompts)
-        with in_its_dtype(self.unet):
+        with in_its_dtype(self.denoiser):
             drawn = self.pipeline(scheduler)(
                 **arguments,
-                latents=latents.to(self.alphas.device),
+                latents=latents.to(self.device),
                 generator=draws,
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
@@ -234,7 +254,8 @@ class StableDiffusion(Backbone):
         """Adapters on the attention projections; only their weights are trainable afterwards."""
         config = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout}
         if unet:
-            lora.insert(self.unet, LoraConfig(**config, use_dora=dora, **lora.UNET))
+            settings = LoraConfig(**config, use_dora=dora, **self.lora_settings)
+            lora.insert(self.denoiser, settings)
         if text_encoder:
             for _, network in self.vocabularies:
                 lora.insert(network, LoraConfig(**config, **lora.TEXT_ENCODER))
@@ -278,7 +299,7 @@ class StableDiffusion(Backbone):
             for name, network in deepcopy(self.networks).items():
                 setattr(pipeline, name, network.float())
         if self.tokens:
-            for name in self.networks.keys() - {"unet"}:
+            for name in self.networks.keys() - {self.part}:
                 text_encoder = getattr(pipeline, name)
                 merged = text_encoder.get_input_embeddings().merged()
                 text_encoder.set_input_embeddings(merged)
@@ -314,13 +335,13 @@ class StableDiffusion(Backbone):
 
     def enable_gradient_checkpointing(self) -> None:
         self.vae.enable_gradient_checkpointing()  # attacks differentiate it to the pixels
-        self.unet.enable_gradient_checkpointing()
+        self.denoiser.enable_gradient_checkpointing()
         for _, text_encoder in self.vocabularies:
             text_encoder.gradient_checkpointing_enable()
 
     @property
-    def denoiser(self) -> nn.Module:
-        return self.unet
+    def denoiser(self) -> Any:
+        return getattr(self, self.part)
 
     @property
     def text_encoders(self) -> nn.ModuleList:

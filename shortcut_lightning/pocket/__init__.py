@@ -9,5 +9,11 @@ from pathlib import Path
 #: Folder of the shipped weights: `StableDiffusionPipeline.from_pretrained(WEIGHTS)` loads it.
 WEIGHTS: Path = Path(__file__).parent / "weights"
 
+#: The other family, of another kind: a rectified flow with a transformer (`flow_family.py`).
+FLOW_WEIGHTS: Path = Path(__file__).parent / "flow_weights"
+
+#: Models that come with the package, by the names that stand for them.
+BUILT_IN = {"pocket": WEIGHTS, "pocket-flow": FLOW_WEIGHTS}
+
 #: Where a training of the family leaves its weights: the shipped ones are replaced only by name.
 TRAINED = "runs/pocket/weights"

@@ -75,6 +75,7 @@ def save_family(folder: Path, transformer: nn.Module, encoders: list[nn.Module])
     index = {
         "_class_name": "StableDiffusion3Pipeline",
         "_diffusers_version": diffusers.__version__,
+        "max_sequence_length": 0,  # there is no T5, and no zeros in its place
         "feature_extractor": [None, None],
         "image_encoder": [None, None],
         "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
