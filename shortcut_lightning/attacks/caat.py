@@ -11,7 +11,8 @@ from shortcut_lightning.attacks.surrogate import copy_sharing
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.ranges import Budget, Count, Positive, StepSize
 
-KEYS_AND_VALUES = ("attn2.to_k.", "attn2.to_v.")  # what Custom Diffusion trains
+# What Custom Diffusion trains, and the same of the text's side in joint attention.
+KEYS_AND_VALUES = ("attn2.to_k.", "attn2.to_v.", "add_k_proj.", "add_v_proj.")
 
 
 class CAAT(GradientAttack):
@@ -62,7 +63,7 @@ class CAAT(GradientAttack):
             if any(each in name for each in KEYS_AND_VALUES) and "lora_" not in name
         ]
         if not names:
-            raise ValueError("CAAT needs a denoiser with cross-attention; this model has none.")
+            raise ValueError("CAAT needs a denoiser that attends to text; this one does not.")
         victim = copy_sharing(model, [model.denoiser.get_parameter(name) for name in names])
         learners = [victim.denoiser.get_parameter(name) for name in names]
         for parameter in learners:
@@ -70,7 +71,8 @@ class CAAT(GradientAttack):
             parameter.requires_grad_(True)
         for name in names:
             projection = victim.denoiser.get_submodule(name.rpartition(".")[0])
-            projection.register_forward_hook(first_token_given)  # of the copy, gone with it
+            if name.endswith("weight"):
+                projection.register_forward_hook(first_token_given)  # of the copy, gone with it
         optimizer = torch.optim.AdamW(learners, lr=self.learning_rate)
         at, attention = Kept(images), nn.ParameterList(learners)
         with Watch("CAAT", self.steps) as watch:

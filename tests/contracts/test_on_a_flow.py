@@ -1,0 +1,95 @@
+"""Every attack, purifier and score on a rectified flow with a transformer, as on a U-Net.
+
+python -m pytest tests/contracts/test_on_a_flow.py
+"""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from test_stage_contracts import ATTACKS, PURIFIERS, build, call, on_the_grid
+from torch import Tensor
+
+from shortcut_lightning import attacks, backbones, membership
+from shortcut_lightning.attacks import SurrogateTraining
+from shortcut_lightning.backbones import Backbone
+
+SCORES = [
+    membership.Loss(),
+    membership.MonteCarlo(),
+    membership.CLiDThreshold(),
+    membership.CLiDTrees(),
+    membership.PIA(),
+    membership.PIA(normalize=True),
+    membership.SimA(),
+    membership.SecMI(20, 10),
+    membership.PFAMI(),
+    membership.ReDiffuse(),
+    membership.GSA(),
+]
+
+
+@pytest.fixture(scope="module")
+def flow(small_sd3: Path) -> Backbone:
+    model = backbones.load(str(small_sd3)).eval()
+    model.max_sequence_length = 0  # type: ignore[assignment]
+    return model.requires_grad_(False)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (2, 3, 32, 32), generator=generator) / 255
+
+
+@pytest.mark.parametrize("kind", [k for k in ATTACKS + PURIFIERS if k is not attacks.NoAttack])
+def test_stages_work_and_leave_the_model_as_it_was(
+    kind: type, images: Tensor, flow: Backbone
+) -> None:
+    stage = build(kind)
+    if hasattr(stage, "training"):
+        stage.training = SurrogateTraining(num_class_images=0)
+    if kind is attacks.SimAC:  # its features are those of a U-Net's decoder
+        with pytest.raises(
+            ValueError, match=r"SimAC's feature loss needs a UNet .*feature_weight to 0"
+        ):
+            call(stage, images, flow)
+        stage.feature_weight = 0.0
+    before = {name: value.clone() for name, value in flow.state_dict().items()}
+    out = call(stage, images, flow)
+    assert out.shape == images.shape
+    assert out.isfinite().all()
+    assert on_the_grid(out)
+    if kind in ATTACKS:
+        assert (out - images).abs().max() * 255 <= stage.epsilon + 0.01
+        assert not torch.equal(out, images)
+    after = flow.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert torch.equal(call(stage, images, flow), out)
+
+
+@pytest.mark.parametrize("score", SCORES, ids=lambda each: type(each).__name__)
+def test_scores_answer_for_each_picture(
+    score: membership.Score, images: Tensor, flow: Backbone
+) -> None:
+    captions = ["a photo of sks dog", "a dog on the beach"]
+    features = score(images, captions, flow)
+    assert features.shape[0] == 2
+    assert features.isfinite().all()
+    swapped = score(images.flip(0), captions[::-1], flow).flip(0)
+    torch.testing.assert_close(swapped, features, rtol=1e-3, atol=1e-4)
+
+
+def test_a_model_that_fits_a_picture_has_the_smaller_loss(images: Tensor, flow: Backbone) -> None:
+    """The score's direction, on a flow that answers with the truth for the first picture."""
+    known = copy.deepcopy(flow)
+    latent = known.encode(images[:1]).mean
+
+    def knowing(noisy: Tensor, timesteps: Tensor, conditioning: object) -> Tensor:
+        a, b = known.signal_and_sigma(timesteps)
+        return (noisy - a * latent) / b - latent
+
+    known.predict = knowing  # type: ignore[method-assign, assignment]
+    loss = membership.Loss()(images, ["", ""], known)
+    assert loss[0] > loss[1]
