@@ -182,7 +182,7 @@ def test_load_mistakes_are_named(tmp_path: Path, small_sd: Path) -> None:
         backbones.load(str(tmp_path))
     with pytest.raises(ValueError, match=r"name_or_path: cannot load 'nobody/nothing'.*'pocket'"):
         backbones.load("nobody/nothing")
-    with pytest.raises(ValueError, match=r"data.autoencoder: no folder '/nowhere'; expected"):
+    with pytest.raises(ValueError, match=r"data.autoencoder: no folder or file '/nowhere'"):
         backbones.load("/nowhere", key="data.autoencoder")
     broken = shutil.copytree(small_sd, tmp_path / "sample")
     path = broken / "scheduler" / "scheduler_config.json"

@@ -1,6 +1,7 @@
 """One step against the method's naive form, and what may learn: python -m pytest tests/modules."""
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -259,10 +260,22 @@ def test_mistakes_are_named(options: dict[str, Any], message: str, small_sd: Pat
         DreamBooth(str(small_sd), **options)
 
 
-def test_eight_bit_adam_asks_for_its_extra(small_sd: Path, tmp_path: Path) -> None:
-    pytest.importorskip("torch")
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError:
-        with pytest.raises(ValueError, match=r"shortcut-lightning\[gpu\]"):
-            fit(DreamBooth(str(small_sd), use_8bit_adam=True), tmp_path)
+def test_eight_bit_adam_asks_for_its_extra(
+    small_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(ValueError, match=r"shortcut-lightning\[gpu\]"):
+        fit(DreamBooth(str(small_sd), use_8bit_adam=True), tmp_path)
+
+
+def test_eight_bit_adam_learns(small_sd: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="the extra gpu is not installed")
+    module = DreamBooth(str(small_sd), use_8bit_adam=True, learning_rate=1e-3)
+    before = {name: each.clone() for name, each in module.named_parameters() if each.requires_grad}
+    trainer = fit(module, tmp_path)
+    assert type(trainer.optimizers[0]).__name__ == "AdamW8bit"
+    changed = [
+        n for n, each in module.named_parameters() if n in before and each.ne(before[n]).any()
+    ]
+    assert changed
+    assert all(torch.isfinite(each).all() for each in module.parameters())
