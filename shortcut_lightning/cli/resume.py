@@ -1,6 +1,5 @@
 """Resuming: which checkpoint is meant, and that the configuration wins over it."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from shortcut_lightning.cli.checkpoints import check_optimizers
 from shortcut_lightning.cli.errors import UserError, is_first_process, no_file, notice
 from shortcut_lightning.cli.same_run import Facts
+from shortcut_lightning.files.whole import reclaim_all
 
 # Words that Lightning resolves itself.
 _LIGHTNINGS = ("hpc", "registry")
@@ -49,20 +49,9 @@ def find_checkpoint(given: str, runs: Path, must_exist: bool) -> str | None:
 
 def _sweep(runs: Path) -> None:
     """Removes halves of checkpoints that a killed run was writing."""
-    for half in runs.glob("*/checkpoints/.*.part"):
-        number = half.name.split(".")[-2]
-        if is_first_process() and number.isdecimal() and not _runs(int(number)):
-            half.unlink(missing_ok=True)
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return process != os.getpid()
+    if is_first_process():
+        for folder in runs.glob("*/checkpoints"):
+            reclaim_all(folder)
 
 
 class ConfigWins(Callback):

@@ -132,7 +132,7 @@ def draw_subject(source: str, cache: Path) -> None:
         return
     half = half_of(folder)
     with writing(folder.parent):
-        half.mkdir(parents=True)
+        half.mkdir(parents=True)  # a name of its own: what a killed run left never stands there
         try:
             world.write_subject(int(source.removeprefix(POCKET)), half)
             half.rename(folder)

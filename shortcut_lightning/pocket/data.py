@@ -3,6 +3,8 @@
 import logging
 import multiprocessing
 import os
+import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +40,11 @@ class Collection(Dataset[tuple[Tensor, Tensor, Tensor]]):
             return
         done.parent.mkdir(parents=True, exist_ok=True)
         log.info("drawing %d pictures of world %d into %s", self.count, self.seed, done.parent)
-        partial = done.with_suffix(f".{os.getpid()}.partial")
+        for left in done.parent.glob(f"{self.path.name}.images.*.partial"):
+            if time.time() - left.stat().st_mtime > 24 * 3600:  # of a drawing that was killed
+                left.unlink(missing_ok=True)
+        # In containers every process has the same number.
+        partial = done.with_suffix(f".{os.getpid()}-{secrets.token_hex(4)}.partial")
         shape = (self.count, world.SIZE, world.SIZE, 3)
         images = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
         rows, boxes = [], []
