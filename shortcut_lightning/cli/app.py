@@ -153,7 +153,8 @@ class ShortcutTrainer(Trainer):
             return
         work = copies.protect_folder if verb == "protect" else copies.purify_folder
         wanted = copies.Copies(*settings)
-        measured = work(data, backbone, self.strategy.root_device, wanted)
+        name = str(model.hparams.get("pretrained_model_name_or_path", ""))
+        measured = work(data, backbone, self.strategy.root_device, wanted, name)
         sys.stdout.write(f"{measured.table()}\nwritten to {wanted.output}\n")
 
 

@@ -23,6 +23,7 @@ from shortcut_lightning.attacks.base import NoAttack
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.batch import Example
 from shortcut_lightning.data import loading, stages
+from shortcut_lightning.data.copy_records import Begun, cautions, plain, recipe
 from shortcut_lightning.data.datamodule import PersonalizationDataModule
 from shortcut_lightning.files import folders
 from shortcut_lightning.files.cache import Cache, OneProcess
@@ -30,6 +31,7 @@ from shortcut_lightning.files.colour import profile_of_copy
 from shortcut_lightning.files.contents import look_into
 from shortcut_lightning.files.images import load_image, load_images, open_image, round_to_8_bits
 from shortcut_lightning.files.names import shown
+from shortcut_lightning.files.whole import whole
 from shortcut_lightning.metrics.fidelity import Fidelity, fidelity
 from shortcut_lightning.ranges import Quality, ranged
 from shortcut_lightning.report.pictures import Row, sheet, to_pil
@@ -66,9 +68,11 @@ class Copies:
         if not 1 <= self.quality <= 95:
             raise ValueError(f"--quality is {self.quality}; it must be from 1 to 95.")
 
-    def targets(self, photographs: Sequence[Path], root: Path) -> list[Path]:
+    def targets(
+        self, photographs: Sequence[Path], root: Path, begun: Begun | None = None
+    ) -> list[Path]:
         """Where each copy goes, as each photograph lies in the folder `root`. Raises ValueError
-        before two would share a name, or one would replace a file."""
+        before two would share a name, or one would replace a file that is not one of `begun`."""
         folder, suffix = Path(self.output).expanduser(), _SUFFIX[self.format]
         alike = Counter(path.with_suffix("") for path in photographs)  # a.jpg and a.heic
         wanted = [
@@ -88,9 +92,13 @@ class Copies:
             raise ValueError(
                 f"--output {self.output} is the folder of the photographs; give another."
             )
-        there = [
-            path.name for path in (*wanted, folder / MEASURED, folder / SHEET) if path.exists()
-        ]
+        own = {
+            target
+            for target, original in zip(wanted, photographs, strict=True)
+            if begun and begun.finished(target, original)
+        }
+        foreign = [each for each in (*wanted, folder / MEASURED) if each not in own]
+        there = [path.name for path in foreign if path.exists()]
         if there and not self.overwrite:
             raise ValueError(
                 f"{folder} already holds {there[0]}{' and more' if len(there) > 1 else ''}; give "
@@ -98,7 +106,7 @@ class Copies:
             )
         return wanted
 
-    def write(self, image: Tensor, original: Path, target: Path) -> None:
+    def write(self, image: Tensor, original: Path, target: Path, begun: Begun) -> None:
         """Writes (3, H, W) in [0, 1] with what is kept of the original's metadata."""
         settings: dict[str, Any] = {}
         with open_image(original) as opened:
@@ -112,7 +120,9 @@ class Copies:
         if self.format == "jpeg":
             settings |= {"quality": self.quality, "subsampling": 0}
         target.parent.mkdir(parents=True, exist_ok=True)
-        to_pil(image).save(target, self.format.upper(), **settings)
+        with whole(target) as half:
+            to_pil(image).save(half, self.format.upper(), **settings)
+            begun.note(target, original, half)
 
 
 class Measured(dict[str, Fidelity]):
@@ -120,18 +130,15 @@ class Measured(dict[str, Fidelity]):
 
     budget: float = math.inf  # in /255
     left_out: dict[str, str]  # what lies in the folder and has no copy -> why
+    notes: list[str]  # what whoever trusts the copies has to know
 
     def __init__(self) -> None:
         super().__init__()
-        self.left_out = {}
+        self.left_out, self.notes = {}, []
 
     def rows(self) -> list[dict[str, Any]]:
         """Plain types for JSON; an infinite ratio is null."""
-        return [
-            {"file_name": name}
-            | {key: value if math.isfinite(value) else None for key, value in f._asdict().items()}
-            for name, f in self.items()
-        ]
+        return [plain(name, fidelity) for name, fidelity in self.items()]
 
     def table(self) -> str:
         """The same for people, and a warning where the written bytes left the budget."""
@@ -149,11 +156,16 @@ class Measured(dict[str, Fidelity]):
             )
         if self.left_out:
             lines.append(f"No copy was made of: {folders.told(self.left_out)}.")
+        lines += self.notes
         return "\n".join(lines)
 
 
 def protect_folder(
-    data: PersonalizationDataModule, backbone: Backbone, device: torch.device, copies: Copies
+    data: PersonalizationDataModule,
+    backbone: Backbone,
+    device: torch.device,
+    copies: Copies,
+    model_name: str = "",
 ) -> Measured:
     """Perturbs the photographs of `data.instance_data_dir` by `data.attack` and writes copies, and
     beside them `measured/` with a contact sheet and the numbers. One photograph is enough."""
@@ -162,7 +174,7 @@ def protect_folder(
             "data.attack is not set, so there is nothing to protect with; for example "
             "--data.attack configs/attacks/photoguard_encoder.yaml."
         )
-    work = _Work(data, backbone, copies)
+    work = _Work("protect", data, data.attack, backbone, copies, model_name)
     changed = stages.perturb(
         work.small, data.attack, backbone, work.cache, device, data.sample_batch_size
     )
@@ -181,7 +193,11 @@ def protect_folder(
 
 
 def purify_folder(
-    data: PersonalizationDataModule, backbone: Backbone, device: torch.device, copies: Copies
+    data: PersonalizationDataModule,
+    backbone: Backbone,
+    device: torch.device,
+    copies: Copies,
+    model_name: str = "",
 ) -> Measured:
     """Cleans the photographs of `data.instance_data_dir` by `data.purifiers`; else as above. The
     measures compare with what was given, which is the protected picture."""
@@ -190,7 +206,7 @@ def purify_folder(
             "data.purifiers is empty, so there is nothing to purify with; for example "
             "--data.purifiers configs/purifiers/jpeg.yaml."
         )
-    work = _Work(data, backbone, copies)
+    work = _Work("purify", data, list(data.purifiers), backbone, copies, model_name)
     cleaned = stages.purify(
         work.small, data.purifiers, backbone, work.cache, device, data.sample_batch_size
     )
@@ -202,8 +218,16 @@ def purify_folder(
 class _Work:
     """The photographs of a folder at the model's resolution, and where their copies go."""
 
-    def __init__(self, data: PersonalizationDataModule, backbone: Backbone, copies: Copies) -> None:
-        self.cache = Cache(data.cache_dir)
+    def __init__(
+        self,
+        verb: str,
+        data: PersonalizationDataModule,
+        stages: Any,
+        backbone: Backbone,
+        copies: Copies,
+        model_name: str,
+    ) -> None:
+        self.verb, self.cache = verb, Cache(data.cache_dir)
         folder, _ = loading.subject_folders(
             data.instance_data_dir, "", data.cache_dir, OneProcess()
         )
@@ -217,9 +241,18 @@ class _Work:
                 f"--output {copies.output} lies in the folder of the photographs, where "
                 "data.recursive would take the copies for photographs; give another."
             )
-        self.copies, self.targets = copies, copies.targets(self.paths, folder)
-        side = data.resolution or backbone.resolution
-        images = load_images(self.paths, lambda image: _shrunk(image, side, backbone.downsampling))
+        self.side = side = data.resolution or backbone.resolution
+        self.made = recipe(verb, stages, backbone, model_name, side, copies)
+        self.begun = Begun(Path(copies.output).expanduser(), self.made)
+        self.copies, self.targets = copies, copies.targets(self.paths, folder, self.begun)
+        self.larger = 0
+
+        def prepared(image: Tensor) -> Tensor:
+            small = _shrunk(image, side, backbone.downsampling)
+            self.larger += min(image.shape[-2:]) > min(small.shape[-2:])
+            return small
+
+        images = load_images(self.paths, prepared)
         captions = [data.prompts.caption(entry.text) for entry in found]
         self.small = [
             Example(image, caption, entry.name)
@@ -233,17 +266,29 @@ class _Work:
         folder = Path(self.copies.output).expanduser()
         for number, (path, target) in enumerate(zip(self.paths, self.targets, strict=True)):
             photograph = load_image(path)
-            self.copies.write(copy(photograph, number), path, target)
+            if not self.begun.finished(target, path):
+                self.copies.write(copy(photograph, number), path, target, self.begun)
             written = load_image(target)
             name = shown(target.relative_to(folder))
             measured[name] = fidelity(written, photograph)
             difference = ((written - photograph) * 8 + 0.5).clamp(0, 1)
             pictures = [_thumbnail(each) for each in (photograph, written, difference)]
             rows.append(Row(name, [[picture] for picture in pictures]))
+        name = self.made["model"]["name"]
+        measured.notes = cautions(self.verb, name, self.side, self.larger, len(self.paths))
+        if self.cache.found:
+            measured.notes.append(
+                f"The {' and '.join(self.cache.found)} stage was found in the cache, made before "
+                "of the same pictures with the same settings, model and seed."
+            )
         (folder / SHEET).parent.mkdir(exist_ok=True)
-        sheet(rows, ["given", "copy", "difference x 8"], side=192).save(folder / SHEET)
-        text = json.dumps(measured.rows(), indent=2)
-        (folder / MEASURED).write_text(text + "\n", encoding="utf-8")
+        of = f"copy (against {name})" if self.verb == "protect" else "copy"
+        with whole(folder / SHEET) as half:
+            sheet(rows, ["given", of, "difference x 8"], side=192).save(half, "PNG")
+        facts = {"recipe": self.made, "notes": measured.notes, "copies": measured.rows()}
+        with whole(folder / MEASURED) as half:
+            half.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        self.begun.end()
         return measured
 
 

@@ -151,6 +151,7 @@ class Cache:
     def __init__(self, folder: Path, ranks: Ranks | None = None) -> None:
         self.folder = folder
         self.ranks: Ranks = ranks or OneProcess()
+        self.found: list[str] = []  # stages whose results were there already
 
     def path(self, name: str, **parts: Any) -> Path:
         """Where the entry of stage `name` for these `parts` is or will be."""
@@ -166,6 +167,8 @@ class Cache:
 
         def ensure() -> None:
             tensors = _read(path)
+            if tensors is not None:
+                self.found.append(name)
             if tensors is None:
                 with alone(path) as waited:
                     tensors = _read(path) if waited else None

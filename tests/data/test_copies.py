@@ -81,7 +81,8 @@ def test_one_photograph_of_any_size_in_one_copy_out(photos: Path, tmp_path: Path
     copy = load_image(tmp_path / "out" / "me.png")
     assert copy.shape == clean.shape == (3, 67, 101)
     assert 4 <= measured["me.png"].linf_255 <= 8 + 1e-3
-    (row,) = json.loads((tmp_path / "out" / "measured" / "measured.json").read_text())
+    facts = json.loads((tmp_path / "out" / "measured" / "measured.json").read_text())
+    (row,) = facts["copies"]
     assert row["file_name"] == "me.png"
     assert row["linf_255"] == pytest.approx(float((copy - clean).abs().max()) * 255)
     mse = float((copy - clean).double().square().mean())
@@ -144,7 +145,8 @@ def test_equal_pictures_have_no_finite_ratio(photos: Path, tmp_path: Path) -> No
 
     photograph(photos / "a.png", (16, 16))
     protect(photos, tmp_path / "out", Nothing())
-    (row,) = json.loads((tmp_path / "out" / "measured" / "measured.json").read_text())
+    facts = json.loads((tmp_path / "out" / "measured" / "measured.json").read_text())
+    (row,) = facts["copies"]
     assert (row["linf_255"], row["psnr"], row["ssim"]) == (0, None, pytest.approx(1))
 
 
@@ -172,3 +174,68 @@ def test_mistakes_are_named(photos: Path, tmp_path: Path) -> None:
         Copies("out", quality=0)
     with pytest.raises(ValueError, match="--output is empty"):
         Copies("")
+
+
+def test_what_is_written_down_is_enough_to_make_it_again(photos: Path, tmp_path: Path) -> None:
+    photograph(photos / "a.png", (64, 40))
+    module = data(photos, attack=PhotoGuardEncoder(8, steps=2), cache_dir=str(tmp_path / "cache"))
+    measured = protect_folder(
+        module, FakeBackbone(), CPU, Copies(str(tmp_path / "out")), "pocket-flow"
+    )
+    facts = json.loads((tmp_path / "out" / "measured" / "measured.json").read_text())
+    made = facts["recipe"]
+    kind, arguments = made["stages"][:2]
+    assert kind.endswith("PhotoGuardEncoder")
+    assert arguments == {"epsilon": 8, "step_size": 2.55, "steps": 2, "target": ""}
+    assert made["model"] == {"name": "pocket-flow", "fingerprint": FakeBackbone().fingerprint()}
+    assert made["side"] == 16
+    assert made["versions"]["torch"] == torch.__version__
+    said = " ".join(facts["notes"])
+    assert "Protected against pocket-flow, and shown to work against no other model." in said
+    assert "is the built-in rehearsal" in said
+    assert (
+        "1 of 1 photographs are larger than the model's side: the pattern was computed at" in said
+    )
+    assert measured.notes == facts["notes"]
+    assert "cache" not in said
+    again = protect_folder(module, FakeBackbone(), CPU, Copies(str(tmp_path / "again")), "my-sd")
+    assert "perturb stage was found in the cache" in again.table()
+    assert "rehearsal" not in again.table()
+
+
+def test_a_killed_run_goes_on_with_its_own_copies(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        photograph(photos / f"{name}.png", (16, 16))
+    out, write, written = tmp_path / "out", Copies.write, []
+
+    def killed(self: Copies, image: Tensor, original: Path, target: Path, begun: Any) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(target.name)
+        write(self, image, original, target, begun)
+
+    monkeypatch.setattr(Copies, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        protect(photos, out)
+    monkeypatch.setattr(Copies, "write", write)
+    kept = {name: (out / name).stat().st_mtime_ns for name in ("a.png", "b.png")}
+    with pytest.raises(ValueError, match=r"already holds a\.png"):
+        protect(photos, out, RandomNoise(4))  # another recipe: these are not its own
+    assert [*protect(photos, out)] == ["a.png", "b.png", "c.png"]
+    assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
+    assert not (out / "measured" / "begun.json").exists()
+    whole_run = protect(photos, tmp_path / "whole")
+    for name in whole_run:
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_file_that_is_not_ones_own_is_never_replaced(photos: Path, tmp_path: Path) -> None:
+    photograph(photos / "a.png", (16, 16))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").write_bytes(b"somebody else's")
+    with pytest.raises(ValueError, match=r"already holds a\.png"):
+        protect(photos, out)
+    assert (out / "a.png").read_bytes() == b"somebody else's"
