@@ -6,7 +6,8 @@ from pathlib import Path
 from shortcut_lightning.cli.errors import UserError
 from shortcut_lightning.cli.parser import ShortcutParser
 from shortcut_lightning.cli.verbs import PROGRAM
-from shortcut_lightning.results import pages
+from shortcut_lightning.files.whole import whole
+from shortcut_lightning.results import leaderboard, pages
 
 
 def results_parser() -> ShortcutParser:
@@ -21,11 +22,30 @@ def results_parser() -> ShortcutParser:
         default=False,
         help="Write nothing, and fail where a page says something other than its rows.",
     )
+    parser.add_argument(
+        "--leaderboard",
+        type=str,
+        default="",
+        help="Write a page that ranks attacks and defences by their worst case to this file, "
+        "and nothing else.",
+    )
+    parser.add_argument(
+        "--metric",
+        type=str,
+        default="eval/avg_pocket",
+        help="What the leaderboard ranks by; higher where more was learnt.",
+    )
+    parser.add_argument(
+        "--foreign",
+        type=list[str],
+        default=[],
+        help=f"CSV files of other groups for it, with the columns {','.join(leaderboard.FOREIGN)}.",
+    )
     return parser
 
 
 def results(argv: list[str]) -> None:
-    """Renders every page below a folder.
+    """Renders every page below a folder, or the leaderboard.
 
     Args:
         argv: the command line after the verb.
@@ -35,8 +55,13 @@ def results(argv: list[str]) -> None:
     """
     given = results_parser().parse_args(argv)
     rooms = pages.rooms(Path(given.folder))
+    if given.foreign and not given.leaderboard:
+        raise UserError("--foreign adds to the page of --leaderboard, which names no file")
     if not rooms:
         raise UserError(f"--folder is '{given.folder}'; no {pages.TEMPLATE} is below it")
+    if given.leaderboard:
+        _rank(Path(given.leaderboard), Path(given.folder), given.metric, given.foreign)
+        return
     try:
         files = {path: text for room in rooms for path, text in pages.rendered(room).items()}
     except ValueError as error:
@@ -49,3 +74,22 @@ def results(argv: list[str]) -> None:
         return
     changed = pages.write(files)
     sys.stdout.write("".join(f"{path}\n" for path in changed) or "every page is up to date\n")
+
+
+def _rank(path: Path, folder: Path, metric: str, foreign: list[str]) -> None:
+    """Writes the leaderboard.
+
+    Raises:
+        UserError: rows that are not valid, or none of that metric.
+    """
+    try:
+        entries = leaderboard.own(folder, path, metric)
+        entries += [each for name in foreign for each in leaderboard.foreign(Path(name), metric)]
+    except ValueError as error:
+        raise UserError(str(error).rstrip(".")) from error
+    if not any(entry.attack for entry in entries):
+        raise UserError(f"--metric is '{metric}'; no rows below '{folder}' have it for an attack")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as half:
+        half.write_text(leaderboard.page(entries, metric), encoding="utf-8")
+    sys.stdout.write(f"{path}\n")
