@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf.errors import OmegaConfBaseException
@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from shortcut_lightning import stopping
 from shortcut_lightning.callbacks.evaluation import Evaluation
 from shortcut_lightning.callbacks.finite import StopAtNaN
+from shortcut_lightning.callbacks.report import ReportWriter
 from shortcut_lightning.callbacks.save_images import SaveImages
 from shortcut_lightning.callbacks.step_bar import StepBar
 from shortcut_lightning.callbacks.trainers import callbacks_of
@@ -356,7 +357,12 @@ class ShortcutCLI(LightningCLI):
             and is_overridden("test_step", self.model, LightningModule)
             and is_overridden("test_dataloader", source)
         ):
-            self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+            if takes_pictures(self.trainer, self.model, self.datamodule):
+                self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+            else:
+                notice("no pictures are made: no callback takes them, as Evaluation does")
+                for writer in callbacks_of(self.trainer, ReportWriter):
+                    writer.on_test_end(self.trainer, self.model)
         self._tell()
 
     def after_test(self) -> None:
@@ -415,6 +421,19 @@ class ShortcutCLI(LightningCLI):
             return f"no step was kept; the same command {again}, with the stages it has made"
         step = self.trainer.global_step
         return f"step {step} is kept in {last}; to go on: the same command with --ckpt_path last"
+
+
+def takes_pictures(trainer: Trainer, model: Any, data: Any) -> bool:
+    """Whether anybody looks at the pictures that a test makes: a callback is handed them batch by
+    batch. What other modules and data test are no pictures, or numbers of their own."""
+    from shortcut_lightning.data import PersonalizationDataModule
+
+    if not isinstance(data, PersonalizationDataModule):
+        return True
+    if not type(model).test_step.__module__.startswith("shortcut_lightning."):
+        return True
+    hooks = (type(each).on_test_batch_end for each in callbacks_of(trainer, Callback))
+    return any(not hook.__module__.startswith("lightning.") for hook in hooks)
 
 
 def _has(callbacks: list[Any], kind: type) -> bool:

@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
-from shortcut_lightning.cli.errors import is_first_process, notice
+from shortcut_lightning.cli.errors import UserError, is_first_process, notice
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -53,6 +53,17 @@ def discard_if_empty(folder: Path) -> None:
             path.rmdir()
 
 
+def refuse_outside(key: str, name: object, inside: str) -> None:
+    """Raises UserError where a `name` that becomes a folder would leave the folder it is made in,
+    or be that folder itself. `key` is where it was given and `inside` what holds that folder."""
+    path = Path(str(name))
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in str(name):
+        raise UserError(
+            f"{key}: {str(name)!r} does not lie inside {inside}; give a plain name, or one with "
+            "folders such as 'dogs/first'"
+        )
+
+
 def prepare_loggers(trainer: Namespace, name: str, output_dir: Path) -> Path:
     """Puts a CSVLogger first, points the others at its folder, and returns that folder.
 
@@ -60,9 +71,15 @@ def prepare_loggers(trainer: Namespace, name: str, output_dir: Path) -> Path:
         trainer: the trainer's configuration, changed in place before anything is built.
         name: the run's name, a folder under `output_dir`.
         output_dir: where runs are kept.
+
+    Raises:
+        UserError: a name that leads out of the folder where runs or a logger's files are kept.
     """
+    refuse_outside("name", name, "--output_dir")
     given = trainer.get("logger")
     loggers = given if isinstance(given, list) else [given] if isinstance(given, Namespace) else []
+    for spec in loggers:
+        _refuse_outside(spec)
     tables = [spec for spec in loggers if spec.class_path.endswith("CSVLogger")]
     first = tables[0] if tables else _csv_logger(name, output_dir)
     settings = first.init_args
@@ -80,6 +97,17 @@ def prepare_loggers(trainer: Namespace, name: str, output_dir: Path) -> Path:
             _prepare_wandb(spec, folder, f"{name}/{folder.name}")
     trainer.logger = [first, *others]
     return folder
+
+
+def _refuse_outside(logger: Namespace) -> None:
+    """The names that a logger makes folders of below its `save_dir`; those of W&B are titles."""
+    short = logger.class_path.rpartition(".")[2]
+    if short == "WandbLogger":
+        return
+    for argument in ("name", "version", "sub_dir"):
+        value = (logger.get("init_args") or {}).get(argument)
+        if isinstance(value, str) and value:
+            refuse_outside(f"trainer.logger.{argument}", value, f"the save_dir of {short}")
 
 
 def _csv_logger(name: str, output_dir: Path) -> Namespace:

@@ -5,15 +5,19 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import cli_fakes
 import pytest
 import torch
 import yaml
+from PIL import Image
 
+from shortcut_lightning.batch import PromptBatch
 from shortcut_lightning.cli import app, main, verbs
 from shortcut_lightning.cli.run_folder import claim_version
+from shortcut_lightning.modules.dreambooth import DreamBooth
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -165,3 +169,61 @@ def test_the_script_ends_with_code_2_after_a_mistake(tmp_path: Path) -> None:
     assert done.returncode == 2
     expected = "error: no option 'trainer.max_stps'; did you mean 'trainer.max_steps'?\n"
     assert done.stderr == expected
+
+
+@pytest.mark.parametrize("name", ["..", "a/../../b", "/tmp/elsewhere", "."])
+def test_a_name_stays_inside_the_output_folder(
+    name: str, tmp_path: Path, mistake: Callable[..., str]
+) -> None:
+    config = cli_fakes.write_config(tmp_path)
+    before = sorted(tmp_path.parent.rglob("version_*"))
+    said = mistake("fit", "--config", config, f"--name={name}")
+    assert said.startswith(f"error: name: '{name}' does not lie inside --output_dir")
+    logger = ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs"]
+    said = mistake("fit", "--config", config, *logger, f"--trainer.logger.name={name}")
+    assert "trainer.logger.name" in said
+    assert "the save_dir of CSVLogger" in said
+    version = f"--trainer.logger.version={name}"
+    assert "trainer.logger.version" in mistake("fit", "--config", config, *logger, version)
+    assert sorted(tmp_path.parent.rglob("version_*")) == before
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_name_may_have_folders(tmp_path: Path) -> None:
+    main(["fit", "--config", cli_fakes.write_config(tmp_path), "--name=dogs/first"])
+    assert (tmp_path / "runs/dogs/first/version_0/metrics.csv").is_file()
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_pictures_are_made_only_where_a_callback_takes_them(
+    taken: bool,
+    small_sd: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made: list[int] = []
+
+    def sample(self: DreamBooth, batch: PromptBatch) -> torch.Tensor:
+        made.extend(batch.ids.tolist())
+        return torch.zeros(len(batch.prompts), 3, 8, 8)
+
+    monkeypatch.setattr(DreamBooth, "sample", sample)
+    (tmp_path / "photos").mkdir()
+    Image.linear_gradient("L").convert("RGB").save(tmp_path / "photos/me.png")
+    callbacks = ["Evaluation", "ReportWriter"] if taken else ["Throughput", "ReportWriter"]
+    main(
+        [
+            *("fit", "--model=DreamBooth", "--data=PersonalizationDataModule", "--name=run"),
+            f"--model.pretrained_model_name_or_path={small_sd}",
+            f"--data.instance_data_dir={tmp_path / 'photos'}",
+            "--data.instance_prompt=a photo of sks dog",
+            f"--data.cache_dir={tmp_path / 'cache'}",
+            "--data.images_per_prompt=2",
+            *(f"--trainer.callbacks+={name}" for name in callbacks),
+            *("--trainer.accelerator=cpu", "--trainer.max_steps=1"),
+        ]
+    )
+    assert bool(made) is taken
+    assert ("no pictures are made" in capsys.readouterr().err) is not taken
+    assert (tmp_path / "runs/run/version_0/report.html").is_file()
