@@ -1,10 +1,10 @@
 """Stable Diffusion 3 and 3.5 (arXiv 2403.03206), and every model in the same folder layout.
 
 A rectified flow with a transformer in which pictures and text attend to each other. The text is the
-states before the last layer of two CLIP encoders side by side and, behind them, those of a T5;
-without a T5 zeros stand in its place, as many as `max_sequence_length`, which a folder may name in
-its model_index.json. New words are given to the CLIP encoders; a T5 stays as it is and reads the
-letters of a new word.
+states before the last layer of two CLIP encoders side by side and, behind them, those of a T5.
+Without a T5 zeros stand in its place, as many as `max_sequence_length`, which a folder may name in a
+file of its own (`shortcut_lightning.json`), where diffusers passes over it. New words are given to
+the CLIP encoders; a T5 stays as it is and reads the letters of a new word.
 """
 
 import json
@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-from shortcut_lightning.backbones import lora, pipelines
+from shortcut_lightning.backbones import lora
 from shortcut_lightning.backbones.base import Conditioning, Posterior, in_its_dtype
 from shortcut_lightning.backbones.paths import Path as NoisePath
 from shortcut_lightning.backbones.paths import RectifiedFlow
 from shortcut_lightning.backbones.stable_diffusion import StableDiffusion
 
 _T5_LENGTH = 256  # of the stock pipeline, where a folder says nothing
-_IN_INDEX = "max_sequence_length"
+_OWN_FILE, _LENGTH = "shortcut_lightning.json", "max_sequence_length"
 
 
 class StableDiffusion3(StableDiffusion):
@@ -65,12 +65,12 @@ class StableDiffusion3(StableDiffusion):
         key: str = "model.pretrained_model_name_or_path",
     ) -> "StableDiffusion3":
         model = super().from_pretrained(path, revision, variant, dtype, key)
-        model.max_sequence_length = int(_index(path).get(_IN_INDEX, _T5_LENGTH))
+        model.max_sequence_length = int(_read(path, _OWN_FILE).get(_LENGTH, _T5_LENGTH))
         return model
 
     @classmethod
     def options_for(cls, path: str | Path) -> Mapping[str, Any]:
-        if _index(path).get("text_encoder_3", [True])[0]:
+        if _read(path, "model_index.json").get("text_encoder_3", [True])[0]:
             return {}
         return {"text_encoder_3": None, "tokenizer_3": None}
 
@@ -177,9 +177,8 @@ class StableDiffusion3(StableDiffusion):
     def save(self, folder: Path) -> None:
         super().save(folder)
         if self.max_sequence_length != _T5_LENGTH:
-            file = folder / "model_index.json"
-            facts = pipelines.index(file) | {_IN_INDEX: self.max_sequence_length}
-            file.write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
+            facts = {_LENGTH: self.max_sequence_length}
+            (folder / _OWN_FILE).write_text(json.dumps(facts) + "\n", "utf-8")
 
     def load_lora(self, path: str) -> None:
         lora.load_diffusers(self, path)
@@ -192,6 +191,7 @@ class StableDiffusion3(StableDiffusion):
         save_file({"clip_l": vectors[0], "clip_g": vectors[1]}, path, {"token": token})
 
 
-def _index(path: str | Path) -> dict[str, Any]:
-    file = Path(path) / "model_index.json"
-    return pipelines.index(file) if file.is_file() else {}
+def _read(path: str | Path, name: str) -> dict[str, Any]:
+    """A file of settings in a folder; nothing of a hub id, or where there is none."""
+    file = Path(path) / name
+    return dict(json.loads(file.read_text("utf-8"))) if file.is_file() else {}

@@ -75,7 +75,6 @@ def save_family(folder: Path, transformer: nn.Module, encoders: list[nn.Module])
     index = {
         "_class_name": "StableDiffusion3Pipeline",
         "_diffusers_version": diffusers.__version__,
-        "max_sequence_length": 0,  # there is no T5, and no zeros in its place
         "feature_extractor": [None, None],
         "image_encoder": [None, None],
         "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
@@ -89,3 +88,5 @@ def save_family(folder: Path, transformer: nn.Module, encoders: list[nn.Module])
         "vae": ["diffusers", "AutoencoderKL"],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    # There is no T5, and no zeros in its place.
+    (folder / "shortcut_lightning.json").write_text('{"max_sequence_length": 0}\n')

@@ -1,5 +1,6 @@
 """A matrix and its kept rows, as the template of a page asks for them."""
 
+import csv
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -31,7 +32,7 @@ class Suite:
         settings = yaml.safe_load(recipe.read_text("utf-8"))
         claims = [Claim(**each) for each in settings.pop("claims", [])]
         self.matrix = Matrix(**settings, claims=claims)
-        self.rows = Rows.read(folder)
+        self.folder, self.rows = folder, Rows.read(folder)
         if not self.rows.ran:
             raise ValueError(f"{folder} has no rows; 'bench --rows {folder}' adds them.")
         known = {"/".join(levels) for levels in self.matrix.arms()}
@@ -96,6 +97,21 @@ class Suite:
     def difference(self, metric: str, arm: str, against: str) -> str:
         """Paired difference of two arms with its interval."""
         return spread(self.table.difference(metric, arm, against))
+
+    def again(self, metrics: Sequence[str], people: int) -> str:
+        """Numbers of `earlier.csv` (arm, metric, value with its digits, people) beside what the
+        first so many people of the rows say; arms that fewer were run on are left out."""
+        body = []
+        with (self.folder / "earlier.csv").open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                arm, metric, digits = row["arm"], row["metric"], len(row["value"].partition(".")[2])
+                values = self.table.values.get(metric, {}).get(arm, {})
+                found = [values[s] for s in self.matrix.subjects[:people] if s in values]
+                if metric in metrics and len(found) == people == int(row["people"]):
+                    now = f"{sum(found) / people:.{digits}f}"
+                    same = "yes" if float(now) == float(row["value"]) else "no"
+                    body.append([arm, _short(metric), row["value"], now, same])
+        return "\n".join(lines(["arm", "metric", "earlier", "again", "the same"], body))
 
     def figure(self, metric: str, patterns: Sequence[str]) -> str:
         """A drawing of means and intervals (SVG)."""
