@@ -2,8 +2,8 @@
 
 A rectified flow with a transformer in which pictures and text attend to each other. The text is the
 states before the last layer of two CLIP encoders side by side and, behind them, those of a T5.
-Without a T5 zeros stand in its place, as many as `max_sequence_length`, which a folder may name in a
-file of its own (`shortcut_lightning.json`), where diffusers passes over it. New words are given to
+Without a T5 zeros stand in its place, as many as `max_sequence_length`, which a folder may name
+in its own file `shortcut_lightning.json`, where diffusers passes over it. New words are given to
 the CLIP encoders; a T5 stays as it is and reads the letters of a new word.
 """
 
