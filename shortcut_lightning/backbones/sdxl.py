@@ -81,19 +81,6 @@ class StableDiffusionXL(StableDiffusion):
                 noisy, timesteps, conditioning.hidden, added_cond_kwargs=added, return_dict=False
             )[0].float()
 
-    def prompt_arguments(
-        self, prompts: Sequence[str], negative_prompts: Sequence[str]
-    ) -> dict[str, Tensor]:
-        positive, negative = self.embed(prompts), self.embed(negative_prompts)
-        assert positive.pooled is not None
-        assert negative.pooled is not None
-        return {
-            "prompt_embeds": positive.hidden,
-            "pooled_prompt_embeds": positive.pooled,
-            "negative_prompt_embeds": negative.hidden,
-            "negative_pooled_prompt_embeds": negative.pooled,
-        }
-
     def save_token(self, path: Path, token: str, vectors: Sequence[Tensor]) -> None:
         """One word as kohya and A1111 write it, with the token in the metadata."""
         save_file({"clip_l": vectors[0], "clip_g": vectors[1]}, path, {"token": token})

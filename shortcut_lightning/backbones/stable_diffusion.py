@@ -212,10 +212,14 @@ class StableDiffusion(Backbone):
         self, prompts: Sequence[str], negative_prompts: Sequence[str]
     ) -> dict[str, Tensor]:
         """The prompts as the stock pipeline takes them."""
-        return {
-            "prompt_embeds": self.embed(prompts).hidden,
-            "negative_prompt_embeds": self.embed(negative_prompts).hidden,
+        positive, negative = self.embed(prompts), self.embed(negative_prompts)
+        given = {
+            "prompt_embeds": positive.hidden,
+            "negative_prompt_embeds": negative.hidden,
+            "pooled_prompt_embeds": positive.pooled,
+            "negative_pooled_prompt_embeds": negative.pooled,
         }
+        return {name: states for name, states in given.items() if states is not None}
 
     @property
     def samplers(self) -> Sequence[str]:

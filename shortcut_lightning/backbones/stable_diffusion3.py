@@ -149,19 +149,6 @@ class StableDiffusion3(StableDiffusion):
             )[0]
         return output.float()
 
-    def prompt_arguments(
-        self, prompts: Sequence[str], negative_prompts: Sequence[str]
-    ) -> dict[str, Tensor]:
-        positive, negative = self.embed(prompts), self.embed(negative_prompts)
-        assert positive.pooled is not None
-        assert negative.pooled is not None
-        return {
-            "prompt_embeds": positive.hidden,
-            "pooled_prompt_embeds": positive.pooled,
-            "negative_prompt_embeds": negative.hidden,
-            "negative_pooled_prompt_embeds": negative.pooled,
-        }
-
     @property
     def samplers(self) -> Sequence[str]:
         return sorted(
