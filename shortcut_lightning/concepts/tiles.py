@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from torch import Tensor
+from torch.nn import functional
 
 from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.concepts.geometry import XYXY, area, intersection
@@ -15,23 +16,27 @@ def tiled(
     image: Tensor, side: int, detect: Callable[[Tensor], list[ConceptBox]]
 ) -> list[ConceptBox]:
     """Boxes in a picture, looked at as a whole and, where it is larger than `side`, in overlapping
-    squares of `side` pixels. Of boxes that hold one another the larger is kept, with the better
-    score of the two.
+    squares of `side` pixels, at its own size and at a half, a quarter and so on of it: what fills a
+    square is cut by the next, and found where it is smaller. Of boxes that hold one another the
+    larger is kept, with the better score of the two.
 
     Args:
         image: (3, H, W) in [0, 1].
         side: Of the squares, in pixels; 0 looks at the whole alone.
         detect: Looks at one picture of any size.
     """
-    found = detect(image)
-    height, width = image.shape[-2:]
-    if not side or max(height, width) <= side:
-        return found
-    for left, top, right, bottom in _squares(height, width, side):
-        part = image[:, top:bottom, left:right]
-        place = (left / width, top / height, right / width, bottom / height)
-        found += [_placed(box, place) for box in detect(part)]
-    return _joined(found)
+    if not side or max(image.shape[-2:]) <= side:
+        return detect(image)
+    found: list[ConceptBox] = []
+    while max(image.shape[-2:]) > side:
+        height, width = image.shape[-2:]
+        for left, top, right, bottom in _squares(height, width, side):
+            part = image[:, top:bottom, left:right]
+            place = (left / width, top / height, right / width, bottom / height)
+            found += [_placed(box, place) for box in detect(part)]
+        half = [max(1, length // 2) for length in (height, width)]
+        image = functional.interpolate(image[None], half, mode="bilinear", antialias=True)[0]
+    return _joined([*found, *detect(image)])
 
 
 def _squares(height: int, width: int, side: int) -> Iterator[tuple[int, int, int, int]]:
