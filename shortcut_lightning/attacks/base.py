@@ -15,6 +15,7 @@ from torch import Tensor
 
 from shortcut_lightning.attacks.progress import Progress
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.doors import check_made, check_pictures, check_words
 from shortcut_lightning.freezing import frozen
 from shortcut_lightning.ranges import Levels, Ranged
 
@@ -60,7 +61,13 @@ class Attack(Ranged, ABC):
         are their N plain captions. `generator` is a CPU generator and the only source of chance.
         The budget holds after rounding: a fractional `epsilon` is rounded down to whole levels.
         With the `progress` of an earlier call with the same arguments, it goes on from there.
+        Raises ValueError for images or prompts of another form.
         """
+        who = type(self).__name__
+        if not hasattr(self, "epsilon"):
+            raise ValueError(f"{who} has no epsilon: its __init__ must call super().__init__().")
+        check_pictures(images, who)
+        check_words(prompts, len(images), who)
         self.progress = progress or Progress()
         try:
             with frozen(backbone), torch.inference_mode(False), torch.enable_grad():
@@ -68,9 +75,10 @@ class Attack(Ranged, ABC):
                 changed = self.run(clean.clone(), backbone, list(prompts), generator)
         finally:
             del self.progress
+        check_made(changed, clean, who)
         if not changed.isfinite().all():
             raise ValueError(
-                f"{type(self).__name__} made NaN or infinite pixels; lower its step size, or check "
+                f"{who} made NaN or infinite pixels; lower its step size, or check "
                 "that the model decodes finite images at this precision."
             )
         levels, original = changed.detach().float() * 255, (clean * 255).round()

@@ -7,6 +7,8 @@ before anything heavy is imported; everything else happens in `app.py`.
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from shortcut_lightning import stopping
@@ -32,7 +34,7 @@ def main(args: list[str] | None = None) -> None:
     # Read when torch starts its threads: those that wait then sleep, where other work goes on too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     argv = in_arguments(sys.argv[1:] if args is None else args)
-    with stopping.listening():
+    with stopping.listening(), _working_folder():
         try:
             _answer(argv)
         except UserError as error:
@@ -44,6 +46,20 @@ def main(args: list[str] | None = None) -> None:
                 sys.stderr.write(f"\nstopped by {_name(stopped)}: {stopped.kept or _NOTHING}\n")
             # The other ranks end as if all was well: a code would have the first one killed.
             raise SystemExit(stopped.code if is_first_process() else 0) from None
+
+
+@contextmanager
+def _working_folder() -> Iterator[None]:
+    """A user's files beside the working folder can be imported; what is installed comes first."""
+    here = os.getcwd()
+    added = here not in sys.path
+    if added:
+        sys.path.append(here)
+    try:
+        yield
+    finally:
+        if added and here in sys.path:
+            sys.path.remove(here)
 
 
 def _answer(argv: list[str]) -> None:

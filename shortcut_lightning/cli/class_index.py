@@ -8,6 +8,7 @@ config file are imported; messages about the others come from this index.
 import functools
 import importlib
 import re
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -86,6 +87,35 @@ def concrete(base: str, entries: Sequence[ClassEntry]) -> list[str]:
         for name in descendants(base, entries)
         if not left(name) and "ABC" not in by_name[name].bases
     ]
+
+
+def why_not_imported(given: str) -> str:
+    """What went wrong inside the module of a class path, with the place; "" where there is no such
+    module, or nothing went wrong."""
+    module = given.rpartition(".")[0]
+    try:
+        if module and re.fullmatch(r"\w+(\.\w+)*", module):
+            importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            return ""
+        return _told(module, error)
+    except Exception as error:  # a user's file may fail in any way
+        return _told(module, error)
+    return ""
+
+
+def _told(module: str, error: Exception) -> str:
+    frames = [
+        (frame.filename, frame.lineno)
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "importlib" not in frame.filename and frame.filename != __file__
+    ]
+    if isinstance(error, SyntaxError):
+        frames.append((str(error.filename), error.lineno))
+    place = " ({}, line {})".format(*frames[-1]) if frames else ""
+    said = " ".join(str(error).split())
+    return f"{module} cannot be imported{place}: {type(error).__name__}: {said}"
 
 
 def import_named(args: Sequence[str], entries: Sequence[ClassEntry]) -> None:

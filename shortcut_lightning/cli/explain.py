@@ -17,7 +17,7 @@ from typing import Any, get_args
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from shortcut_lightning import presets
-from shortcut_lightning.cli.class_index import class_index, concrete
+from shortcut_lightning.cli.class_index import class_index, concrete, why_not_imported
 from shortcut_lightning.cli.errors import did_you_mean, listed, no_file
 from shortcut_lightning.cli.old_names import OLD_VALUES
 
@@ -181,6 +181,8 @@ def _plain(expected: str) -> Iterator[str]:
 
 
 def _wrong_value(key: str, value: str, allowed: list[str]) -> str:
+    if not any(allowed):  # what a user's file raised while it was imported
+        return f"{key}: {why_not_imported(value) or f'cannot take {value!r}'}"
     if set(allowed) <= {"int", "float", "str", "bool", "list", "dict"}:
         if allowed == ["list"] and re.search(r"\.ya?ml$", value) and not Path(value).is_file():
             return no_file(key, value)
@@ -217,6 +219,8 @@ def _wrong_class(key: str, given: str, known: list[str], option: str = "") -> st
     named = presets.names(option)
     if re.search(r"\.ya?ml$", given) or ("/" in given and not named):
         return f"{no_file(key, given)}\n  classes: {listed(known)}"
+    if failed := why_not_imported(given):
+        return f"{key}: {failed}"
     short = given.rsplit(".", 1)[-1]
     if named and given == given.lower():
         hint = did_you_mean(short, named) or did_you_mean(short, known)

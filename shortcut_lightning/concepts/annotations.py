@@ -93,7 +93,7 @@ class FileBoxes(Detector):
             )
             self._entries[PurePosixPath(name).name].append(entry)
 
-    def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
+    def run(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`; needs the `names`."""
         if len(names) != len(images):
             raise ValueError(

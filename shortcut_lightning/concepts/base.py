@@ -4,11 +4,12 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from torch import Tensor
 
 from shortcut_lightning.batch import ConceptBox
+from shortcut_lightning.doors import check_pictures, check_words
 from shortcut_lightning.files.folders import read_text
 from shortcut_lightning.ranges import Ranged
 
@@ -25,18 +26,39 @@ class Detector(Ranged, ABC):
         versions. Part of the key of cached boxes."""
         return ""
 
-    @abstractmethod
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "detect" in vars(cls):
+            raise TypeError(f"{cls.__name__} defines `detect`; what a detector does is its `run`.")
+
+    @final
     def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """(N, 3, H, W) float32 in [0, 1] -> one list of boxes per image, empty where none is found.
 
-        `names` are the images' file names, for detectors that look things up.
+        `names` are the images' file names, for detectors that look things up. Raises ValueError for
+        images of another form.
         """
+        who = type(self).__name__
+        check_pictures(images, who)
+        if names:
+            check_words(names, len(images), who, "names")
+        found = self.run(images, names)
+        if len(found) != len(images):
+            raise ValueError(
+                f"{who}.run must return a list of boxes for each of {len(images)} images, and "
+                f"returned {len(found)}."
+            )
+        return found
+
+    @abstractmethod
+    def run(self, images: Tensor, names: Sequence[str]) -> list[list[ConceptBox]]:
+        """The method itself; see `detect`."""
 
 
 class NoDetector(Detector):
     """Finds nothing."""
 
-    def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
+    def run(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`."""
         return [[] for _ in images]
 
@@ -73,7 +95,7 @@ class PrecomputedBoxes(Detector):
                         f"with label, score and xyxy in [0, 1], got {line[:80]!r} ({error})."
                     ) from error
 
-    def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
+    def run(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`; needs the `names`."""
         if len(names) != len(images):
             raise ValueError(f"PrecomputedBoxes got {len(names)} names for {len(images)} images.")

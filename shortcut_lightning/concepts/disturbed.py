@@ -46,7 +46,7 @@ class DisturbedDetector(Detector):
         self.label = label
         self.seed = seed
 
-    def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
+    def run(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`."""
         found = self.detector.detect(images, names)
         return [self._disturbed(image, boxes) for image, boxes in zip(images, found, strict=True)]

@@ -44,7 +44,7 @@ class FunctionDetector(Detector):
         """The code of the function's module; see `Detector`."""
         return self._code
 
-    def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
+    def run(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`. Raises ValueError when the function returns something else."""
         try:
             found = [[box_from(entry) for entry in self._call(to_rgb(image))] for image in images]
@@ -68,7 +68,7 @@ class Detectors(Detector):
         self.looks_up_names = any(detector.looks_up_names for detector in detectors)
         self.any_size = all(detector.any_size for detector in detectors)
 
-    def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
+    def run(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`."""
         found = [detector.detect(images, names) for detector in self.detectors]
         return [[box for boxes in image for box in boxes] for image in zip(*found, strict=True)]
@@ -105,7 +105,7 @@ class UltralyticsDetector(Detector):
         """See `Detector`."""
         return versions("ultralytics")
 
-    def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
+    def run(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`."""
         return [self._detect(image) for image in images]
 

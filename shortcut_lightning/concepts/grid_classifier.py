@@ -107,7 +107,7 @@ class GridClassifier(Detector):
         return network.eval().requires_grad_(False)
 
     @torch.no_grad()
-    def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
+    def run(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`."""
         found: list[list[ConceptBox]] = [[] for _ in images]
         network = self.network.to(images.device)

@@ -57,7 +57,7 @@ class QRCodeDetector(Detector):
         """See `Detector`."""
         return versions("opencv-python", "opencv-python-headless", "zxing-cpp")
 
-    def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
+    def run(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`. Raises ValueError where the extra `detect` is not installed."""
         return [self._detect(to_rgb(enlarged(image, self.min_side))) for image in images]
 

@@ -76,7 +76,7 @@ class TextDetector(Detector):
         """See `Detector`."""
         return versions("rapidocr", "onnxruntime")
 
-    def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
+    def run(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`. Raises ValueError where the extra `detect` is not installed."""
         return [tiled(enlarged(image, self.min_side), self.tile, self._detect) for image in images]
 

@@ -59,7 +59,7 @@ class ObjectDetector(TransformersDetector):
         return _load(AutoModelForObjectDetection, self.pretrained_model_name_or_path)
 
     @torch.no_grad()
-    def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
+    def run(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`."""
         return [self._detect(enlarged(image, self.min_side)) for image in images]
 
@@ -112,7 +112,7 @@ class ZeroShotDetector(TransformersDetector):
         )
 
     @torch.no_grad()
-    def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
+    def run(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`."""
         return [self._detect(enlarged(image, self.min_side)) for image in images]
 
@@ -165,7 +165,7 @@ class ConceptClassifier(TransformersDetector):
 
         return _load(AutoModelForImageClassification, self.pretrained_model_name_or_path)
 
-    def detect(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
+    def run(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`."""
         probabilities = self.probabilities(images)
         return [

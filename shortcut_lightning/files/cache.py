@@ -85,6 +85,11 @@ def describe(value: Any) -> Any:
             return {str(key): describe(item) for key, item in sorted(value.items())}
     names = [name for name in inspect.signature(type(value)).parameters if name != "self"]
     path = f"{type(value).__module__}.{type(value).__qualname__}"
+    if missing := [name for name in names if not hasattr(value, name)]:
+        raise ValueError(
+            f"{type(value).__name__} does not keep its argument '{missing[0]}' as an attribute of "
+            f"that name; set self.{missing[0]} in its __init__, or call super().__init__ with it."
+        )
     described = [path, {name: describe(getattr(value, name)) for name in names}]
     # This package's classes have its version; a user changes one of his own and runs again.
     ours = type(value).__module__.partition(".")[0] == __name__.partition(".")[0]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.doors import check_pictures, check_words
 from shortcut_lightning.membership.engine import Engine
 from shortcut_lightning.membership.pictures import picture
 from shortcut_lightning.membership.probe import Probe
@@ -88,7 +89,10 @@ class Score(Ranged, ABC):
         seed: int = 0,
         batch_size: int = 64,
     ) -> Tensor:
-        """(N, F) features of `images`, (N, 3, H, W) in [0, 1], with their N captions."""
+        """(N, F) features of `images`, (N, 3, H, W) in [0, 1], with their N captions. Raises
+        ValueError for images or captions of another form."""
+        check_pictures(images, type(self).__name__)
+        check_words(captions, len(images), type(self).__name__, "captions")
         pictures = [
             picture(f"image {number}", caption, image, backbone.resolution)
             for number, (image, caption) in enumerate(zip(images.cpu(), captions, strict=True))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.doors import check_made, check_pictures, check_words
 from shortcut_lightning.files.images import round_to_8_bits
 from shortcut_lightning.freezing import frozen
 from shortcut_lightning.ranges import Ranged
@@ -42,12 +43,16 @@ class Purifier(Ranged, ABC):
 
         `images` are (N, 3, H, W) in [0, 1], on the backbone's device; `prompts` are their N plain
         captions. `generator` is a CPU generator and the only source of chance. The model is left as
-        it was.
+        it was. Raises ValueError for images or prompts of another form.
         """
+        who = type(self).__name__
+        check_pictures(images, who)
+        check_words(prompts, len(images), who)
         with frozen(backbone), torch.inference_mode(False), torch.no_grad():
             cleaned = self.run(images.detach().clone(), backbone, list(prompts), generator)
+        check_made(cleaned, images, who)
         if not cleaned.isfinite().all():
-            raise ValueError(f"{type(self).__name__} made NaN or infinite pixels.")
+            raise ValueError(f"{who} made NaN or infinite pixels.")
         return round_to_8_bits(cleaned.detach().float())
 
     @abstractmethod

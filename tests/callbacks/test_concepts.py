@@ -23,7 +23,7 @@ class White(Detector):
     def __init__(self, label: str = "white") -> None:
         self.label = label
 
-    def detect(self, images: Tensor, names: Any = ()) -> list[list[ConceptBox]]:
+    def run(self, images: Tensor, names: Any = ()) -> list[list[ConceptBox]]:
         found: list[list[ConceptBox]] = [[] for _ in images]
         half = images.shape[-1] // 2
         for number, image in enumerate(images):

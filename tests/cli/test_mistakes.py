@@ -1,5 +1,6 @@
 """A user's mistake costs a line or two: `pytest tests/cli/test_mistakes.py`."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -171,3 +172,30 @@ def test_a_file_of_nearly_that_name(config: str, mistake: Mistake, tmp_path: Pat
     (tmp_path / "stages" / "blur.yaml").write_text("class_path: cli_fakes.Blur")
     message = mistake("fit", "--config", config, "--data.stage=stages/blurr.yaml")
     assert "no file 'stages/blurr.yaml'; did you mean 'stages/blur.yaml'?" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("import no_such_thing\n", ["line 1", "ModuleNotFoundError: No module named 'no_such"]),
+        ("x = 1\nraise RuntimeError('no licence')\n", ["line 2", "RuntimeError: no licence"]),
+        ("def f(:\n", ["line 1", "SyntaxError: "]),
+    ],
+)
+def test_a_users_file_that_fails_says_how(
+    text: str, parts: list[str], config: str, tmp_path: Path, mistake: Mistake
+) -> None:
+    name = f"own_{abs(hash(text))}"
+    (tmp_path / f"{name}.py").write_text(text)
+    said = mistake("fit", "--config", config, f"--data.stage={name}.Mine")
+    assert said.startswith("error: data")
+    assert f": {name} cannot be imported (" in said
+    for part in [f"{name}.py", *parts]:
+        assert part in said
+
+
+def test_files_beside_the_working_folder_are_imported(config: str, tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("import cli_fakes\nclass Mine(cli_fakes.Blur): ...\n")
+    main(["fit", "--config", config, "--data.stage=beside.Mine", "--trainer.max_steps=1"])
+    assert list(tmp_path.glob("runs/*/*/metrics.csv"))
+    assert str(tmp_path) not in sys.path

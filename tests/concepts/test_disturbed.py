@@ -16,7 +16,7 @@ BOX = (0.3, 0.3, 0.7, 0.6)
 class Fixed(Detector):
     """The same box in every bright image."""
 
-    def detect(self, images: Tensor, names: Any = ()) -> list[list[ConceptBox]]:
+    def run(self, images: Tensor, names: Any = ()) -> list[list[ConceptBox]]:
         return [[ConceptBox("mark", 1.0, BOX)] if i.mean() > 0.5 else [] for i in images]
 
 

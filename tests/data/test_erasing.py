@@ -169,7 +169,7 @@ def test_found_boxes_are_cached_and_come_back_the_same(tmp_path: Path) -> None:
         def __init__(self, label: str) -> None:
             self.label = label
 
-        def detect(self, images: torch.Tensor, names: Any = ()) -> list[list[ConceptBox]]:
+        def run(self, images: torch.Tensor, names: Any = ()) -> list[list[ConceptBox]]:
             Counting.calls += 1
             box = ConceptBox(self.label, 0.1 + 0.2, (0.1, 0.2, 1 / 3, 0.7))
             return [[box, ConceptBox(self.label, 1.0, None)] for _ in images]

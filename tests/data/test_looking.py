@@ -30,7 +30,7 @@ class White(Detector):
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
 
-    def detect(self, images: Tensor, names: tuple[str, ...] = ()) -> list[list[ConceptBox]]:
+    def run(self, images: Tensor, names: tuple[str, ...] = ()) -> list[list[ConceptBox]]:
         self.asked += [tuple(image.shape[-2:]) for image in images]
         return [self._around(image) for image in images]
 
