@@ -39,7 +39,8 @@ def results_parser() -> ShortcutParser:
         "--foreign",
         type=list[str],
         default=[],
-        help=f"CSV files of other groups for it, with the columns {','.join(leaderboard.FOREIGN)}.",
+        help="CSV files of other groups for it, with the columns source, family, attack, radius, "
+        "adaptive, defence, subject, seed, metric and value.",
     )
     return parser
 

@@ -99,7 +99,8 @@ def test_stages_run_once_in_order_and_are_cached(photos: Path, tmp_path: Path) -
     shifted = torch.stack([example.image for example in data.given]) + 8 / 255
     expected = (shifted.clamp(0, 1) * 255).round() / 255
     for purifier in purifiers:
-        expected = purifier(expected, module.backbone, [], generator=torch.Generator())
+        words = ["a photo"] * len(expected)
+        expected = purifier(expected, module.backbone, words, generator=torch.Generator())
     assert torch.equal(torch.stack([example.image for example in data.trained_on]), expected)
 
     again, _, _ = fit(photos, tmp_path, attack=Shift(), purifiers=purifiers)
