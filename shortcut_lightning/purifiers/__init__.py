@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from shortcut_lightning.purifiers.jpeg import Jpeg
     from shortcut_lightning.purifiers.optimal_step import OptimalStep
     from shortcut_lightning.purifiers.oracle import Oracle
+    from shortcut_lightning.purifiers.other_autoencoder import OtherAutoencoder
     from shortcut_lightning.purifiers.pocket_restoration import PocketRestoration
     from shortcut_lightning.purifiers.resize import Resize
     from shortcut_lightning.purifiers.sdedit import SDEdit
@@ -34,6 +35,7 @@ __all__ = [
     "Jpeg",
     "OptimalStep",
     "Oracle",
+    "OtherAutoencoder",
     "PocketRestoration",
     "Purifier",
     "Resize",
@@ -53,6 +55,7 @@ _FILES = {
     "Jpeg": "jpeg",
     "OptimalStep": "optimal_step",
     "Oracle": "oracle",
+    "OtherAutoencoder": "other_autoencoder",
     "PocketRestoration": "pocket_restoration",
     "Purifier": "base",
     "Resize": "resize",

@@ -1,6 +1,6 @@
 """What purifiers with a diffusion model share: a space to work in, and the walk through its noise.
 
-The space is either the latents of the run's own backbone, which every run has, or the pixels of an
+The space is either the latents of a backbone, which may be the run's own, or the pixels of an
 unconditional diffusion model of diffusers (a folder or hub id of a DDPM pipeline), as published
 pixel purifiers use.
 """
@@ -49,20 +49,24 @@ class Space(ABC):
 
 
 class LatentSpace(Space):
-    """Latents of the run's backbone. Without a prompt or with `guidance_scale` 1 the denoiser is
-    asked once per step, else twice."""
+    """Latents of a backbone. With `guidance_scale` 1, or with neither a prompt nor a negative one,
+    the denoiser is asked once per step, else twice."""
 
     def __init__(
-        self, backbone: Backbone, prompts: Sequence[str], guidance_scale: float = 1.0
+        self,
+        backbone: Backbone,
+        prompts: Sequence[str],
+        guidance_scale: float = 1.0,
+        negative_prompt: str = "",
     ) -> None:
         self.backbone = backbone
         self.path = backbone.path
         self.conditioning = backbone.embed(list(prompts))
         self.guidance_scale = guidance_scale
-        self.guided = guidance_scale != 1 and any(prompts)
+        self.guided = guidance_scale != 1 and any([*prompts, negative_prompt])
         if self.guided:
-            nothing = backbone.embed([""] * len(prompts))
-            self.conditioning = Conditioning.stack([nothing, self.conditioning])
+            against = backbone.embed([negative_prompt] * len(prompts))
+            self.conditioning = Conditioning.stack([against, self.conditioning])
 
     def enter(self, images: Tensor) -> Tensor:
         return self.backbone.encode(images).mean
@@ -111,12 +115,13 @@ def space_of(
     captions: Sequence[str],
     prompt: str = "",
     guidance_scale: float = 1.0,
+    negative_prompt: str = "",
 ) -> Space:
     """The space a purifier was asked for; `prompt` may hold `{caption}`."""
     if pixel_model:
         return PixelSpace(pixel_model, images.device)
     asked = [words.purification(prompt, caption) for caption in captions]
-    return LatentSpace(backbone, asked, guidance_scale)
+    return LatentSpace(backbone, asked, guidance_scale, negative_prompt)
 
 
 def timestep_of(strength: float, space: Space) -> int:

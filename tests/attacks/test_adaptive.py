@@ -22,6 +22,7 @@ from shortcut_lightning.purifiers import (
     Jpeg,
     OptimalStep,
     Oracle,
+    OtherAutoencoder,
     Purifier,
     Resize,
     SDEdit,
@@ -137,7 +138,15 @@ def test_all_are_the_identity_backwards_where_that_is_wanted() -> None:
     torch.testing.assert_close(slope, torch.ones_like(slope))
 
 
-DIFFERENTIABLE = [SDEdit(), OptimalStep(), GridPure(), Resize(), TotalVariation()]
+DIFFERENTIABLE = [
+    SDEdit(),
+    OptimalStep(),
+    GridPure(),
+    Resize(),
+    Resize(filter="lanczos"),
+    TotalVariation(),
+    OtherAutoencoder(),
+]
 
 
 @pytest.mark.parametrize("purifier", DIFFERENTIABLE, ids=lambda each: type(each).__name__)

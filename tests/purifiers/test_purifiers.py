@@ -53,6 +53,17 @@ def test_resize_removes_what_is_finer_than_its_grid_and_keeps_the_rest() -> None
     assert ((out - (ramp + 20 / 255))[inside] * 255).abs().max() <= 3
 
 
+def test_lanczos_is_pillows() -> None:
+    out = purified(Resize(0.5, "lanczos"))
+    for got, image in zip(out, IMAGES, strict=True):
+        channels = [Image.fromarray(channel) for channel in image.numpy()]
+        small = [each.resize((16, 12), Image.Resampling.LANCZOS) for each in channels]
+        small = [Image.fromarray(np.array(each).clip(0, 1)) for each in small]
+        again = [each.resize((32, 24), Image.Resampling.LANCZOS) for each in small]
+        expected = torch.from_numpy(np.stack(again)).clamp(0, 1)
+        assert (got - expected).abs().max() <= 0.51 / 255
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
