@@ -2,10 +2,11 @@
 
 from shortcut_lightning.membership.base import Score
 from shortcut_lightning.membership.clid import CLiD, CLiDThreshold, CLiDTrees
+from shortcut_lightning.membership.complexity import ComplexityCalibrated
 from shortcut_lightning.membership.engine import Engine
 from shortcut_lightning.membership.gradients import GradientMasking, NoiseOptimization
 from shortcut_lightning.membership.gsa import GSA
-from shortcut_lightning.membership.loss import Loss, LossProfile, MonteCarlo
+from shortcut_lightning.membership.loss import Loss, LossPeak, LossProfile, MonteCarlo
 from shortcut_lightning.membership.pfami import PFAMI, PFAMINN
 from shortcut_lightning.membership.pia import PIA, SimA
 from shortcut_lightning.membership.pictures import Picture, picture, read_pictures
@@ -27,11 +28,13 @@ __all__ = [
     "CLiD",
     "CLiDThreshold",
     "CLiDTrees",
+    "ComplexityCalibrated",
     "Engine",
     "GaussianNoise",
     "GradientMasking",
     "ImportantWords",
     "Loss",
+    "LossPeak",
     "LossProfile",
     "MonteCarlo",
     "NoiseOptimization",

@@ -227,6 +227,7 @@ class Audit(Ranged):
             holdouts=sets.holdouts,
             warnings=warnings,
             seconds={**engine.seconds, "in all": time.perf_counter() - started},
+            path=judge.path() if self.dataset else None,
         )
 
     def _load(self) -> dict[str, Backbone]:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from shortcut_lightning.membership.audit_words import WORDS
 from shortcut_lightning.membership.controls import CAPTION_CONTROLS
 from shortcut_lightning.membership.ladder import DecidedSet
+from shortcut_lightning.membership.path_curve import PathCurve
 from shortcut_lightning.membership.result import AuditResult, Judged
 from shortcut_lightning.membership.statistics import Interval, roc
 from shortcut_lightning.report.page import Page, Section, render
@@ -47,6 +48,8 @@ def write_page(result: AuditResult, path: Path) -> None:
         sections.append(_ladder(result.ladder))
     if result.dataset:
         sections.append(_dataset(result))
+    if result.path:
+        sections.append(_path(result.path))
     sections += [_care(result), _words(result)]
     page = Page(
         title=f"Membership audit: {result.verdict.kind}",
@@ -183,6 +186,32 @@ def _dataset(result: AuditResult) -> Section:
     table = Markup(_TABLE.render(head=head, rows=rows))
     lead = "Was the collection as a whole used? Permutation test over cross-validated classifiers."
     return Section("The set as a whole", Markup("").join([*said, table]), lead)
+
+
+def _path(curve: PathCurve) -> Section:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.2))
+    axes = figure.subplots()
+    shares = [level.share for level in curve.levels]
+    areas = np.array([level.auc for level in curve.levels])
+    margin = 1.96 * np.array([level.error for level in curve.levels])
+    axes.fill_between(shares, areas - margin, areas + margin, alpha=0.2, linewidth=0)
+    axes.plot(shares, areas, marker="o", markersize=4, label="target")
+    before = [level.base for level in curve.levels]
+    if None not in before:
+        axes.plot(shares, before, color="grey", marker=".", label="base")  # type: ignore[arg-type]
+    axes.axhline(0.5, color="grey", linewidth=0.8)
+    axes.axvline(
+        curve.predicted, color="grey", linewidth=0.8, linestyle=":", label="predicted peak"
+    )
+    axes.set(xlim=(0, 1), xlabel="from picture (0) to noise (1)", ylabel="AUC of the loss")
+    axes.legend(fontsize=8, frameon=False)
+    lead = (
+        "AUC of the denoising loss by noise level s = b / (a + b), with 95 % intervals; the "
+        "predicted peak is that of arXiv 2606.07271's closed form, from the latents' covariance."
+    )
+    return Section("Where on the path members are told", _svg(figure), lead)
 
 
 def _care(result: AuditResult) -> Section:

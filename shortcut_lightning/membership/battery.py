@@ -26,12 +26,17 @@ def default_scores() -> dict[str, Score]:
     }
 
 
+def loss_profile() -> tuple[str, LossProfile]:
+    """CDI's losses from picture to noise, and the name they are measured under."""
+    return "CDI losses", LossProfile()
+
+
 def dataset_scores(gradients: bool = False) -> dict[str, Score]:
     """CDI's features; CLiD's columns join them from `default_scores`. With `gradients` also its two
     features from gradients of the latent, which cost more than all others together."""
     scores: dict[str, Score] = {
         "CDI loss": Loss(timestep=100, draws=5),
-        "CDI losses": LossProfile(),
+        **dict([loss_profile()]),
         "CDI SecMI": SecMI(t_sec=110),  # 0 -> 100 -> 110 -> 100
         "CDI PIA": PIA(p=5.0),
         "CDI PIAN": PIA(p=5.0, normalize=True),

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from shortcut_lightning.membership import battery, controls
 from shortcut_lightning.membership.base import Rule, Score
@@ -12,6 +13,14 @@ from shortcut_lightning.membership.dataset_inference import DatasetTest, dataset
 from shortcut_lightning.membership.engine import Engine
 from shortcut_lightning.membership.evaluator import Features, evaluate
 from shortcut_lightning.membership.ladder import DecidedSet, climb, decided_set
+from shortcut_lightning.membership.loss import LossProfile
+from shortcut_lightning.membership.path_curve import (
+    LATENTS,
+    PathCurve,
+    columns,
+    path_curve,
+    shares_of,
+)
 from shortcut_lightning.membership.pfami import PFAMINN
 from shortcut_lightning.membership.pictures import Picture
 from shortcut_lightning.membership.result import Judged
@@ -108,6 +117,43 @@ class Judge:
             )
             for title, names in choices.items()
         }
+
+    def path(self) -> PathCurve | None:
+        """AUC of the loss over the noise level, from the losses that `dataset` asks for; None where
+        there are too few pictures for that test."""
+        members, holdouts = self.sets[:2]
+        if min(len(members), len(holdouts)) < LEAST:
+            return None
+        name, profile = battery.loss_profile()
+        roles = [role for role in ("target", "base") if role in self.engine.models]
+        self.engine.measure([*members, *holdouts], {name: profile}, roles)
+        target, *base = (columns(self._features(name, role, members, holdouts)) for role in roles)
+        return path_curve(
+            profile.timesteps,
+            self._shares(profile),
+            target,
+            base[0] if base else None,
+            self._latents(holdouts[:LATENTS]),
+        )
+
+    def _shares(self, profile: LossProfile) -> list[float]:
+        backbone = self.engine.models["target"].backbone
+        own = [backbone.path.translated(step) for step in profile.timesteps]
+        return shares_of(*backbone.signal_and_sigma(torch.tensor(own)))
+
+    def _latents(self, pictures: Sequence[Picture]) -> torch.Tensor:
+        model = self.engine.models["target"]
+        size = self.engine.batch_size
+        with torch.no_grad():
+            means = [
+                model.encode(
+                    torch.stack([each.pixels() for each in pictures[start : start + size]]).to(
+                        model.device
+                    )
+                ).mean.cpu()
+                for start in range(0, len(pictures), size)
+            ]
+        return torch.cat(means)
 
     def _judged(self, name: str, score: Score) -> Judged:
         def fit(members: np.ndarray, holdouts: np.ndarray) -> Rule:

@@ -6,10 +6,12 @@ Loss attack: Matsumoto et al., arXiv 2302.03262. Monte-Carlo: its mean over time
 
 from collections.abc import Sequence
 
+import numpy as np
 from torch import Tensor
 
-from shortcut_lightning.membership.base import Score
+from shortcut_lightning.membership.base import Rule, Score
 from shortcut_lightning.membership.probe import Probe
+from shortcut_lightning.membership.statistics import auc
 from shortcut_lightning.ranges import Count, Timestep
 
 
@@ -89,3 +91,18 @@ class LossProfile(Score):
 
         losses = -probe.losses(list(self.timesteps), [probe.caption]).mean((1, 3))
         return torch.cat([losses.mean(1, keepdim=True), losses], 1)
+
+
+class LossPeak(LossProfile):
+    """The loss at the one of several timesteps that tells the shadow's members best. What is
+    measured is what `LossProfile` measures. On the audited model's own half of the pictures, where
+    there is no shadow, the timestep is chosen on those that are not judged.
+
+    Args:
+        timesteps: Those to choose from.
+    """
+
+    def fit(self, members: np.ndarray, holdouts: np.ndarray, seed: int = 0) -> Rule:
+        areas = [auc(members[:, c], holdouts[:, c]) for c in range(1, 1 + len(self.timesteps))]
+        column = 1 + int(np.argmax(areas))
+        return lambda features: features[:, column]

@@ -12,6 +12,7 @@ from shortcut_lightning.membership.controls import CaptionControl, Gate
 from shortcut_lightning.membership.dataset_inference import DatasetTest
 from shortcut_lightning.membership.evaluator import Evaluation, Features
 from shortcut_lightning.membership.ladder import DecidedSet
+from shortcut_lightning.membership.path_curve import PathCurve
 from shortcut_lightning.membership.pictures import Picture
 from shortcut_lightning.membership.verdict import Verdict
 
@@ -40,6 +41,7 @@ class Summary:
     captions: list[dict[str, Any]]
     ladder: dict[str, Any] | None
     dataset: dict[str, Any]
+    path: dict[str, Any] | None
     warnings: list[str]
     seconds: dict[str, float]
 
@@ -60,6 +62,7 @@ class AuditResult:
     holdouts: Sequence[Picture]
     warnings: list[str]
     seconds: dict[str, float]
+    path: PathCurve | None = None
 
     def summary(self) -> Summary:
         """As plain data; the curves and single images are left to other files."""
@@ -75,6 +78,7 @@ class AuditResult:
                 title: {**_fields(test), "sentence": test.sentence}
                 for title, test in self.dataset.items()
             },
+            path=_path(self.path) if self.path else None,
             warnings=self.warnings,
             seconds=self.seconds,
         )
@@ -100,6 +104,13 @@ class AuditResult:
                         + [f"{value:.6g}" for value in values]
                         + ([int(said.member), said.queries] if said else [])
                     )
+
+
+def _path(curve: PathCurve) -> dict[str, Any]:
+    return {
+        "levels": [level._asdict() for level in curve.levels],
+        "predicted_share": curve.predicted,
+    }
 
 
 def _score(judged: Judged) -> dict[str, Any]:

@@ -27,6 +27,8 @@ SCORES = [
     membership.PFAMI(),
     membership.ReDiffuse(),
     membership.GSA(),
+    membership.LossPeak(),
+    membership.ComplexityCalibrated(draws=2),
 ]
 
 

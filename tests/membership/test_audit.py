@@ -137,6 +137,12 @@ def test_an_audit_finds_what_was_learned_and_writes_it_down(
     assert 0 < found["p_base"] <= 1
     assert found["direction"] > report["dataset"]["CDI"]["direction"]  # only CLiD sees t = 450
 
+    levels = report["path"]["levels"]
+    assert [level["timestep"] for level in levels] == [*range(0, 1000, 100)]
+    assert sorted(level["share"] for level in levels) == [level["share"] for level in levels]
+    assert all(0 <= level["auc"] <= 1 and 0 <= level["base"] <= 1 for level in levels)
+    assert 0 < report["path"]["predicted_share"] < 1
+
     with (tmp_path / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 24
@@ -149,6 +155,7 @@ def test_an_audit_finds_what_was_learned_and_writes_it_down(
     page = (tmp_path / "report.html").read_text()
     assert result.verdict.text.split(":")[0] in page
     assert "<svg" in page
+    assert "Where on the path members are told" in page
     assert page.count("data:image/png") == 12
     assert 'src="http' not in page
     explained = " ".join(word for word, _, _ in WORDS)

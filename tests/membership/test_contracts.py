@@ -68,9 +68,9 @@ def probe_of(model: Backbone, images: Tensor, captions: list[str], **changes: ob
 def test_all_scores_of_the_issue_are_found() -> None:
     names = {kind.__name__ for kind in SCORES}
     assert names == {
-        "CLiD", "CLiDThreshold", "CLiDTrees", "GSA", "GradientMasking", "Loss", "LossProfile",
-        "MonteCarlo", "NoiseOptimization", "PFAMI", "PFAMINN", "PIA", "ReDiffuse", "SecMI",
-        "SecMINNs", "SimA",
+        "CLiD", "CLiDThreshold", "CLiDTrees", "ComplexityCalibrated", "GSA", "GradientMasking",
+        "Loss", "LossPeak", "LossProfile", "MonteCarlo", "NoiseOptimization", "PFAMI", "PFAMINN",
+        "PIA", "ReDiffuse", "SecMI", "SecMINNs", "SimA",
     }  # fmt: skip
 
 

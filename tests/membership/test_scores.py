@@ -3,12 +3,14 @@
 The loops know nothing of batches, caches or sharing, and take the model apart by themselves.
 """
 
+import io
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from conftest import Plain
+from PIL import Image
 from torch import Tensor
 
 from shortcut_lightning.backbones import Backbone
@@ -18,9 +20,11 @@ from shortcut_lightning.membership import (
     PFAMINN,
     PIA,
     CLiD,
+    ComplexityCalibrated,
     GaussianNoise,
     GradientMasking,
     Loss,
+    LossPeak,
     LossProfile,
     MonteCarlo,
     NoiseOptimization,
@@ -159,6 +163,20 @@ def multi(plain: Plain) -> list[float]:
     return [np.mean(losses), *losses]
 
 
+def complexity_loop(plain: Plain) -> list[float]:
+    """|mean of the errors of three noises|^2 over the bytes of the picture's file."""
+    errors = [
+        plain.eps(plain.noised(plain.z, plain.noise_at(350, r), 350), 350) - plain.noise_at(350, r)
+        for r in range(3)
+    ]
+    error = float((sum(errors) / 3).square().sum())
+    levels = (plain.image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, "PNG")
+    size = len(file.getvalue())
+    return [-error / size, -error, size]
+
+
 CASES: dict[str, tuple[Score, Loop, float]] = {
     "loss": (Loss(), lambda p: [-p.mse(450)], 1e-5),
     "loss, three noises": (
@@ -166,6 +184,8 @@ CASES: dict[str, tuple[Score, Loop, float]] = {
         lambda p: [-np.mean([p.mse(100, repeat=r) for r in range(3)])],
         1e-5,
     ),
+    "complexity": (ComplexityCalibrated(draws=3), complexity_loop, 1e-4),
+    "peak": (LossPeak([0, 500]), multi, 1e-5),
     "profile": (LossProfile([0, 500]), multi, 1e-5),
     "monte carlo": (MonteCarlo(), lambda p: [-np.mean([p.mse(t) for t in (440, 450, 460)])], 1e-5),
     "secmi, pixel form": (SecMI(100), lambda p: secmi_loop(p, 100), 1e-3),
@@ -296,3 +316,11 @@ def test_importance_takes_as_many_words_as_published(words: int, rate: float, go
     weights = [float(words - i) for i in range(words)]
     reduced = without(caption, weights, rate).split()
     assert reduced == ["<|endoftext|>"] * gone + [f"w{i}" for i in range(gone, words)]
+
+
+def test_the_peak_is_chosen_on_the_shadow() -> None:
+    rng = np.random.default_rng(0)
+    members, holdouts = rng.normal(size=(2, 40, 4))
+    members[:, 2] += 2  # of [mean, t0, t100, t200]
+    rule = LossPeak([0, 100, 200]).fit(members, holdouts)
+    assert np.array_equal(rule(holdouts), holdouts[:, 2])
