@@ -288,9 +288,7 @@ def _svg(figure: object) -> Markup:
             buffer, format="svg", bbox_inches="tight", metadata={"Date": None}
         )
     drawing = buffer.getvalue()
-    return Markup('<div style="background:#fff;max-width:720px">{}</div>').format(
-        Markup(drawing[drawing.index("<svg") :])
-    )
+    return Markup('<div class="drawing">{}</div>').format(Markup(drawing[drawing.index("<svg") :]))
 
 
 def _interval(value: Interval | Sequence[float]) -> str:

@@ -4,11 +4,13 @@ import csv
 import json
 import re
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from browser import asked, is_readable, needs_browser
 from torch.nn import functional
 
 from shortcut_lightning import draws
@@ -22,6 +24,7 @@ from shortcut_lightning.membership import (
     NullOnly,
 )
 from shortcut_lightning.membership.audit import Audit
+from shortcut_lightning.membership.audit_page import write_page
 from shortcut_lightning.membership.audit_words import WORDS
 from shortcut_lightning.membership.blind import Blind
 from shortcut_lightning.membership.controls import Gate, other_captions
@@ -165,6 +168,25 @@ def test_an_audit_finds_what_was_learned_and_writes_it_down(
     for head in set(heads) - plain:
         assert all(part in explained for part in re.split(r", (?=AUC)", head)), head
     assert "does not tell them apart" in page
+
+
+@needs_browser
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_in_a_browser(
+    sets: Path, models: dict[str, Backbone], tmp_path: Path, dark: bool
+) -> None:
+    evil = "<script>document.title = 'broken'</script>'\"& " + "x" * 120
+    audit = an_audit(sets, dataset=True, permutations=19, fixed_caption=evil)
+    result = audit.judge(models)
+    members = [replace(each, name=evil) for each in result.members]
+    write_page(replace(result, members=members, warnings=[evil]), tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    is_readable(page, tmp_path, dark)
+    script = "return [document.title, document.body.textContent, document.scripts.length];"
+    title, text, scripts = asked(page, script, tmp_path)
+    assert title.startswith("Membership audit")
+    assert evil in text
+    assert scripts == 0
 
 
 def test_a_killed_audit_asks_no_image_twice(

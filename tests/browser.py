@@ -44,3 +44,34 @@ def asked(page: str, script: str, folder: Path, width: int = 400, dark: bool = F
     said = done.stdout.partition('<pre id="said">')[2].partition("</pre>")[0]
     assert said, done.stderr[-2000:]
     return json.loads(unquote(said))
+
+
+CONTRAST = """
+    const light = text => {
+        const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map(x => x / 255)
+            .map(x => x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    document.querySelectorAll('[hidden]').forEach(each => { each.hidden = false; });
+    const paper = light(window.getComputedStyle(document.body).backgroundColor);
+    const ink = light(window.getComputedStyle(document.querySelector('h1')).color);
+    const quiet = light(window.getComputedStyle(document.querySelector('.lead')).color);
+    const contrast = x => (Math.max(x, paper) + 0.05) / (Math.min(x, paper) + 0.05);
+    return {paper, ink: contrast(ink), quiet: contrast(quiet),
+            width: document.documentElement.scrollWidth,
+            widest: Math.max(...[...document.querySelectorAll('body *')]
+                .filter(each => !each.parentElement.closest('pre, [style*="overflow-x"], svg'))
+                .map(each => each.getBoundingClientRect().right)),
+            requests: window.performance.getEntriesByType('resource').map(each => each.name)};
+"""
+
+
+def is_readable(page: str, folder: Path, dark: bool) -> None:
+    """Asserts that a page is legible on a phone, light or dark, and fetches nothing."""
+    said = asked(page, CONTRAST, folder, width=400, dark=dark)
+    assert (said["paper"] < 0.2) is dark
+    assert said["ink"] > 7
+    assert said["quiet"] > 4.5
+    assert said["width"] <= 400
+    assert said["widest"] <= 400
+    assert said["requests"] == []
