@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from shortcut_lightning.safe_guidance import SafeGuidance
+
 
 class Example(NamedTuple):
     """One image with its words, as folders, stages and datasets hand it on."""
@@ -50,6 +52,7 @@ class PromptBatch(NamedTuple):
     ids: Tensor  # (B,) int64 position of the image in the evaluation, for gathering over ranks
     arm: str = "tuned"  # "tuned" or "base": the model after or before personalisation
     texts: Sequence[str] = ()  # B prompts before a method added to them; empty where none did
+    safety: SafeGuidance | None = None  # how the negative prompts are avoided; None as usual
 
 
 class ConceptBox(NamedTuple):

@@ -12,6 +12,7 @@ from shortcut_lightning import draws
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
 from shortcut_lightning.backbones.paths import VariancePreserving
 from shortcut_lightning.batch import PromptBatch, TrainBatch
+from shortcut_lightning.safe_guidance import SafeGuidance
 
 
 class Gain(nn.Module):
@@ -103,6 +104,7 @@ class FakeBackbone(Backbone):
         num_inference_steps: int = 25,
         guidance_scale: float = 7.5,
         scheduler: str = "",
+        safety: SafeGuidance | None = None,
     ) -> Tensor:
         self.sampled += zip(prompts, seeds, strict=True)
         side = self.resolution

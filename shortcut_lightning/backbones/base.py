@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from shortcut_lightning.backbones.paths import PREDICTIONS, Path, Prediction
+from shortcut_lightning.safe_guidance import SafeGuidance
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,13 @@ class Backbone(nn.Module, ABC):
         num_inference_steps: int = 25,
         guidance_scale: float = 7.5,
         scheduler: str = "",
+        safety: SafeGuidance | None = None,
     ) -> Tensor:
-        """B prompts, B seeds -> (B, 3, H, W) in [0, 1]; an image depends on its own seed alone."""
+        """B prompts, B seeds -> (B, 3, H, W) in [0, 1]; an image depends on its own seed alone.
+
+        With `safety` pictures are led away from the negative prompts by safe latent diffusion, and
+        the prompt beside the wanted one is the empty one; it needs a `guidance_scale` above 1.
+        """
 
     @abstractmethod
     def add_tokens(self, tokens: Sequence[str], initializers: Sequence[str] | None = None) -> None:

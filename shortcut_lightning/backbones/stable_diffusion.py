@@ -20,8 +20,10 @@ from shortcut_lightning.backbones import lora, lora_files, pipelines, token_file
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior, in_its_dtype
 from shortcut_lightning.backbones.paths import Path as NoisePath
 from shortcut_lightning.backbones.paths import VariancePreserving
+from shortcut_lightning.backbones.steering import steered
 from shortcut_lightning.backbones.tokens import TokenTable, all_vectors, initial_rows
 from shortcut_lightning.finite import NotFinite, all_finite
+from shortcut_lightning.safe_guidance import SafeGuidance
 
 
 class StableDiffusion(Backbone):
@@ -182,16 +184,22 @@ class StableDiffusion(Backbone):
         num_inference_steps: int = 25,
         guidance_scale: float = 7.5,
         scheduler: str = "",
+        safety: SafeGuidance | None = None,
     ) -> Tensor:
         if isinstance(negative_prompts, str):
             negative_prompts = [negative_prompts] * len(prompts)
+        led: AbstractContextManager[None] = nullcontext()
+        if safety is not None and any(negative_prompts):
+            unwanted = self.embed(negative_prompts)
+            led = steered(self.denoiser, safety, unwanted, num_inference_steps)
+            negative_prompts = [""] * len(prompts)
         # Each latent from its own generator on the CPU: the same image in any batch, on any device.
         size = self.denoiser.config.sample_size
         shape = (1, self.denoiser.config.in_channels, size, size)
         draws = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         latents = torch.cat([torch.randn(shape, generator=draw) for draw in draws])
         arguments = self.prompt_arguments(prompts, negative_prompts)
-        with in_its_dtype(self.denoiser):
+        with led, in_its_dtype(self.denoiser):
             drawn = self.pipeline(scheduler)(
                 **arguments,
                 latents=latents.to(self.device),

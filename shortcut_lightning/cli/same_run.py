@@ -45,13 +45,19 @@ def _of_data(data: Any) -> Facts:
         "data.attack": _hash(describe(data.attack)),
         "data.contamination": _hash(describe(data.contamination)),
         "data.purifiers": _hash(describe(data.purifiers)),
-        "data.erasing": _hash(describe(data.erasing)),
+        "data.erasing": _hash(_learned(data.erasing)),
         "data.decoupling": _hash(describe(data.decoupling)),
         "data.resolution": str(data.resolution),
     }
     if data.with_prior_preservation:
         found["data.class_prompt"] = prompts.class_prompt
     return found
+
+
+def _learned(erasing: Any) -> Any:
+    """Its settings but for one that only sampling has, which older checkpoints know nothing of."""
+    kind, settings = describe(erasing)
+    return [kind, {name: value for name, value in settings.items() if name != "safety"}]
 
 
 def refuse_other(checkpoint: str, given: str, now: Facts) -> None:

@@ -2,7 +2,8 @@
 
 One dataclass covers the method (Geom-Erasing, arXiv 2310.05873) and the ways it is compared with:
 a caption tag is `caption: name`, a masked loss is `alpha: .inf`, filtering is `contaminated: drop`,
-inpainting first is `contaminated: inpaint`, a plain negative prompt is `negative: name` alone.
+inpainting first is `contaminated: inpaint`, a plain negative prompt is `negative: name` alone, and
+safe latent diffusion is that with `safety`.
 """
 
 from collections import Counter
@@ -18,6 +19,7 @@ from shortcut_lightning.concepts.geometry import Encoding, Grid, largest, shares
 from shortcut_lightning.concepts.weights import check_alpha, latent_weights
 from shortcut_lightning.prompts import Prompts, concept_tail, location_token
 from shortcut_lightning.ranges import Between, Bins, Count, CountOrNone, Share, ranged
+from shortcut_lightning.safe_guidance import SafeGuidance
 
 Negative = Literal["none", "name", "name+all", "name+top-k"]
 
@@ -41,6 +43,9 @@ class Erasing:
         negative: What the tuned model's negative prompt names: nothing, the concepts, the concepts
             with all bins, or with the `top_k` bins most frequent in training.
         top_k: See `negative`.
+        safety: Avoid the negative prompt (also that of `data.negative_prompt` and of decoupling) by
+            safe latent diffusion (arXiv 2211.05105), in every arm that has one; three questions
+            to the denoiser in each step where there are two.
     """
 
     caption: Literal["none", "name", "geometry"] = "none"
@@ -53,6 +58,7 @@ class Erasing:
     caption_drop: Share = 0.0
     negative: Negative = "none"
     top_k: Count = 16
+    safety: SafeGuidance | None = None
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)

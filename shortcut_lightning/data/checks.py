@@ -1,8 +1,9 @@
 """Settings of the data module that cannot go together, said before anything is loaded."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shortcut_lightning.files.folders import is_pocket
 
@@ -44,6 +45,24 @@ def check_settings(data: "PersonalizationDataModule") -> None:
                 "data.with_prior_preservation and data.decoupling.training to true, or leave it "
                 "out."
             )
+    words = (
+        data.erasing.negative != "none", data.prompts.negative_prompt, data.decoupling.negative
+    )  # fmt: skip
+    if data.erasing.safety and not any(words):
+        raise ValueError(
+            "data.erasing.safety leads away from the negative prompt, and there is none: set "
+            "data.erasing.negative to 'name', or give data.negative_prompt."
+        )
+
+
+def check_guidance(data: "PersonalizationDataModule", settings: Mapping[str, Any]) -> None:
+    """Raises ValueError where safe guidance would find no guidance in the model's `settings`."""
+    scale = settings.get("guidance_scale", 7.5)
+    if data.erasing.safety and scale <= 1:
+        raise ValueError(
+            f"data.erasing.safety bends classifier-free guidance, and model.guidance_scale is "
+            f"{scale:g}, which is none: set it above 1, or data.erasing.safety to null."
+        )
 
 
 def _check_class_folder(data: "PersonalizationDataModule") -> None:

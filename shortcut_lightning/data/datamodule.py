@@ -25,7 +25,7 @@ from shortcut_lightning.concepts.base import Detector, NoDetector
 from shortcut_lightning.concepts.erasing import Captioner, Erasing
 from shortcut_lightning.concepts.generators import ConceptGenerator
 from shortcut_lightning.data import evaluation, loading, stages, training
-from shortcut_lightning.data.checks import check_settings
+from shortcut_lightning.data.checks import check_guidance, check_settings
 from shortcut_lightning.data.class_images import (
     check_made_before,
     class_image_folder,
@@ -213,6 +213,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Runs the stages, once per run; `predict` needs them only to know what to avoid."""
+        check_guidance(self, self._trainer.lightning_module.hparams)
         if stage == "predict" and self.erasing.negative == "none":
             return
         strategy = self._trainer.strategy
@@ -545,6 +546,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
                 self.images_per_prompt,
                 self.prompts,
                 negatives=self._negatives,
+                safety=self.erasing.safety,
                 first_seed=self.eval_seed,
                 batch_size=self.eval_batch_size,
                 arms=arms,

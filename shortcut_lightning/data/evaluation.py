@@ -17,6 +17,7 @@ import torch
 from shortcut_lightning.batch import PromptBatch
 from shortcut_lightning.files.folders import read_text
 from shortcut_lightning.prompts import Prompts
+from shortcut_lightning.safe_guidance import SafeGuidance
 
 T = TypeVar("T")
 
@@ -59,6 +60,7 @@ def prompt_batches(
     prompts: Prompts,
     *,
     negatives: Mapping[str, str] = {},
+    safety: SafeGuidance | None = None,
     first_seed: int,
     batch_size: int,
     arms: Sequence[str] = ("tuned",),
@@ -67,7 +69,7 @@ def prompt_batches(
 ) -> list[PromptBatch]:
     """`per_prompt` images of each text, arm after arm. Image i has id i and seed `first_seed` + i
     in every arm, so that arms can be compared image by image. `negatives` names the arms with a
-    negative prompt of their own."""
+    negative prompt of their own, `safety` says how it is avoided."""
     wanted = [text for text in texts for _ in range(per_prompt)]
     return [
         PromptBatch(
@@ -77,6 +79,7 @@ def prompt_batches(
             ids=torch.tensor(ids),
             arm=arm,
             texts=[wanted[i] for i in ids],
+            safety=safety,
         )
         for arm in arms
         for ids in split(len(wanted), batch_size, rank, world_size)

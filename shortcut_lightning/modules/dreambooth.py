@@ -229,6 +229,7 @@ class DreamBooth(Ranged, LightningModule):
                 num_inference_steps=self.hparams["num_inference_steps"],
                 guidance_scale=self.hparams["guidance_scale"],
                 scheduler=self.hparams["sampling_scheduler"],
+                safety=batch.safety,
             )
 
     @contextmanager

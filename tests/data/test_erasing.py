@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.utilities import move_data_to_device
 
 from shortcut_lightning.batch import ConceptBox, Example
 from shortcut_lightning.concepts import Captioner, Erasing, Grid
 from shortcut_lightning.concepts.geometry import cropped, mirrored
-from shortcut_lightning.data import stages, training
+from shortcut_lightning.data import PersonalizationDataModule, stages, training
+from shortcut_lightning.data.checks import check_guidance
 from shortcut_lightning.data.evaluation import prompt_batches
 from shortcut_lightning.files.cache import Cache
 from shortcut_lightning.prompts import Prompts
+from shortcut_lightning.safe_guidance import SafeGuidance
 
 BOX = ConceptBox("mark", 1.0, (0.0, 0.0, 0.25, 0.25))
 
@@ -183,3 +186,32 @@ def test_found_boxes_are_cached_and_come_back_the_same(tmp_path: Path) -> None:
     assert stages.detect([marked()], Counting("b"), cache, device) != first
     assert stages.detect([marked(40, 40)], Counting("a"), cache, device) == first
     assert Counting.calls == 3
+
+
+def test_safe_guidance_reaches_the_batches_of_every_arm_with_its_words() -> None:
+    safety = SafeGuidance(scale=5.0)
+    batches = prompt_batches(
+        ["a robin"],
+        1,
+        Prompts("a robin", negative_prompt="grass"),
+        safety=safety,
+        first_seed=0,
+        batch_size=1,
+        arms=("tuned", "base"),
+    )
+    assert [(batch.arm, batch.negative_prompts, batch.safety) for batch in batches] == [
+        ("tuned", ["grass"], safety),
+        ("base", ["grass"], safety),
+    ]
+    assert move_data_to_device(batches[0], torch.device("cpu")).safety == safety
+
+
+def test_safe_guidance_needs_words_and_guidance() -> None:
+    given = {"instance_data_dir": "pocket:0", "instance_prompt": "a photo of sks man"}
+    erasing = Erasing(safety=SafeGuidance())
+    with pytest.raises(ValueError, match=r"set data\.erasing\.negative to 'name'"):
+        PersonalizationDataModule(**given, erasing=erasing)
+    data = PersonalizationDataModule(**given, erasing=erasing, negative_prompt="grass")
+    check_guidance(data, {"guidance_scale": 3.0})
+    with pytest.raises(ValueError, match=r"model\.guidance_scale is 1"):
+        check_guidance(data, {"guidance_scale": 1.0})

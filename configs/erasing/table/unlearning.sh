@@ -1,7 +1,7 @@
 #!/bin/sh
 # Cleaning a model that has learned a concept already, without its pictures' clean versions: a negative
-# prompt, ESD and UCE, which need a word for it, and the words for places alone (model removal). About
-# ten minutes of one core a concept and run. After the sets of configs/bench/erasing.yaml:
+# prompt, SLD, ESD and UCE, which need a word for it, and the words for places alone (model removal).
+# About ten minutes of one core a concept and run. After the sets of configs/bench/erasing.yaml:
 #   sh configs/erasing/table/unlearning.sh runs/unlearning [qr|watermark|text...]
 #   python tests/benchmarks/erasing_table.py --runs runs/unlearning
 # Stopped at any moment, the same command goes on. RUNS='0 1 2' in the environment says which runs
@@ -34,6 +34,11 @@ for run in ${RUNS:-0 1 2}; do for concept in ${*:-qr watermark text}; do
   model=$out/$run/$concept/contaminated/version_0/export/model
   row test "$concept" "negative prompt" --model.pretrained_model_name_or_path "$model" \
     --data.negative_prompt "$word"
+  for setting in medium max; do
+    row test "$concept" "SLD $setting" --model.pretrained_model_name_or_path "$model" \
+      --data.negative_prompt "$word" --data.erasing "$erasing/sld_$setting.yaml" \
+      --data.erasing.negative none
+  done
   row test "$concept" UCE --model.pretrained_model_name_or_path "$model" \
     --model UnifiedConceptEditing --model.concepts "[$word]"
   for parts in cross_attention others; do
