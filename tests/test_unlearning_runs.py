@@ -12,7 +12,15 @@ import pytest
 from benchmarks.erasing_table import Arm, answer, difference, of_runs, ordering
 
 ROOT = Path(__file__).parents[1]
-ROWS = ("contaminated", "negative prompt", "SLD medium", "SLD max", "UCE", "ESD cross_attention", "ESD others")
+ROWS = (
+    "contaminated",
+    "negative prompt",
+    "SLD medium",
+    "SLD max",
+    "UCE",
+    "ESD cross_attention",
+    "ESD others",
+)
 
 
 @pytest.mark.slow
