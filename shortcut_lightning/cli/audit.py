@@ -4,6 +4,7 @@ through LightningCLI."""
 import sys
 from pathlib import Path
 
+from shortcut_lightning.bench.code import deciding_code
 from shortcut_lightning.cli.class_index import class_index, import_named
 from shortcut_lightning.cli.config_files import config_files
 from shortcut_lightning.cli.errors import UserError, as_user_error
@@ -45,7 +46,7 @@ def audit(argv: list[str]) -> None:
     name = f"audit-{files[-1].stem}" if files else "audit"
     folder = Path(config.output or Path(config.output_dir) / name)
     try:
-        result = parser.instantiate(config).audit.run(folder)
+        result = parser.instantiate(config).audit.run(folder, deciding_code())
     except Stopped as stopped:
         stopped.kept = f"what was measured is kept in {folder}; the same command goes on"
         raise

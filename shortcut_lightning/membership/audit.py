@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -20,11 +21,13 @@ from shortcut_lightning.membership.engine import Engine, settings
 from shortcut_lightning.membership.evaluator import FPRS, RESAMPLES
 from shortcut_lightning.membership.judging import Judge
 from shortcut_lightning.membership.loading import AuditedModel
+from shortcut_lightning.membership.model import Model
 from shortcut_lightning.membership.result import AuditResult
 from shortcut_lightning.membership.sets import read_sets
 from shortcut_lightning.membership.verdict import verdict
 from shortcut_lightning.metrics.encoders import ImageEncoder, PocketClip
 from shortcut_lightning.ranges import Between, Count, ProperShare, Ranged, Seed
+from shortcut_lightning.report.summary import installed_versions
 
 log = logging.getLogger(__name__)
 
@@ -138,8 +141,9 @@ class Audit(Ranged):
         self.batch_size, self.images_per_chunk = batch_size, images_per_chunk
         self.bf16, self.device = bf16, device
 
-    def run(self, folder: Path) -> AuditResult:
-        """Audits and writes `report.json`, `scores.csv` and `report.html` to `folder`.
+    def run(self, folder: Path, code: str = "") -> AuditResult:
+        """Audits and writes `report.json`, `scores.csv` and `report.html` to `folder`; `code` is
+        noted there as the hash of the code that ran.
 
         A killed audit run again in the same folder goes on where it stopped.
 
@@ -151,7 +155,14 @@ class Audit(Ranged):
         folder.mkdir(parents=True, exist_ok=True)
         models = self._load()
         result = self.judge(models, folder)
-        facts = {**asdict(result.summary()), "settings": settings(self)}
+        facts = {
+            **asdict(result.summary()),
+            "settings": settings(self),
+            "weights": {role: Model(backbone).name for role, backbone in models.items()},
+            "code": code,
+            "versions": dict(installed_versions()),
+            "created": datetime.now().isoformat(timespec="seconds"),
+        }
         (folder / "report.json").write_text(json.dumps(_plain(facts), indent=1) + "\n")
         result.write_csv(folder / "scores.csv")
         write_page(result, folder / "report.html")

@@ -1,14 +1,16 @@
 """The tables over the audits of configs/audit/tables/run.sh, and what they say of CLiD's claims.
 
-python -m shortcut_lightning.membership.tables FOLDER
+python -m shortcut_lightning.membership.tables FOLDER [--keep ROWS]
 """
 
+import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from shortcut_lightning.files.whole import whole
 from shortcut_lightning.membership.joined import (
     Collection,
     area,
@@ -46,32 +48,107 @@ class Claim(NamedTuple):
     differences: dict[str, list[Term]]
 
 
+class AuditTables:
+    """What the finished audits of one folder say, as Markdown.
+
+    Args:
+        reports: Folder with a folder for each audit, as `audit` leaves it or as `keep` copies it.
+        times: Seconds for an image by score, where they were measured.
+
+    Raises:
+        ValueError: no finished audit is there.
+    """
+
+    def __init__(self, reports: Path, times: Mapping[str, float] | None = None) -> None:
+        done = [path.parent for path in sorted(reports.glob("*/report.json"))]
+        if not done:
+            raise ValueError(f"No finished audits in {reports}; run.sh makes them.")
+        audits = [read_audit(each) for each in done]
+        self._arms = [each for each in audits if each.name.startswith(ARMS)]
+        self._same = Collection([each for each in audits if not each.name.startswith(ARMS)])
+        self._times = dict(times or {})
+
+    @property
+    def settings(self) -> list[str]:
+        """Those that have been audited."""
+        return found_settings(self._same, tuple(SETTINGS))
+
+    def seeds(self, setting: str) -> int:
+        """How many trainings of a setting have been audited."""
+        return len(self._same.seeds(setting))
+
+    def area(self, setting: str, score: str) -> str:
+        """AUC of a score, the mean over the setting's seeds, with its interval."""
+        return _interval(self._same.mean(area, [(1, setting, score)]))
+
+    def methods(self, setting: str) -> str:
+        """Every score of a setting: success, AUC, members caught, and after the base is taken."""
+        return _methods(self._same, setting, self._times)
+
+    def controls(self) -> str:
+        """What each audit found on a model that cannot know, and without any model."""
+        return _controls(self._same)
+
+    def claims(self) -> str:
+        """CLiD's claims, and whether they hold here."""
+        return _claims(self._same)
+
+    def path(self) -> str:
+        """Where on the path members are told best, for audits that measured it."""
+        return _path(self._same)
+
+    def arms(self) -> str:
+        """DreamBooth with and without defences; empty where none was audited."""
+        return _arms(Collection(self._arms)) if self._arms else ""
+
+    def facts(self) -> str:
+        """Weights, code and versions behind the audits, each kind once."""
+        reports = [each.report for each in (*self._same.audits.values(), *self._arms)]
+        code = sorted({str(report.get("code", "")) for report in reports})
+        bases = sorted({str(report.get("weights", {}).get("base", "")) for report in reports})
+        versions = sorted(
+            {" ".join(f"{k} {v}" for k, v in r.get("versions", {}).items()) for r in reports}
+        )
+        return f"code {', '.join(code)}; base {', '.join(bases)}; {'; '.join(versions)}"
+
+
 def make_tables(folder: Path) -> str:
     """Markdown from all finished audits in `folder/reports`; also written to `folder/tables.md`.
 
     Raises ValueError when there are none.
     """
-    done = [path.parent for path in sorted(folder.glob("reports/*/report.json"))]
-    if not done:
-        raise ValueError(f"No finished audits in {folder / 'reports'}; run.sh makes them.")
-    audits = [read_audit(each) for each in done]
-    arms = [each for each in audits if each.name.startswith(ARMS)]
-    same = Collection([each for each in audits if not each.name.startswith(ARMS)])
     seconds = folder / "seconds.json"
     times = json.loads(seconds.read_text("utf-8")) if seconds.exists() else {}
+    tables = AuditTables(folder / "reports", times)
     parts = [
         text
-        for setting, title in SETTINGS.items()
-        if same.seeds(setting)
-        for text in (f"**{title}**", _methods(same, setting, times))
+        for setting in tables.settings
+        for text in (f"**{SETTINGS[setting]}**", tables.methods(setting))
     ]
-    parts += ["**Controls**", _controls(same)]
-    parts += ["**Claims**", _claims(same)]
-    if arms:
-        parts += ["**DreamBooth**", _arms(Collection(arms))]
+    parts += ["**Controls**", tables.controls()]
+    parts += ["**Claims**", tables.claims()]
+    if arms := tables.arms():
+        parts += ["**DreamBooth**", arms]
     text = "\n\n".join(parts) + "\n"
-    (folder / "tables.md").write_text(text, encoding="utf-8")
+    with whole(folder / "tables.md") as half:
+        half.write_text(text, encoding="utf-8")
     return text
+
+
+def keep(folder: Path, rows: Path) -> list[str]:
+    """Copies what pages rest on, of every finished audit in `folder/reports`, to `rows`: the report
+    without its layout, and a row for each picture. Returns the audits' names."""
+    names = []
+    for report in sorted(folder.glob("reports/*/report.json")):
+        name = report.parent.name
+        facts = json.dumps(json.loads(report.read_text("utf-8")), separators=(",", ":"))
+        (rows / name).mkdir(parents=True, exist_ok=True)
+        with whole(rows / name / "report.json") as half:
+            half.write_text(facts + "\n", encoding="utf-8")
+        with whole(rows / name / "scores.csv") as half:
+            half.write_bytes((report.parent / "scores.csv").read_bytes())
+        names.append(name)
+    return names
 
 
 def _methods(found: Collection, setting: str, times: dict[str, float]) -> str:
@@ -94,6 +171,28 @@ def _methods(found: Collection, setting: str, times: dict[str, float]) -> str:
     head = ["score", "queries", "ms an image", "ASR", "AUC", "TPR at 1 % FPR", "AUC of the seeds",
             "AUC, minus base"]  # fmt: skip
     return markdown(head, rows)
+
+
+def _path(found: Collection) -> str:
+    rows = []
+    for name, each in found.audits.items():
+        if not (path := each.report.get("path")):
+            continue
+        levels = path["levels"]
+        peak = max(levels, key=lambda level: level["auc"])
+        rows.append(
+            [
+                name,
+                " ".join(f"{level['auc']:.2f}" for level in levels),
+                f"{peak['share']:.2f}",
+                f"{path['predicted_share']:.2f}",
+            ]
+        )
+    if not rows:
+        return ""
+    shares = next(a.report["path"]["levels"] for a in found.audits.values() if a.report.get("path"))
+    at = " ".join(f"{level['share']:.2f}" for level in shares)
+    return markdown(["audit", f"AUC of the loss at s = {at}", "peak", "predicted"], rows)
 
 
 def _controls(found: Collection) -> str:
@@ -270,10 +369,20 @@ def _signed(value: Interval) -> str:
     return f"{value.value:+.2f} ({value.low:+.2f} to {value.high:+.2f})"
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description="Tables over audits.")
+    parser.add_argument("folder", type=Path, help="What configs/audit/tables/run.sh was given.")
+    parser.add_argument("--keep", type=Path, help="Copy what pages rest on to this folder.")
+    given = parser.parse_args()
     try:
-        sys.stdout.write(make_tables(Path(sys.argv[1])))
+        sys.stdout.write(make_tables(given.folder))
+        if given.keep:
+            names = keep(given.folder, given.keep)
+            sys.stdout.write(f"{len(names)} audits kept in {given.keep}\n")
     except ValueError as error:
         sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from shortcut_lightning.files.whole import whole
+from shortcut_lightning.membership.tables import AuditTables
 from shortcut_lightning.results.suite import Suite
 
 TEMPLATE = Path("results") / "page.md.jinja"
@@ -31,6 +32,9 @@ def rendered(room: Path) -> Mapping[Path, str]:
     def suite(name: str) -> Suite:
         return Suite(room / f"{name}.yaml", room / "results" / name)
 
+    def audits(name: str) -> AuditTables:
+        return AuditTables(room / "results" / name)
+
     def figure(of: Suite, name: str, metric: str, patterns: Sequence[str]) -> str:
         path = room / "results" / f"{name}.svg"
         files[path] = of.figure(metric, patterns)
@@ -43,7 +47,7 @@ def rendered(room: Path) -> Mapping[Path, str]:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    page = environment.get_template(TEMPLATE.name).render(suite=suite, figure=figure)
+    page = environment.get_template(TEMPLATE.name).render(suite=suite, audits=audits, figure=figure)
     return {room / "README.md": page, **files}
 
 

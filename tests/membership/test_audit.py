@@ -111,7 +111,7 @@ def test_an_audit_finds_what_was_learned_and_writes_it_down(
 ) -> None:
     audit = an_audit(sets, dataset=True, permutations=19)
     monkeypatch.setattr(audit, "_load", lambda: models)
-    result = audit.run(tmp_path)
+    result = audit.run(tmp_path, "abc")
     head = result.judged["CLiD_th"]
     assert head.plain.auc.low > 0.6
     assert head.base is not None
@@ -140,6 +140,9 @@ def test_an_audit_finds_what_was_learned_and_writes_it_down(
     assert 0 < found["p_base"] <= 1
     assert found["direction"] > report["dataset"]["CDI"]["direction"]  # only CLiD sees t = 450
 
+    assert report["weights"].keys() == {"target", "shadow", "base"}
+    assert {"torch", "diffusers"} <= report["versions"].keys()
+    assert report["code"] == "abc"
     levels = report["path"]["levels"]
     assert [level["timestep"] for level in levels] == [*range(0, 1000, 100)]
     assert sorted(level["share"] for level in levels) == [level["share"] for level in levels]

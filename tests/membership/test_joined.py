@@ -9,7 +9,7 @@ import pytest
 
 from shortcut_lightning.membership.joined import Collection, area, gap, read_audit, success
 from shortcut_lightning.membership.statistics import Interval, auc
-from shortcut_lightning.membership.tables import answer, make_tables
+from shortcut_lightning.membership.tables import AuditTables, answer, keep, make_tables
 
 
 def write_audit(folder: Path, seed: int, shift: float) -> None:
@@ -32,6 +32,16 @@ def write_audit(folder: Path, seed: int, shift: float) -> None:
         "blind": [{"name": "captions", "auc": 0.51}],
         "captions": [],
         "dataset": {},
+        "path": {
+            "levels": [
+                {"timestep": 100, "share": 0.26, "auc": 0.6, "error": 0.05, "base": 0.5},
+                {"timestep": 500, "share": 0.62, "auc": 0.8, "error": 0.05, "base": 0.5},
+            ],
+            "predicted_share": 0.51,
+        },
+        "weights": {"base": "base-of-tests"},
+        "code": "c0de",
+        "versions": {"torch": "2"},
     }
     folder.mkdir(parents=True)
     (folder / "report.json").write_text(json.dumps(report))
@@ -100,3 +110,18 @@ def test_unfinished_audits_are_named(tmp_path: Path) -> None:
     (tmp_path / "reports/a").mkdir(parents=True)
     with pytest.raises(ValueError, match="no finished audit"):
         read_audit(tmp_path / "reports/a")
+
+
+def test_what_is_kept_gives_the_same_tables(folder: Path, tmp_path: Path) -> None:
+    names = keep(folder, tmp_path / "rows")
+    assert names == ["full40-0", "full40-1", "full40-2"]
+    here, there = AuditTables(tmp_path / "rows"), AuditTables(folder / "reports")
+    assert here.settings == there.settings == ["full40"]
+    assert here.seeds("full40") == 3
+    assert here.methods("full40") == there.methods("full40")
+    assert here.claims() == there.claims()
+    assert here.controls() == there.controls()
+    assert here.arms() == ""
+    assert "| full40-0 | 0.60 0.80 | 0.62 | 0.51 |" in here.path()
+    assert here.facts() == "code c0de; base base-of-tests; torch 2"
+    assert here.area("full40", "CLiD_th") in here.methods("full40")

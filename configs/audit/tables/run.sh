@@ -2,6 +2,7 @@
 # Trains the models of the audit tables and audits them; about four hours on one core of a laptop, two
 # of them without the parts slow20 and rest.
 #   sh configs/audit/tables/run.sh runs/audit-tables [part...]      (parts below; all by default)
+#   MODEL=pocket-flow sh configs/audit/tables/run.sh runs/audit-tables-flow [part...]
 # Stopped at any moment, the same command goes on. Then the tables:
 #   python -m shortcut_lightning.membership.tables runs/audit-tables
 #
@@ -13,6 +14,7 @@ set -eu
 here=$(dirname "$0")
 train=$here/../train.yaml
 out=$1
+model=${MODEL:-pocket}
 shift
 parts=${*:-full40 full20 slow20 full10 lora dreambooth timesteps controls flip queries rest}
 
@@ -27,6 +29,7 @@ fit() { # NAME NUMBER [OPTION...]: a model of the members of that split
   [ -d "$out/$run/version_0/export/model" ] || {
     rm -rf "${out:?}/$run"
     python train.py fit --config "$train" --name "$run" --output_dir "$out" \
+      --model.pretrained_model_name_or_path "$model" \
       --seed_everything "$split" --data.instance_data_dir "$out/sets/$split/members" "$@"
   }
 }
@@ -35,12 +38,13 @@ audit() { # REPORT CONFIG TARGET SHADOW NUMBER NEXT [OPTION...]: models as --aud
   shift 6
   [ -f "$report/report.json" ] || python train.py audit --config "$config" --output "$report" \
     --audit.features "$out/features" \
+    --audit.base "{pretrained_model_name_or_path: $model}" \
     --audit.target "$target" --audit.shadow "$shadow" \
     --audit.members "$own/members" --audit.nonmembers "$own/nonmembers" \
     --audit.shadow_members "$other/members" --audit.shadow_nonmembers "$other/nonmembers" "$@"
 }
 at() { # NAME STEP: that checkpoint as a model
-  echo "{pretrained_model_name_or_path: pocket, checkpoint: $out/$1/version_0/checkpoints/step=$2.ckpt}"
+  echo "{pretrained_model_name_or_path: $model, checkpoint: $out/$1/version_0/checkpoints/step=$2.ckpt}"
 }
 full() { # STEP REPORTS CONFIG: three seeds at that checkpoint
   for number in 0 1 2; do
