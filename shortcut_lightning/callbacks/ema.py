@@ -31,6 +31,12 @@ class EMA(Ranged, Callback):
             self._in_training = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for optimizer in trainer.optimizers:
+            if callable(getattr(optimizer, "eval", None)):
+                raise ValueError(
+                    f"{type(optimizer).__name__} averages the weights itself; leave EMA out of "
+                    "trainer.callbacks."
+                )
         learned = [p for p in pl_module.parameters() if p.requires_grad]
         self._average = EMAModel(learned, decay=self.decay, foreach=True)
         if self._stored:

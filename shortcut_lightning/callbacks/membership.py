@@ -13,7 +13,7 @@ from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.batch import Example
 from shortcut_lightning.callbacks.evaluation import EvaluationCallback
 from shortcut_lightning.callbacks.samples import Samples
-from shortcut_lightning.callbacks.trainers import fast_dev_run, run_folder
+from shortcut_lightning.callbacks.trainers import fast_dev_run, looked_at, run_folder
 from shortcut_lightning.draws import run_seed
 from shortcut_lightning.files.cache import together
 from shortcut_lightning.membership.clid import CLiD, Discrepancy, two_features
@@ -96,7 +96,8 @@ class Membership(EvaluationCallback):
             return
         self._measured_at = step
         numbers: dict[str, float] = {}
-        together(lambda: numbers.update(self._numbers(pl_module)), trainer.strategy)
+        with looked_at(pl_module):
+            together(lambda: numbers.update(self._numbers(pl_module)), trainer.strategy)
         numbers = trainer.strategy.broadcast(numbers)
         self._rows.append({"step": step, **numbers})
         pl_module.log_dict({f"audit/{name}": value for name, value in numbers.items()})

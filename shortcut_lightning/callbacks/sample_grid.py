@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from shortcut_lightning.callbacks.evaluation import EvaluationCallback
 from shortcut_lightning.callbacks.loggers import log_pictures
 from shortcut_lightning.callbacks.samples import Samples
-from shortcut_lightning.callbacks.trainers import run_folder
+from shortcut_lightning.callbacks.trainers import looked_at, run_folder
 from shortcut_lightning.ranges import Between, Count, CountOrNone, NotNegative, SamplingSteps, Seed
 from shortcut_lightning.report.page import Section
 from shortcut_lightning.report.pictures import Row, sheet
@@ -69,7 +69,8 @@ class SampleGrid(EvaluationCallback):
         self._drawn_at = step
         folder = run_folder(trainer) / "grids"
         if trainer.is_global_zero:
-            self._draw(trainer, pl_module, folder / f"{step:06d}.png")
+            with looked_at(pl_module):
+                self._draw(trainer, pl_module, folder / f"{step:06d}.png")
 
     def show(self, samples: Mapping[str, Samples], trainer: Trainer, folder: Path) -> list[Section]:
         prompts = dict.fromkeys(prompt for arm in samples.values() for prompt in arm.prompts)

@@ -30,6 +30,7 @@ from shortcut_lightning.cli.explain import explain_interpolation
 from shortcut_lightning.cli.keep_last import LAST, KeepLast, WholeFiles
 from shortcut_lightning.cli.nulls import refuse_nulls
 from shortcut_lightning.cli.numbers import lend_ranges
+from shortcut_lightning.cli.optimizers import add_optimizers, choose_optimizers
 from shortcut_lightning.cli.parser import ShortcutParser, class_switches
 from shortcut_lightning.cli.quiet import quiet, quiet_wandb
 from shortcut_lightning.cli.resume import ConfigWins, find_checkpoint
@@ -219,6 +220,7 @@ class ShortcutCLI(LightningCLI):
         parser.add_lightning_class_args(LightningDataModule, "data", True, required=False)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        add_optimizers(parser)
         parser.add_argument(
             "--name",
             type=str,
@@ -305,6 +307,8 @@ class ShortcutCLI(LightningCLI):
                 output_dir = Path(config.output_dir)
                 self.run_folder = prepare_loggers(config.trainer, config.name, output_dir)
             super().instantiate_classes()
+            if self.config.subcommand == "fit":
+                choose_optimizers(self.model, config)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         self.config = self._as_asked  # config.yaml does not name this run's folder

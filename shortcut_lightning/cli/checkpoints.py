@@ -1,5 +1,6 @@
 """What a file given as --ckpt_path has to be, looked at before anything is built."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,12 @@ def _check_state(state: dict[Any, Any], path: str) -> None:
         raise UserError(str(error)) from error
 
 
-def check_optimizers(checkpoint: dict[str, Any], optimizers: list[Any]) -> None:
+def check_optimizers(
+    checkpoint: dict[str, Any], optimizers: list[Any], names: Sequence[str] = ()
+) -> None:
     """Raises ValueError where a checkpoint lacks the state of an optimiser: going on from it would
-    begin its averages and its step count anew."""
+    begin its averages and its step count anew. `names` are the classes of those that it is of, as
+    far as it says."""
     states = checkpoint["optimizer_states"]
     if len(states) != len(optimizers):
         raise ValueError(
@@ -68,6 +72,12 @@ def check_optimizers(checkpoint: dict[str, Any], optimizers: list[Any]) -> None:
             f"{len(optimizers)}; it cannot go on from there (--ckpt_path). Its weights alone can "
             "be taken by `test` and `predict`."
         )
+    for name, optimizer in zip(names, optimizers, strict=False):
+        if name != type(optimizer).__name__:
+            raise ValueError(
+                f"The checkpoint was trained with {name}, this run has {type(optimizer).__name__}; "
+                "it cannot go on from there (--ckpt_path). Give the --optimizer of that run."
+            )
     for state, optimizer in zip(states, optimizers, strict=True):
         averages = any("betas" in group for group in optimizer.param_groups)
         if checkpoint["global_step"] and averages and not state.get("state"):

@@ -20,6 +20,7 @@ from shortcut_lightning import presets
 from shortcut_lightning.cli.class_index import class_index, concrete, why_not_imported
 from shortcut_lightning.cli.errors import did_you_mean, listed, no_file
 from shortcut_lightning.cli.old_names import OLD_VALUES
+from shortcut_lightning.cli.optimizers import FAMILIES, no_such_setting, wrong_class
 
 _TREE = re.compile(
     r'(?:Parser key "|--)(?P<key>[\w.]+)(?:"|\.help: )'
@@ -35,7 +36,11 @@ _TREE = re.compile(
     r"|Expected an? (?!path but|dot import)(?P<expected>.+?)(?:\. Got value: (?P<value>.*))?$",
     re.MULTILINE,
 )
-_BASES: dict[str, type] = {"model": LightningModule, "data": LightningDataModule}
+_BASES: dict[str, tuple[type, ...]] = {
+    "model": (LightningModule,),
+    "data": (LightningDataModule,),
+    **FAMILIES,
+}
 _SPEC = ("class_path", "init_args", "dict_kwargs")
 
 
@@ -206,6 +211,8 @@ def _wrong_argument(key: str, class_path: str, option: str, message: str) -> str
         if key in _BASES:
             known = listed(_known_classes([key], ""))
             return f"{key}.{option}: no class is given; add --{key} CLASS\n  classes: {known}"
+    if elsewhere := no_such_setting(key, option):
+        return elsewhere
     allowed = _arguments(class_path)
     name = class_path.rsplit(".", 1)[-1]
     return (
@@ -219,7 +226,7 @@ def _wrong_class(key: str, given: str, known: list[str], option: str = "") -> st
     named = presets.names(option)
     if re.search(r"\.ya?ml$", given) or ("/" in given and not named):
         return f"{no_file(key, given)}\n  classes: {listed(known)}"
-    if failed := why_not_imported(given):
+    if failed := wrong_class(key, given) or why_not_imported(given):
         return f"{key}: {failed}"
     short = given.rsplit(".", 1)[-1]
     if named and given == given.lower():
@@ -233,7 +240,7 @@ def _known_classes(path: list[str], owner: str) -> list[str]:
     if not path:
         types: list[type] = []
     elif len(path) == 1 and path[0] in _BASES:
-        types = [_BASES[path[0]]]
+        types = list(_BASES[path[0]])
     else:
         signature = inspect.signature(resolve_name(owner) if owner else Trainer)
         parameter = signature.parameters.get(path[-1].rsplit(".", 1)[-1])

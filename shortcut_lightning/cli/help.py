@@ -41,6 +41,13 @@ _CKPT = Argument(
     "A checkpoint to go on with (fit) or to measure; last is the newest run's of the same name",
 )
 
+_LEARNING = (
+    Argument("optimizer", "CLASS", "AdamW of the model's settings", "A class of torch.optim, or"
+             " one by its path; rates stay model.learning_rate and its like"),
+    Argument("lr_scheduler", "CLASS", "model.lr_scheduler", "A class of torch.optim.lr_scheduler,"
+             " or one by its path"),
+)  # fmt: skip
+
 
 def help_for(argv: Sequence[str]) -> str:
     """The answer to a command line that asks for help; "" if it does not, or the parser has to."""
@@ -87,7 +94,7 @@ def _verb_options(verb: str) -> list[Argument]:
     own = [a for a in method(_HERE / "app.py", "ShortcutTrainer", verb) if a.name not in _FILLED]
     config = Argument("config", "FILE or PRESET", "", "Settings; later files are laid over earlier")
     seed = Argument("seed_everything", "int", "0", "The seed of every random number")
-    return [config, *own, *([_CKPT] if verb in _LIGHTNINGS else []), seed, *found]
+    return [config, *own, *([_CKPT] if verb in _LIGHTNINGS else []), seed, *_LEARNING, *found]
 
 
 _FILLED = ("model", "datamodule")

@@ -10,7 +10,6 @@ _MODEL = (
     "revision",
     "variant",
     "learning_rate",
-    "lr_scheduler",
     "lr_warmup_steps",
     "adam_beta1",
     "adam_beta2",

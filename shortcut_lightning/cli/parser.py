@@ -120,6 +120,7 @@ def _set_by_user(class_path: str, dropped: str) -> str:
         f"{key}={value!r}"
         for key, value in settings.items()
         if key not in known or known[key].default != value
+        if value is not None or known[key].default is not inspect.Parameter.empty
     )
 
 

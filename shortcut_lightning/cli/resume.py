@@ -69,10 +69,11 @@ class ConfigWins(Callback):
         self.facts: Facts = {}
         self._asked: list[list[dict[str, Any]]] = []
         self._asked_then: list[list[dict[str, Any]]] = []
+        self._optimizers: list[str] = []
         self._checkpoint: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"asked": self._asked, "facts": self.facts}
+        return {"asked": self._asked, "facts": self.facts, "optimizers": self._optimizers}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._asked_then = state_dict["asked"]
@@ -83,8 +84,10 @@ class ConfigWins(Callback):
         self._checkpoint = checkpoint
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._optimizers = [type(each).__name__ for each in trainer.optimizers]
         if self._checkpoint:
-            check_optimizers(self._checkpoint, trainer.optimizers)
+            then = self._checkpoint["callbacks"].get("ConfigWins", {}).get("optimizers", [])
+            check_optimizers(self._checkpoint, trainer.optimizers, then)
             self._checkpoint = {}
         # The optimisers are as configured here; Lightning restores their state right afterwards.
         self._asked = [

@@ -9,19 +9,15 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from diffusers.optimization import get_scheduler
-from lightning.pytorch import LightningModule
-from lightning.pytorch.plugins.precision import Precision
-from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor
-from torch.optim import Optimizer
 
 from shortcut_lightning import backbones, draws
 from shortcut_lightning.backbones import Backbone, Conditioning
 from shortcut_lightning.batch import PromptBatch, TrainBatch
 from shortcut_lightning.losses import DreamBoothLoss, contrast_loss
 from shortcut_lightning.losses.contrast import denoising_errors
-from shortcut_lightning.modules.optimizers import adam
+from shortcut_lightning.modules.optimized import Optimized
+from shortcut_lightning.modules.optimizers import Group
 from shortcut_lightning.modules.trainable import (
     DTYPES,
     FrozenDtype,
@@ -50,7 +46,7 @@ Schedule = Literal[
 ]
 
 
-class DreamBooth(Ranged, LightningModule):
+class DreamBooth(Ranged, Optimized):
     """Fine-tunes a text-to-image model on a few images of one subject.
 
     Args:
@@ -298,54 +294,21 @@ class DreamBooth(Ranged, LightningModule):
     def seed(self) -> int:
         return draws.run_seed()
 
-    def configure_optimizers(self) -> Any:
-        groups = trainable_groups(
+    def parameter_groups(self) -> list[Group]:
+        """See `Optimized`: denoiser, text encoders and new words, each with its rate."""
+        return trainable_groups(
             self.backbone,
             unet_lr=self.hparams["learning_rate"],
             text_lr=self.hparams["text_encoder_lr"] or self.hparams["learning_rate"],
             token_lr=self.hparams["token_lr"] or self.hparams["learning_rate"],
             weight_decay=self.hparams["adam_weight_decay"],
         )
-        optimizer = adam(
-            groups,
-            betas=(self.hparams["adam_beta1"], self.hparams["adam_beta2"]),
-            eps=self.hparams["adam_epsilon"],
-            eight_bit=self.hparams["use_8bit_adam"],
-            fused=self.trainer.precision != "16-mixed",
-        )
-        schedule = get_scheduler(
-            self.hparams["lr_scheduler"],
-            optimizer,
-            num_warmup_steps=self.hparams["lr_warmup_steps"],
-            num_training_steps=int(self.trainer.estimated_stepping_batches),
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip under bf16 too: Lightning refuses to beside a fused optimizer whenever there is
-        autocast, for the sake of fp16's scaled gradients, which bf16 has not."""
-        if self.trainer.precision != "bf16-mixed":
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-            return
-        Precision.clip_gradients(
-            self.trainer.precision_plugin,
-            optimizer,
-            gradient_clip_val or 0.0,
-            GradClipAlgorithmType(gradient_clip_algorithm or "norm"),
-        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         learned = {name for name, p in self.named_parameters() if p.requires_grad}
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: state[name] for name in state if name in learned}
+        self.add_point(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         stored = checkpoint["state_dict"]
@@ -358,6 +321,7 @@ class DreamBooth(Ranged, LightningModule):
                 f"{len(learned)}; they first differ at '{differing}'. Use the configuration of the "
                 "run that wrote it (config.yaml beside its checkpoints)."
             )
+        self.take_point(checkpoint)
 
     def _load(self) -> Backbone:
         # Halves from the start need half the memory of the host as well. What learns itself, or

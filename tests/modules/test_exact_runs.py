@@ -9,28 +9,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from PIL import Image
 
 from shortcut_lightning.callbacks.ema import EMA
 from shortcut_lightning.callbacks.export import Export
 from shortcut_lightning.cli.keep_last import KeepLast
 from shortcut_lightning.data.datamodule import PersonalizationDataModule
 from shortcut_lightning.modules import DreamBooth
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    random = np.random.default_rng(0)
-    for number in range(3):
-        pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-    return folder
 
 
 def parts(
