@@ -20,6 +20,7 @@ ROWS = (
     "UCE",
     "ESD cross_attention",
     "ESD others",
+    "FMN",
 )
 
 

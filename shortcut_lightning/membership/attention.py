@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.backbones.text_attention import probabilities
 from shortcut_lightning.backbones.tokens import all_vectors
 
 
@@ -73,7 +74,7 @@ def recorded(denoiser: nn.Module, size: int) -> Iterator[dict[str, Tensor]]:
     def look(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         text = kwargs["encoder_hidden_states"] if "encoder_hidden_states" in kwargs else args[1]
-        share = _attention(layer, hidden[-size:], text[-size:])
+        share = probabilities(layer, hidden[-size:], text[-size:]).mean((1, 2))
         total["share"] = total.get("share", torch.zeros_like(share)) + share
 
     hooks = [layer.register_forward_pre_hook(look, with_kwargs=True) for layer in layers]
@@ -82,17 +83,6 @@ def recorded(denoiser: nn.Module, size: int) -> Iterator[dict[str, Tensor]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _attention(layer: Any, hidden: Tensor, text: Tensor) -> Tensor:
-    """(B, L) softmax(q k / sqrt d), mean over heads and pixels."""
-    if hidden.ndim == 4:
-        hidden = hidden.flatten(2).transpose(1, 2)
-    heads = layer.heads
-    query, key = layer.to_q(hidden).float(), layer.to_k(text).float()
-    query, key = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (query, key))
-    scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
-    return scores.softmax(-1).mean((1, 2))
 
 
 def _by_word(caption: str, share: Tensor, tokenizer: Any) -> list[float]:

@@ -3,6 +3,7 @@
 from shortcut_lightning.modules.concept_classifier import ConceptClassifierTraining
 from shortcut_lightning.modules.dreambooth import DreamBooth
 from shortcut_lightning.modules.esd import ErasedStableDiffusion
+from shortcut_lightning.modules.forget_me_not import ForgetMeNot
 from shortcut_lightning.modules.geometry_erasure import GeometryErasure
 from shortcut_lightning.modules.uce import UnifiedConceptEditing
 
@@ -10,6 +11,7 @@ __all__ = [
     "ConceptClassifierTraining",
     "DreamBooth",
     "ErasedStableDiffusion",
+    "ForgetMeNot",
     "GeometryErasure",
     "UnifiedConceptEditing",
 ]

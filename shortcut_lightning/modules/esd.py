@@ -13,6 +13,7 @@ from torch import Tensor
 
 from shortcut_lightning import draws
 from shortcut_lightning.backbones import Backbone
+from shortcut_lightning.backbones.text_attention import text_parameters
 from shortcut_lightning.batch import TrainBatch
 from shortcut_lightning.modules.dreambooth import DreamBooth
 from shortcut_lightning.ranges import Finite, NotNegative, Positive, SamplingSteps
@@ -24,8 +25,8 @@ class ErasedStableDiffusion(DreamBooth):
     Args:
         concept: Words for what is to be erased, for example "QR code".
         negative_guidance: How far past the unconditional prediction the target lies.
-        parts: `cross_attention` (ESD-x, for what a prompt names) or `others` (ESD-u, which also
-            erases what is not named).
+        parts: `cross_attention` (ESD-x, for what a prompt names; in joint attention the text's
+            side of it) or `others` (ESD-u, which also erases what is not named).
         start_guidance: Guidance of the sampling that makes the training latents.
         ddim_steps: Its steps; each example stops at a random one.
         learning_rate: Of the denoiser's chosen parts.
@@ -55,8 +56,9 @@ class ErasedStableDiffusion(DreamBooth):
         self.start_guidance = start_guidance
         self.ddim_steps = ddim_steps
         self._teacher: list[Backbone] = []  # in a list, so that it is no submodule
+        reading = text_parameters(self.backbone.denoiser)
         for name, parameter in self.backbone.denoiser.named_parameters():
-            parameter.requires_grad_((".attn2." in name) == (parts == "cross_attention"))
+            parameter.requires_grad_((name in reading) == (parts == "cross_attention"))
 
     def forward(self, batch: TrainBatch) -> dict[str, Tensor]:
         """Squared distance to the frozen model's guidance away from the concept."""

@@ -6,6 +6,10 @@ Every key and value projection W becomes the minimiser of
 
 over the text features c of the words to erase, c* of what they should mean, and words to keep
 (eq. 7). A baseline: it changes what a word means, and an implicit concept is not called by words.
+
+Joint attention (Stable Diffusion 3) has no projection of this kind: what its layers read has been
+mixed with the picture before. There the two maps that do read the text's own features are
+rewritten, those by which its states and its pooled state enter the transformer. The form is ours.
 """
 
 from collections.abc import Sequence
@@ -45,13 +49,16 @@ class UnifiedConceptEditing(DreamBooth):
         if not concepts:
             raise ValueError("model.concepts is empty; name the words to erase.")
         super().__init__(**dreambooth)
-        old, new = aligned_features(self.backbone, concepts, target)
-        kept = features(self.backbone, keep)
-        for projection in text_projections(self.backbone):
+        states = (
+            *aligned_features(self.backbone, concepts, target),
+            features(self.backbone, keep),
+        )
+        edits = [(each, states) for each in text_projections(self.backbone)]
+        if (entry := pooled_projection(self.backbone)) is not None:
+            edits.append((entry, pooled_features(self.backbone, concepts, target, keep)))
+        for projection, read in edits:
             weight = projection.weight
-            edited = edited_projection(
-                weight.detach(), old, new, kept, edit_scale, keep_scale, damping
-            )
+            edited = edited_projection(weight.detach(), *read, edit_scale, keep_scale, damping)
             with torch.no_grad():
                 weight.copy_(edited)
 
@@ -78,15 +85,44 @@ def edited_projection(
 
 
 def text_projections(backbone: Backbone) -> list[nn.Linear]:
-    """Key and value projections of the cross-attention, in the denoiser's order."""
+    """What reads the text's features: key and value projections of the cross-attention, in the
+    denoiser's order, or the one map by which text enters joint attention."""
+    entry = getattr(backbone.denoiser, "context_embedder", None)
+    if isinstance(entry, nn.Linear):
+        return [entry]
     found = [
         module
         for name, module in backbone.denoiser.named_modules()
         if name.endswith((".attn2.to_k", ".attn2.to_v")) and isinstance(module, nn.Linear)
     ]
     if not found:
-        raise ValueError("UnifiedConceptEditing knows diffusers' attn2; this model has none.")
+        raise ValueError(
+            "UnifiedConceptEditing rewrites diffusers' attn2 or context_embedder, and this model's "
+            "denoiser has neither; use ErasedStableDiffusion with parts 'others'."
+        )
     return found
+
+
+def pooled_projection(backbone: Backbone) -> nn.Linear | None:
+    """The map by which a text's pooled state enters joint attention; None in U-Nets, whose pooled
+    text, where they have one, the published code leaves alone too."""
+    if not hasattr(backbone.denoiser, "context_embedder"):
+        return None
+    embedder: Any = getattr(backbone.denoiser, "time_text_embed", None)
+    return getattr(getattr(embedder, "text_embedder", None), "linear_1", None)
+
+
+@torch.no_grad()
+def pooled_features(
+    backbone: Backbone, concepts: Sequence[str], target: str, keep: Sequence[str]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pooled states (N, P) of the words to erase, of what they become, and (K, P) of what stays."""
+    texts = (concepts, [target] * len(concepts), keep or [""])
+    old, new, kept = (backbone.embed(each).pooled for each in texts)
+    assert old is not None
+    assert new is not None
+    assert kept is not None
+    return old, new, kept[: len(keep)]
 
 
 @torch.no_grad()

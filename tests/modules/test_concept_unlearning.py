@@ -1,14 +1,19 @@
 """The published baselines: python -m pytest tests/modules/test_concept_unlearning.py"""
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from diffusers.models.attention_processor import AttnProcessor
 
 from shortcut_lightning import backbones
+from shortcut_lightning.backbones.text_attention import probabilities, text_layers
 from shortcut_lightning.batch import PromptBatch, TrainBatch
 from shortcut_lightning.modules.esd import ErasedStableDiffusion, towards
+from shortcut_lightning.modules.forget_me_not import ForgetMeNot
 from shortcut_lightning.modules.uce import (
     UnifiedConceptEditing,
     edited_projection,
@@ -146,3 +151,113 @@ def test_missing_words_are_asked_for() -> None:
         UnifiedConceptEditing(["dog"], damping=0)
     with pytest.raises(ValueError, match=r"model\.method"):
         ErasedStableDiffusion("dog", method="lora")
+
+
+class Looked(AttnProcessor):
+    """The published form: diffusers' plain attention, which keeps its probabilities."""
+
+    def __init__(self, seen: list[torch.Tensor]) -> None:
+        self.seen = seen
+
+    def __call__(self, attn: Any, hidden_states: Any, encoder_hidden_states: Any, **_: Any) -> Any:
+        query = attn.head_to_batch_dim(attn.to_q(hidden_states))
+        key = attn.head_to_batch_dim(attn.to_k(encoder_hidden_states))
+        value = attn.head_to_batch_dim(attn.to_v(encoder_hidden_states))
+        share = attn.get_attention_scores(query, key)
+        self.seen.append(share)
+        return attn.to_out[0](attn.batch_to_head_dim(share @ value))
+
+
+def test_forget_me_not_is_the_norm_of_the_concept_s_attention(small_sd: Path) -> None:
+    module = ForgetMeNot("sks dog", pretrained_model_name_or_path=str(small_sd))
+    assert module.positions == [4, 5, 6]  # begin, a, photo, of, sks, dog, end
+    loss = module(batch())["loss"]
+    loss.backward()
+    ours = {n: p.grad for n, p in module.backbone.denoiser.named_parameters() if p.grad is not None}
+    seen: list[torch.Tensor] = []
+    published = copy.deepcopy(module)
+    unet = published.backbone.denoiser
+    for layer in (m for n, m in unet.named_modules() if n.endswith("attn2")):
+        layer.set_processor(Looked(seen))
+    unet.zero_grad()
+    published(batch())  # by the module's own draws; the processors look
+    norm = torch.cat([share[..., [4, 5, 6]].flatten() for share in seen]).norm()
+    torch.testing.assert_close(loss, norm)
+    norm.backward()
+    for name, parameter in unet.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, ours[name], rtol=1e-3, atol=1e-6)
+    assert any("attn2.to_k" in name for name in ours)
+
+
+@pytest.mark.parametrize("parts", ["all", "cross_attention"])
+@pytest.mark.parametrize("kind", ["small_sd", "small_sdxl", "small_sd3"])
+def test_forget_me_not_looks_away_from_the_concept(
+    kind: str, parts: str, request: pytest.FixtureRequest
+) -> None:
+    """On U-Nets and on joint attention."""
+    folder = str(request.getfixturevalue(kind))
+    module = ForgetMeNot("dog", parts=parts, pretrained_model_name_or_path=folder)  # type: ignore[arg-type]
+    learners = [p for p in module.parameters() if p.requires_grad]
+    whole = sum(p.numel() for p in module.backbone.denoiser.parameters())
+    assert (sum(p.numel() for p in learners) == whole) == (parts == "all")
+    optimizer = torch.optim.AdamW(learners, lr=1e-2)
+    first = module(batch())["attention"]
+    for _ in range(8):
+        optimizer.zero_grad()
+        module(batch())["loss"].backward()
+        optimizer.step()
+    assert module(batch())["attention"] < 0.9 * first
+
+
+def test_joint_attention_s_probabilities_are_those_of_the_layer(small_sd3: Path) -> None:
+    """The words' share, read off by putting one for each word's value and nothing for the rest."""
+    model = backbones.load(str(small_sd3)).requires_grad_(False)
+    layer = next(iter(text_layers(model.denoiser).values()))
+    width = layer.to_q.in_features
+    chance = torch.Generator().manual_seed(0)
+    hidden, text = (torch.randn(2, n, width, generator=chance) for n in (5, 3))
+    share = probabilities(layer, hidden, text)
+    assert share.shape == (2, layer.heads, 5, 3)
+    for projection in (layer.to_v, layer.add_v_proj):
+        projection.weight.zero_()
+        projection.bias.fill_(float(projection is layer.add_v_proj))
+    layer.to_out[0].weight.copy_(torch.eye(width))
+    layer.to_out[0].bias.zero_()
+    given = layer(hidden, encoder_hidden_states=text)[0]
+    expected = share.sum(-1).transpose(1, 2).repeat_interleave(width // layer.heads, -1)
+    torch.testing.assert_close(given, expected)
+
+
+def test_uce_on_joint_attention_changes_what_a_word_means(small_sd3: Path) -> None:
+    options = {"pretrained_model_name_or_path": str(small_sd3), "num_inference_steps": 2}
+    module = UnifiedConceptEditing(["dog"], "person", damping=1e-4, keep=["beach"], **options)
+    inputs = {}
+    for name, model in (("edited", module.backbone), ("base", module.base())):
+        for word in ("dog", "person", "beach"):
+            with torch.no_grad():
+                text = model.embed([word])
+                states = model.denoiser.context_embedder(text.hidden[0, 1])
+                pooled = model.denoiser.time_text_embed.text_embedder.linear_1(text.pooled[0])
+            inputs[name, word] = torch.cat([states, pooled])
+    before = (inputs["base", "dog"] - inputs["base", "person"]).norm()
+    assert (inputs["edited", "dog"] - inputs["base", "person"]).norm() < 0.2 * before
+    assert (inputs["edited", "beach"] - inputs["base", "beach"]).norm() < 0.2 * before
+
+
+def test_what_forget_me_not_cannot_do_is_said(small_sd: Path) -> None:
+    with pytest.raises(ValueError, match=r"model\.concept is empty"):
+        ForgetMeNot()
+    with pytest.raises(ValueError, match=r"it must hold '\{concept\}'"):
+        ForgetMeNot("dog", "a photo")
+    with pytest.raises(ValueError, match=r"model\.method"):
+        ForgetMeNot("dog", method="lora")
+    with pytest.raises(ValueError, match="the text encoder takes 75"):
+        ForgetMeNot("dog " * 80, pretrained_model_name_or_path=str(small_sd))
+
+
+def test_esd_x_on_joint_attention_trains_the_text_s_side(small_sd3: Path) -> None:
+    module = ErasedStableDiffusion("dog", pretrained_model_name_or_path=str(small_sd3))
+    free = [n for n, p in module.backbone.named_parameters() if p.requires_grad]
+    assert free
+    assert all(any(part in name for part in ("add_", "added_")) for name in free)

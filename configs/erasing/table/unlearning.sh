@@ -1,6 +1,6 @@
 #!/bin/sh
 # Cleaning a model that has learned a concept already, without its pictures' clean versions: a negative
-# prompt, SLD, ESD and UCE, which need a word for it, and the words for places alone (model removal).
+# prompt, SLD, ESD, UCE and FMN, which need a word for it, and the words for places alone (model removal).
 # About ten minutes of one core a concept and run. After the sets of configs/bench/erasing.yaml:
 #   sh configs/erasing/table/unlearning.sh runs/unlearning [qr|watermark|text...]
 #   python tests/benchmarks/erasing_table.py --runs runs/unlearning
@@ -46,6 +46,8 @@ for run in ${RUNS:-0 1 2}; do for concept in ${*:-qr watermark text}; do
       --model ErasedStableDiffusion --model.concept "$word" --model.parts "$parts" \
       --model.learning_rate 1e-4 --model.ddim_steps 12 --trainer.max_steps 60
   done
+  row fit "$concept" FMN --model.pretrained_model_name_or_path "$model" \
+    --model ForgetMeNot --model.concept "$word" --model.learning_rate 1e-4 --trainer.max_steps 35
   row fit "$concept" "words for places" --model.pretrained_model_name_or_path "$model" \
     --model GeometryErasure --model.removal model --model.token_lr 5e-3 \
     --data.erasing "$erasing/full.yaml" --data.erasing.alpha 1
