@@ -4,6 +4,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from shortcut_lightning.backbones.base import Backbone
@@ -13,15 +14,18 @@ from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.callbacks.throughput import Throughput
 from shortcut_lightning.callbacks.trainers import callbacks_of, fast_dev_run, run_folder
 from shortcut_lightning.draws import run_seed
+from shortcut_lightning.files.whole import whole
 from shortcut_lightning.report import sections
 from shortcut_lightning.report.curves import read_losses
 from shortcut_lightning.report.page import Section
+from shortcut_lightning.report.pictures import to_pil
 from shortcut_lightning.report.summary import Report, installed_versions
 
 
 class ReportWriter(Callback):
     """Gathers what the data module, `Evaluation` and `Throughput` know into `report.json` and
-    `report.html` in the run folder. A part whose source is missing is left out.
+    `report.html` in the run folder. A part whose source is missing is left out. Beside them lies
+    `photograph.png`: the first photograph as given, as published, and as learned from.
 
     Args:
         title: Heading of the page; empty takes the first instance prompt.
@@ -45,6 +49,7 @@ class ReportWriter(Callback):
         for logger in trainer.loggers:
             logger.save()  # metrics.csv is written now and then, and read below
         self._report(trainer, folder).write(folder)
+        _keep_photograph(getattr(trainer, "datamodule", None), folder / "photograph.png")
 
     def _report(self, trainer: Trainer, folder: Path) -> Report:
         data: Any = getattr(trainer, "datamodule", None)
@@ -81,6 +86,14 @@ class ReportWriter(Callback):
                 sections.setup(text, versions),
             ],
         )
+
+
+def _keep_photograph(data: Any, path: Path) -> None:
+    stages = [getattr(data, name, []) for name in ("given", "published", "trained_on")]
+    first = [stage[0].image for stage in stages if stage]
+    if len(first) == len(stages) and len({image.shape for image in first}) == 1:
+        with whole(path) as half:
+            to_pil(torch.cat(first, 2)).save(half, "PNG")
 
 
 def _counts(data: Any, samples: dict[str, Samples]) -> dict[str, int]:

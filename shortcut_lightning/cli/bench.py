@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from shortcut_lightning.bench.cell_pictures import keep_pictures
 from shortcut_lightning.bench.matrix import Matrix
 from shortcut_lightning.bench.results import collect
 from shortcut_lightning.bench.rows import Rows, gathered
@@ -47,8 +48,9 @@ def bench_parser() -> ShortcutParser:
         "--rows",
         type=str,
         default="",
-        help="A folder of rows that the finished cells are added to, such as "
-        "configs/bench/results/table. Rows of these cells alone always lie in <output_dir>/rows.",
+        help="A folder of rows that the finished cells are added to, with a small picture of each "
+        "arm, such as configs/bench/results/table. Rows of these cells alone always lie in "
+        "<output_dir>/rows.",
     )
     parser.add_argument(
         "--stale",
@@ -100,6 +102,8 @@ def bench(argv: list[str], run: Callable[[list[str]], None]) -> None:
         table = collect(matrix, reports)
         paths = write(matrix, table, Path(matrix.output_dir))
         _keep_rows(gathered(runner), Path(matrix.output_dir), config.rows)
+        if config.rows:
+            keep_pictures(runner, Path(config.rows))
         sys.stdout.write("\n".join([paths[1].read_text("utf-8"), *map(str, paths), ""]))
     if failed:
         raise UserError(f"{failed} of {config.workers} workers failed; what each said is above")

@@ -5,6 +5,7 @@ attack that takes most; those who know the other side are included. Rows come fr
 factor `attack` and from files of other groups (`FOREIGN` are their columns).
 """
 
+import base64
 import csv
 import math
 import os
@@ -17,6 +18,7 @@ from urllib.parse import quote, urlsplit
 import torch
 import yaml
 
+from shortcut_lightning.bench.cell_pictures import picture_of
 from shortcut_lightning.bench.matrix import Matrix
 from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
 from shortcut_lightning.report.page import template
@@ -44,6 +46,7 @@ class Entry:
     subjects: dict[str, float]
     link: str  # to the config, relative to the page, or to a group's own page
     command: str
+    picture: str = ""  # data URI of a strip: given, published, learnt from, what was learnt
 
 
 def own(root: Path, page: Path, metric: str) -> list[Entry]:
@@ -90,9 +93,16 @@ def _of(suite: Suite, recipe: Path, page: Path, metric: str) -> list[Entry]:
                     subjects=dict(values),
                     link=quote(Path(relative).as_posix()),
                     command=f"python train.py bench --config {recipe.as_posix()}",
+                    picture=_picture(picture_of(suite.folder, arm)),
                 )
             )
     return entries
+
+
+def _picture(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    return f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _attack(matrix: Matrix, level: str, recipe: Path) -> tuple[float | None, bool, bool]:

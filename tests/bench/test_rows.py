@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from shortcut_lightning.bench import Matrix
+from shortcut_lightning.bench.cell_pictures import STRIP, keep_pictures, picture_of
 from shortcut_lightning.bench.code import deciding_code
 from shortcut_lightning.bench.results import collect
 from shortcut_lightning.bench.rows import Rows, gathered
@@ -135,3 +137,21 @@ def test_rows_of_an_arm_that_the_matrix_has_not(room: Path) -> None:
 def test_the_committed_pages_say_what_their_rows_say() -> None:
     for room in pages.rooms(CONFIGS):
         assert not pages.stale(pages.rendered(room)), room
+
+
+def test_a_strip_is_kept_for_each_arm(room: Path) -> None:
+    runner, rows = finished(room, Matrix(**SETTINGS)), room / "results" / "some"
+    assert keep_pictures(runner, rows) == 0  # these runs kept no pictures
+    for cell, report in runner.reports():
+        shade = 50 if cell.arm == "noise" else 200
+        Image.new("RGB", (96, 32), (shade,) * 3).save(report.parent / STRIP)
+        (report.parent / "samples" / "tuned").mkdir(parents=True)
+        for number in range(4):
+            name = report.parent / "samples" / "tuned" / f"{number}.png"
+            Image.new("RGB", (32, 32), (0, 0, shade)).save(name)
+    assert keep_pictures(runner, rows) == 2
+    with Image.open(picture_of(rows, "noise")) as strip:
+        assert strip.size == (6 * 64, 64)
+        assert max(abs(value - 50) for value in strip.getpixel((20, 20))) <= 3
+        assert strip.getpixel((250, 20))[0] <= 5
+    assert keep_pictures(runner, rows) == 0  # what is there stays

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import yaml
 from browser import asked, is_readable, needs_browser
+from PIL import Image
 
 from shortcut_lightning.bench import Matrix, tables
+from shortcut_lightning.bench.cell_pictures import picture_of
 from shortcut_lightning.bench.rows import Ran, Rows, Value
 from shortcut_lightning.cli import main
 from shortcut_lightning.report.page import render
@@ -151,6 +153,23 @@ def test_it_sorts_filters_and_opens(folder: Path, tmp_path: Path) -> None:
     assert "blur" in said["cell"]
     assert "some.yaml" in said["cell"]
     assert said["link"] == "configs/some.yaml"
+
+
+@needs_browser
+def test_an_opened_cell_shows_its_pictures(folder: Path, tmp_path: Path) -> None:
+    strip = picture_of(folder / "configs" / "results" / "some", "weak/blur")
+    strip.parent.mkdir()
+    Image.new("RGB", (384, 64), "teal").save(strip)
+    script = (
+        BOARD
+        + """
+        return [...document.querySelectorAll('.strip')].map(image =>
+            [image.naturalWidth, image.alt, image.closest('.opponent').textContent]);"""
+    )
+    ((width, alt, said),) = asked(written(folder), script, tmp_path)
+    assert width == 384
+    assert "what was learnt" in alt
+    assert "blur" in said
 
 
 @needs_browser

@@ -117,6 +117,11 @@ function opponents(row, ends) {
     link.href = e.link;
     link.rel = "noopener noreferrer";
     from.append(link, " ", made("code", e.command), e.adaptive ? " adaptive" : "");
+    if (e.picture) {
+      const strip = line.appendChild(made("img", "", "strip"));
+      strip.src = e.picture;
+      strip.title = strip.alt = "given, published, learnt from; then what was learnt";
+    }
   }
   return cell;
 }
