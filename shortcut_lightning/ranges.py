@@ -98,6 +98,7 @@ InnerShare = Annotated[float, Between(0, 1, open="both")]
 ProperShare = Annotated[float, Between(0, 1, open="most")]  # something has to be left
 Count = Annotated[int, Between(1)]
 CountOrNone = Annotated[int, Between(0)]  # 0 for none, or for a number found elsewhere
+Rank = Annotated[int, Between(1, 4096)]  # of adapters; layers are no wider
 Seed = Annotated[int, Between(0, 2**32 - 1)]
 Budget = Annotated[float, Levels(1, 255)]
 StepSize = Annotated[float, Levels(0, 255, open="least")]

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shortcut_lightning.files.reading import read_text, refuse_pipe, refuse_pipes
+
 # Buffers that older files carry and today's networks compute themselves.
 _COMPUTED = re.compile(
     r"(^|\.)(position_ids|relative_position_index|attn_mask|num_batches_tracked)$"
@@ -34,6 +36,7 @@ def read(path: Path, key: str) -> tuple[dict[str, Any], dict[str, str]]:
 
     Raises WeightsError where the file cannot be read so, OSError where it cannot be opened.
     """
+    refuse_pipe(path)
     with path.open("rb") as file:
         head = file.read(9)
     if not head:
@@ -103,6 +106,18 @@ def refuse_not_finite(tensors: Iterable[tuple[str, Any]], source: str, key: str)
         )
 
 
+def refuse_whole_numbers(tensors: Iterable[tuple[str, Any]], source: str, key: str) -> None:
+    """Raises WeightsError that names the `tensors` of another kind than floating point: what is
+    learned is never whole, and what was packed into whole numbers is not to be read as they are."""
+    bad = {name: each.dtype for name, each in tensors if not each.is_floating_point()}
+    if bad:
+        kinds = ", ".join(sorted({str(kind).removeprefix("torch.") for kind in bad.values()}))
+        raise WeightsError(
+            f"'{source}' has weights of {kinds} in {first(list(bad))}; floating-point numbers are "
+            f"expected ({key})."
+        )
+
+
 def refuse_parts(
     missing: Iterable[str], unexpected: Iterable[str], source: str, part: str, key: str
 ) -> None:
@@ -145,6 +160,7 @@ def load(
     Raises WeightsError that names what is missing, unknown, of another shape or not finite, and
     ValueError or OSError for what cannot be read at all.
     """
+    refuse_pipes(Path(source))
     is_diffusers = kind.__module__.startswith("diffusers")
     # By the names of all that does not fit, where diffusers stops at the first by itself.
     more = {} if is_diffusers else {"ignore_mismatched_sizes": True}
@@ -240,7 +256,7 @@ def build(kind: Any, folder: Path, key: str) -> Any:
     Raises WeightsError where either is missing, damaged or does not fit the other.
     """
     try:
-        network = kind(**json.loads((folder / "config.json").read_text("utf-8")))
+        network = kind(**json.loads(read_text(folder / "config.json")))
     except (OSError, TypeError, ValueError) as error:
         raise WeightsError(
             f"'{folder / 'config.json'}' does not describe a {kind.__name__} ({error}) ({key})."

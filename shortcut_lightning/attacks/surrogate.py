@@ -20,7 +20,7 @@ from shortcut_lightning.attacks.progress import Kept, Progress
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
 from shortcut_lightning.finite import NotFinite, all_finite
 from shortcut_lightning.losses import DreamBoothLoss
-from shortcut_lightning.ranges import Count, CountOrNone, NotNegative, Positive, ranged
+from shortcut_lightning.ranges import CountOrNone, NotNegative, Positive, Rank, ranged
 
 Weights = list[Tensor]
 
@@ -49,7 +49,7 @@ class SurrogateTraining:
     """
 
     method: Literal["full", "lora"] = "full"
-    rank: Count = 4
+    rank: Rank = 4
     train_text_encoder: bool = True
     learning_rate: Positive = 5e-7
     adam_weight_decay: NotNegative = 1e-2

@@ -50,6 +50,9 @@ def load(
         raise ValueError(f"{key}: no folder or file '{name}'; {wanted}.")
     if Path(path).is_dir() and not (Path(path) / "model_index.json").is_file():
         raise ValueError(f"{key}: '{name}' is a folder without model_index.json; {wanted}.")
+    if Path(path).is_file() and (variant or revision):
+        given = "variant" if variant else "revision"
+        raise ValueError(f"{given} is for folders and hub ids; '{name}' is one file.")
     if Path(path).is_file():
         return _from_file(Path(path), dtype, key, single_file_config)
     if single_file_config:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from shortcut_lightning import weights
 from shortcut_lightning.backbones import lora_kinds, original_names
 from shortcut_lightning.backbones.lora_kinds import KEY
+from shortcut_lightning.files.reading import read_text
 
 if TYPE_CHECKING:
     from shortcut_lightning.backbones.stable_diffusion import StableDiffusion
@@ -47,6 +48,18 @@ class LowRank:
         rank = len(self.tensors["down"])
         return 1.0 if alpha is None else alpha / (math.sqrt(rank) if root else rank)
 
+    def fits(self) -> bool:
+        """Whether its matrices can be multiplied, and its alpha is one number."""
+        down, up, middle, alpha = map(self.tensors.get, ("down", "up", "middle", "alpha"))
+        assert down is not None
+        assert up is not None
+        if min(down.dim(), up.dim()) < 2 or (alpha is not None and alpha.numel() != 1):
+            return False
+        outer, inner = math.prod(up.shape[1:]), math.prod(down.shape[1:])
+        if middle is None:
+            return outer == len(down) and min(outer, inner) > 0
+        return tuple(middle.shape[:2]) == (outer, len(down)) and middle.dim() == 4
+
     def product(self) -> Tensor:
         """The change of the weight before scaling, float32, in the shape of the weight."""
         down, up = self.tensors["down"].float(), self.tensors["up"].float()
@@ -69,6 +82,8 @@ def merge(backbone: "StableDiffusion", path: str) -> None:
     if not tensors:
         raise ValueError(f"'{file}' holds no tensors; give a LoRA ({KEY}).")
     lora_kinds.refuse_kinds(tensors, str(file))
+    matrices = [(name, each) for name, each in tensors.items() if each.dim() > 1]
+    weights.refuse_whole_numbers(matrices, str(file), KEY)
     weights.refuse_not_finite(tensors.items(), str(file), KEY)
     layers = _layers(tensors, str(file))
     downs = {stem: layer.tensors["down"] for stem, layer in layers.items()}
@@ -156,11 +171,10 @@ def _layers(tensors: Mapping[str, Tensor], file: str) -> dict[str, LowRank]:
                 f"The LoRA '{file}' is incomplete: {stem} lacks its {' and '.join(sorted(lacks))} "
                 f"matrix ({KEY})."
             )
-        down, up = layer.tensors["down"], layer.tensors["up"]
-        if min(down.dim(), up.dim()) < 2 or len(down) != up.shape[1]:
+        if not layer.fits():
+            shapes = " and ".join(str(tuple(each.shape)) for each in layer.tensors.values())
             raise ValueError(
-                f"The LoRA '{file}' is damaged: the matrices of {stem} are {tuple(up.shape)} and "
-                f"{tuple(down.shape)} ({KEY})."
+                f"The LoRA '{file}' is damaged: the matrices of {stem} are {shapes} ({KEY})."
             )
     return layers
 
@@ -227,7 +241,7 @@ def _settings(file: Path, metadata: Mapping[str, str]) -> _Settings:
     told = metadata.get("lora_adapter_metadata", "")
     try:
         if not told and file.stem == "adapter_model" and beside.is_file():
-            told = beside.read_text("utf-8")
+            told = read_text(beside)
         values = json.loads(told or "{}")
         if not isinstance(values, dict):
             raise ValueError("no mapping")

@@ -5,6 +5,7 @@ The library itself passes over a missing folder of a tokenizer, and over missing
 
 import inspect
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import transformers
 from torch import nn
 
 from shortcut_lightning import weights
+from shortcut_lightning.files.reading import read_text, refuse_pipes
 
 
 def load(
@@ -45,6 +47,7 @@ def load(
     transformers.utils.logging.disable_progress_bar()
     with weights.one_line():
         folder = Path(source)
+        refuse_pipes(folder)
         if not folder.is_dir():
             download = kind.download
             folder = Path(
@@ -53,6 +56,8 @@ def load(
                 )
             )
         classes = _classes(kind, folder, options)
+        if variant:
+            _refuse_variant(variant, folder, key)
         networks = {
             part: _network(each, folder / part, key, variant, dtypes.get(part, torch.float32))
             for part, each in classes.items()
@@ -69,7 +74,7 @@ def load(
 def index(path: Path) -> dict[str, Any]:
     """What `model_index.json` says; ValueError where it is no such file."""
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = json.loads(read_text(path))
     except ValueError as error:
         raise ValueError(f"{path} is no JSON: {error}") from error
     if not isinstance(found, dict) or not isinstance(found.get("_class_name"), str):
@@ -98,6 +103,18 @@ def _classes(kind: Any, folder: Path, options: Mapping[str, Any]) -> dict[str, t
             raise ValueError(f"its {part} is a {entry[0]}.{entry[1]}, which is not known here")
         classes[part] = found
     return classes
+
+
+def _refuse_variant(variant: str, folder: Path, key: str) -> None:
+    """Raises ValueError where no part of a model has weights of that variant."""
+    names = [path.name for path in folder.glob("*/*.safetensors")]
+    found = {
+        match[1] for name in names if (match := re.search(r"\.(\w+)(-\d+-of-\d+)?\.\w+$", name))
+    }
+    if variant not in found:
+        there = f"; there are: {', '.join(sorted(found))}" if found else ", nor of any other"
+        named = f"{key.rpartition('.')[0]}.variant".lstrip(".")
+        raise ValueError(f"it has no weights of the variant '{variant}' ({named}){there}")
 
 
 def _network(

@@ -22,6 +22,7 @@ from shortcut_lightning.backbones import original_configs as configs
 from shortcut_lightning.backbones import original_names as names
 from shortcut_lightning.backbones.original_kinds import TEXT, UNET, VAE, is_beside, kind_of
 from shortcut_lightning.backbones.pipelines import check_tokenizer
+from shortcut_lightning.files.reading import read_text
 from shortcut_lightning.weights import WeightsError
 
 CLIP = "openai/clip-vit-large-patch14"
@@ -105,7 +106,7 @@ def _config(folder: Path | None, part: str) -> dict[str, Any]:
     if folder is None or not file.is_file():
         return {}
     try:
-        return dict(json.loads(file.read_text("utf-8")))
+        return dict(json.loads(read_text(file)))
     except (TypeError, ValueError) as error:
         raise WeightsError(f"'{file}' is no JSON with settings ({error}).") from error
 

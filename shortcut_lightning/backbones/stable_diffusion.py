@@ -291,7 +291,8 @@ class StableDiffusion(Backbone):
             word = token_files.read(path)
             tables = [encoder.get_input_embeddings() for _, encoder in self.vocabularies]
             widths = [table.weight.shape[1] for table in tables]
-            token_files.check(word, widths, self.tokenizer.get_vocab(), path)
+            known = self.tokenizer.get_vocab()
+            token_files.check(word, widths, self.prompt_length, known, path)
             pipeline = self.pipeline()
             for vectors, (tokenizer, encoder) in zip(word.vectors, self.vocabularies, strict=True):
                 pipeline.load_textual_inversion(

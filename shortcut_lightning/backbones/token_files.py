@@ -58,12 +58,14 @@ def read(path: str) -> Word:
             f"'{path}' is no textual inversion: '{named}' is not a vector or a table of them "
             f"({KEY})."
         )
+    weights.refuse_whole_numbers([(named, each) for each in tensors], path, KEY)
     weights.refuse_not_finite([(named, each) for each in tensors], path, KEY)
     return Word(named, [each.detach() for each in tensors])
 
 
-def check(word: Word, widths: Sequence[int], known: Container[str], path: str) -> None:
-    """Raises ValueError where a word is for text encoders of other widths, or is known already."""
+def check(word: Word, widths: Sequence[int], places: int, known: Container[str], path: str) -> None:
+    """Raises ValueError where a word is for text encoders of other widths, has no vector or more
+    than a prompt has `places` for, or is known already."""
     its = tuple(each.shape[-1] for each in word.vectors)
     if its != tuple(widths):
         raise ValueError(f"'{path}' is for {_told(its)}; this model is {_told(widths)} ({KEY}).")
@@ -71,6 +73,12 @@ def check(word: Word, widths: Sequence[int], known: Container[str], path: str) -
         raise ValueError(
             f"'{path}' brings the word '{word.token}', but this model knows '{taken[0]}' already; "
             f"rename it (for A1111's and XL's files, the file) ({KEY})."
+        )
+    count = max(len(each) if each.dim() > 1 else 1 for each in word.vectors)
+    if not 1 <= count <= places:
+        raise ValueError(
+            f"'{path}' has {count} vectors for the word '{word.token}'; a word has from 1 to "
+            f"{places}, which is all that a prompt holds ({KEY})."
         )
     if len({len(each) for each in word.vectors if each.dim() > 1}) > 1:
         raise ValueError(f"'{path}' has other numbers of vectors in clip_l and clip_g ({KEY}).")

@@ -5,6 +5,7 @@ written in full, so tables made from rows equal those made from the runs.
 """
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 from shortcut_lightning.bench.code import deciding_code
 from shortcut_lightning.bench.runner import Runner
+from shortcut_lightning.files.reading import read_text
 from shortcut_lightning.files.whole import whole
 
 Name = tuple[str, str, int]  # arm, subject, seed
@@ -122,8 +124,8 @@ def _write(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) ->
 def _read(path: Path, head: Sequence[str]) -> list[list[str]]:
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        first, *lines = csv.reader(file)
+    found = list(csv.reader(io.StringIO(read_text(path), newline="")))
+    first, lines = next(iter(found), []), found[1:]
     if tuple(first) != tuple(head):
         raise ValueError(f"{path} has the columns {', '.join(first)}; it needs {', '.join(head)}.")
     for number, line in enumerate(lines, 2):

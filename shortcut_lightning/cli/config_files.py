@@ -6,7 +6,6 @@ that unfold into millions of values, bytes that are no UTF-8, a pipe that nobody
 
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +15,7 @@ import yaml
 
 from shortcut_lightning import presets
 from shortcut_lightning.cli.errors import UserError
+from shortcut_lightning.files import reading
 
 _MOST_VALUES = 100_000  # of one file with its anchors unfolded; our largest has some hundreds
 
@@ -35,13 +35,11 @@ def refuse_pipes(argv: Iterable[str]) -> None:
 
 
 def refuse_pipe(path: str | Path) -> None:
-    """Raises UserError if there is something at `path` that is neither a file nor a folder."""
+    """The same for one value."""
     try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):  # no path at all
-        return
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise UserError(f"'{path}' is a pipe or a device; save what it gives as a file")
+        reading.refuse_pipe(path)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def read(path: Path) -> str:

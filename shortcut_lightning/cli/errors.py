@@ -68,6 +68,8 @@ def as_user_error(error: BaseException, config: dict[str, object]) -> str:
         # The cause belongs to another alternative of the type; the text has the one that was meant.
         match = re.search(r"given class_path '[\w.]*?(\w+)':\n\s*(.+)", wrapped)
         return f"{match[1]}: {match[2]}" if match else ""
+    if told := _memory(error):
+        return told
     frames = traceback.extract_tb(error.__traceback__)
     kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
     running = any(frame.name == "_run_stage" for frame in frames)  # Lightning's loops have begun
@@ -84,10 +86,16 @@ def as_user_error(error: BaseException, config: dict[str, object]) -> str:
         return f"--ckpt_path: '{config.get('ckpt_path')}' does not fit this run ({told})"
     if isinstance(error, OSError) and not running:
         return _missing_file(error, config)
-    if isinstance(error, ValueError | ImportError) and _on_purpose(frames):
+    # Lightning says of a trainer's arguments what is wrong with them, by whatever kind comes to it.
+    building = any(frame.name == "instantiate_trainer" for frame in frames)
+    if building and isinstance(error, OverflowError | MemoryError):
+        return _short(error)
+    if not _on_purpose(frames):
+        return ""
+    if isinstance(error, ValueError | ImportError):
         ours = Path(frames[-1].filename).is_relative_to(_PACKAGE)
         return _short(error) if ours or not running else ""
-    return ""
+    return _short(error) if building and isinstance(error, TypeError | RuntimeError) else ""
 
 
 def _by_jsonargparse(error: BaseException) -> bool:
@@ -99,6 +107,18 @@ def _on_purpose(frames: traceback.StackSummary) -> bool:
     """True if the innermost frame is at a `raise`; a failure inside C shows another line."""
     last = frames[-1]
     return bool(re.search(r"\braise\b", linecache.getline(last.filename, last.lineno or 0)))
+
+
+def _memory(error: BaseException) -> str:
+    """That there is no more memory, of the machine or of its GPU; "" for anything else."""
+    said = _short(error, 160)
+    known = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
+    if not isinstance(error, MemoryError) and not any(words in said for words in known):
+        return ""
+    return (
+        f"memory ran out ({said}); what takes less: a smaller data.train_batch_size or "
+        "data.resolution, --model.gradient_checkpointing true, --model.frozen_dtype bf16"
+    )
 
 
 def _missing_file(error: OSError, config: dict[str, object]) -> str:

@@ -16,6 +16,7 @@ from torch import nn
 from shortcut_lightning.cli.errors import UserError
 from shortcut_lightning.files.cache import describe
 from shortcut_lightning.files.images import SUFFIXES
+from shortcut_lightning.files.reading import read_bytes
 
 Facts = dict[str, str]  # key of the configuration -> a short text, or a hash
 
@@ -110,7 +111,7 @@ def _pictures(source: str, captions: bool) -> str:
         return source
     kinds = {*SUFFIXES, *((".txt", ".jsonl") if captions else ())}
     files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in kinds]
-    return _hash([[file.name, hashlib.sha256(file.read_bytes()).hexdigest()] for file in files])
+    return _hash([[file.name, hashlib.sha256(read_bytes(file)).hexdigest()] for file in files])
 
 
 def _hash(value: Any) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.concepts.base import Detector, text_from
 from shortcut_lightning.concepts.geometry import XYXY, cropped
-from shortcut_lightning.files.folders import read_text
+from shortcut_lightning.files.reading import read_text
 from shortcut_lightning.ranges import Share
 
 _ROUNDING = 1.0  # pixels by which a box may begin before the picture

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.doors import check_pictures, check_words
-from shortcut_lightning.files.folders import read_text
+from shortcut_lightning.files.reading import read_text
 from shortcut_lightning.ranges import Ranged
 
 
@@ -116,8 +116,9 @@ def box_from(entry: dict[str, Any]) -> ConceptBox:
 
 
 def text_from(entry: Mapping[str, Any], key: str) -> str:
-    """A name or label, of which a number is one too. Raises ValueError for anything else."""
+    """A name or label. Raises ValueError for anything but text, of which a number is none: no
+    picture would have it for its name."""
     value = entry[key]
-    if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
-        raise ValueError(f"{key} is {value!r}, not a name")
-    return str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{key} is {json.dumps(value)}, not a text")
+    return value

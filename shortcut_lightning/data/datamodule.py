@@ -41,7 +41,7 @@ from shortcut_lightning.files.images import center_crop, load_images
 from shortcut_lightning.files.names import shown
 from shortcut_lightning.prompts import Decoupling, Prompts
 from shortcut_lightning.purifiers.base import Purifier
-from shortcut_lightning.ranges import Between, Count, CountOrNone, Levels, Ranged, Seed
+from shortcut_lightning.ranges import Between, Count, Levels, Ranged, Seed
 
 log = logging.getLogger(__name__)
 
@@ -131,12 +131,12 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         num_noisy_class_images: Annotated[int, Between(0, note="0 for all")] = 0,
         sample_batch_size: Count = 4,
         reference_data_dir: str = "",
-        resolution: Annotated[int, Between(0, note="pixels; 0 for the model's own")] = 0,
+        resolution: Annotated[int, Between(0, 32768, note="pixels; 0 for the model's own")] = 0,
         center_crop: bool = True,
         random_flip: bool = False,
         repeats: Count = 100,
-        train_batch_size: Count = 4,
-        dataloader_num_workers: CountOrNone = 0,
+        train_batch_size: Annotated[int, Between(1, 65536)] = 4,
+        dataloader_num_workers: Annotated[int, Between(0, 1024)] = 0,
         cache_latents: bool = False,
         cache_dir: str = "",
         attack: Attack = NoAttack(),  # noqa: B008

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 import torch
 
 from shortcut_lightning.batch import PromptBatch
-from shortcut_lightning.files.folders import read_text
+from shortcut_lightning.files.reading import read_text
 from shortcut_lightning.prompts import Prompts
 from shortcut_lightning.safe_guidance import SafeGuidance
 

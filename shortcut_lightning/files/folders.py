@@ -13,6 +13,7 @@ from shortcut_lightning.files.cache import writing
 from shortcut_lightning.files.contents import METADATA, look_into
 from shortcut_lightning.files.images import SUFFIXES
 from shortcut_lightning.files.names import shown
+from shortcut_lightning.files.reading import read_text
 from shortcut_lightning.files.whole import half_of
 
 log = logging.getLogger(__name__)
@@ -140,23 +141,6 @@ def draw_subject(source: str, cache: Path) -> None:
             shutil.rmtree(half)
             if not folder.exists():  # else another run was quicker, with the same pictures
                 raise
-
-
-def read_text(path: Path) -> str:
-    """A text file in UTF-8, with or without a byte-order mark.
-
-    Raises ValueError for another encoding, and for what is no regular file: reading from a pipe
-    would wait for good.
-    """
-    if path.exists() and not path.is_file():
-        kind = "a folder" if path.is_dir() else "a pipe or device"
-        raise ValueError(f"{shown(path)} is {kind}, not a text file.")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{shown(path)} is not in UTF-8 ({error.reason}); save it as UTF-8."
-        ) from error
 
 
 def _read_metadata(path: Path) -> dict[str, str]:

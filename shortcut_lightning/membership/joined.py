@@ -6,6 +6,7 @@ difference. Rules and thresholds stay as each audit tuned them.
 """
 
 import csv
+import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from shortcut_lightning.files.reading import read_text
 from shortcut_lightning.membership import statistics
 from shortcut_lightning.membership.statistics import Interval
 from shortcut_lightning.ranges import Between, Ranged, Seed
@@ -93,9 +95,8 @@ class Collection(Ranged):
 def read_audit(folder: Path) -> Audited:
     """From `report.json` and `scores.csv`. Raises ValueError where one is missing."""
     try:
-        report = json.loads((folder / "report.json").read_text("utf-8"))
-        with (folder / "scores.csv").open(encoding="utf-8", newline="") as file:
-            head, *rows = csv.reader(file)
+        report = json.loads(read_text(folder / "report.json"))
+        head, *rows = csv.reader(io.StringIO(read_text(folder / "scores.csv"), newline=""))
     except OSError as error:
         raise ValueError(f"{folder} is no finished audit: {error.strerror}.") from error
     names = [name for name in head[SCORE_COLUMNS:] if name in report["scores"]]

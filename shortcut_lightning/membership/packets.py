@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shortcut_lightning.files.reading import read_text
 from shortcut_lightning.membership.evaluator import Features
 
 
@@ -19,7 +20,7 @@ def read_scores(path: Path, drop_first_row: bool = False) -> np.ndarray:
     """
     if not path.is_file():
         raise ValueError(f"No score file at {path}; expected tab-separated rows, one per image.")
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in read_text(path).splitlines() if line.strip()]
     header = 1 if lines and _numbers(lines[0]) is None else 0
     rows: list[list[float]] = []
     for place, line in enumerate(lines[header:], start=header + 1):

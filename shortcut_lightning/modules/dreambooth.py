@@ -26,12 +26,12 @@ from shortcut_lightning.modules.trainable import (
     trainable_groups,
 )
 from shortcut_lightning.ranges import (
-    Count,
     CountOrNone,
     NotNegative,
     Positive,
     ProperShare,
     Ranged,
+    Rank,
     SamplingSteps,
 )
 
@@ -101,7 +101,7 @@ class DreamBooth(Ranged, Optimized):
         method: Literal["full", "lora"] = "full",
         train_unet: bool = True,
         train_text_encoder: bool = False,
-        rank: Count = 4,
+        rank: Rank = 4,
         lora_alpha: CountOrNone = 0,
         lora_dropout: ProperShare = 0.0,
         use_dora: bool = False,

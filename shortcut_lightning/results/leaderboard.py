@@ -7,6 +7,7 @@ factor `attack` and from files of other groups (`FOREIGN` are their columns).
 
 import base64
 import csv
+import io
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ import yaml
 
 from shortcut_lightning.bench.cell_pictures import picture_of
 from shortcut_lightning.bench.matrix import Matrix
+from shortcut_lightning.files.reading import read_text
 from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
 from shortcut_lightning.report.page import template
 from shortcut_lightning.results.pages import TEMPLATE, rooms
@@ -130,9 +132,8 @@ def foreign(path: Path, metric: str) -> list[Entry]:
         ValueError: the file cannot be read or has other columns, or a line is not valid.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            first, *lines = list(csv.reader(file)) or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        first, *lines = list(csv.reader(io.StringIO(read_text(path), newline=""))) or [[]]
+    except (OSError, ValueError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read: {error}.") from error
     if tuple(first) != FOREIGN:
         raise ValueError(

@@ -153,6 +153,12 @@ def first_layer(tensors: Tensors, ending: str, value: Tensor | None = None) -> T
     return rest | {f"{stem}.{ending}": torch.ones(2, 2) if value is None else value}
 
 
+def first_layer_and(tensors: Tensors, ending: str) -> Tensors:
+    """The file with a tensor more at its first layer."""
+    stem = sorted(tensors)[0].partition(".")[0]
+    return tensors | {f"{stem}.{ending}": torch.ones(1)}
+
+
 def misspelt(tensors: Tensors) -> Tensors:
     return {key.replace("down_blocks_0", "down_blokcs_0"): v for key, v in tensors.items()}
 
@@ -162,6 +168,16 @@ def wider(tensors: Tensors) -> Tensors:
         key: torch.ones(2, 2048) if re.search(r"attn2_to_[kv].lora_down", key) else each
         for key, each in tensors.items()
     }
+
+
+def reshaped(ending: str, *shape: int) -> Callable[[Tensors], Tensors]:
+    """The file with a tensor of its first layer in another shape."""
+
+    def change(tensors: Tensors) -> Tensors:
+        key = next(key for key in sorted(tensors) if key.endswith(ending))
+        return tensors | {key: torch.ones(shape)}
+
+    return change
 
 
 MISTAKES: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
@@ -187,6 +203,18 @@ MISTAKES: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
     "XL's text": (
         wider,
         r"for Stable Diffusion XL \(it reads text 2048 wide\); this .* is 32 wide",
+    ),
+    "a dimension more": (reshaped("lora_up.weight", 32, 2, 2), r"is damaged: .*\(32, 2, 2\)"),
+    "a flat matrix": (reshaped("lora_down.weight", 64), r"is damaged: .*\(64,\)"),
+    "another rank": (reshaped("lora_down.weight", 3, 32), r"is damaged: .*\(3, 32\)"),
+    "several alphas": (reshaped("alpha", 3), r"is damaged: .*\(3,\)"),
+    "a middle that fits nothing": (
+        lambda t: reshaped("lora_mid.weight", 5, 2, 3, 3)(first_layer_and(t, "lora_mid.weight")),
+        r"is damaged: .*\(5, 2, 3, 3\)",
+    ),
+    "whole numbers": (
+        lambda t: {key: each.to(torch.int8) for key, each in t.items()},
+        r"has weights of int8 in lora_\w+",
     ),
     "nothing": (lambda t: {}, r"holds no tensors"),
 }

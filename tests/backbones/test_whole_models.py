@@ -1,6 +1,7 @@
 """A model is loaded whole or not at all: python -m pytest tests/backbones/test_whole_models.py."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,23 @@ def copy(small_sd: Path, tmp_path: Path) -> Path:
 def test_a_missing_part_is_named(part: str, copy: Path) -> None:
     shutil.rmtree(copy / part)
     assert f"there is no {part}/ in it" in refusal(copy)
+
+
+def test_a_variant_that_is_not_there_is_named(copy: Path) -> None:
+    with pytest.raises(ValueError, match=r"no weights of the variant 'fp99' \(model\.variant\)"):
+        backbones.load(str(copy), variant="fp99")
+    file = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    file.rename(file.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    with pytest.raises(ValueError, match=r"'fp99' \(model\.variant\); there are: fp16"):
+        backbones.load(str(copy), variant="fp99")
+    backbones.load(str(copy), variant="fp16")
+
+
+@pytest.mark.parametrize("place", ["unet/config.json", "tokenizer/more.json", "a.txt"])
+def test_a_pipe_in_a_model_is_not_waited_for(place: str, copy: Path) -> None:
+    (copy / place).unlink(missing_ok=True)
+    os.mkfifo(copy / place)
+    assert f"{place}' is a pipe or a device" in refusal(copy)
 
 
 def test_a_part_that_the_index_leaves_out_is_named(copy: Path) -> None:

@@ -122,6 +122,7 @@ def wanted(count: int, seed: int, named: list[str]) -> list[tuple[str, str]]:
 def campaign(inputs: list[tuple[str, str]]) -> Iterator[Row]:
     """Makes and runs the inputs, one after another."""
     folder = Path(tempfile.mkdtemp(prefix="bad_input"))
+    cache = os.environ.get("SHORTCUT_LIGHTNING_CACHE", "")
     os.environ["SHORTCUT_LIGHTNING_CACHE"] = str(folder / "cache")
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -129,6 +130,7 @@ def campaign(inputs: list[tuple[str, str]]) -> Iterator[Row]:
         for kind, seed in inputs:
             yield trial(kind, seed, made)
     finally:
+        os.environ["SHORTCUT_LIGHTNING_CACHE"] = cache
         shutil.rmtree(folder)
 
 

@@ -65,8 +65,11 @@ def test_names_are_needed(tmp_path: Path) -> None:
     [
         ({"file_name": "ok.png", "boxes": []}, "ok.png has a row already"),
         ({"file_name": "a.png", "boxes": [box(xyxy=[float("nan"), 0, 1, 1])]}, "x0 < x1"),
-        ({"file_name": "a.png", "boxes": [box(label=None)]}, "label is None, not a name"),
-        ({"file_name": ["a.png"], "boxes": []}, "file_name is .*, not a name"),
+        ({"file_name": "a.png", "boxes": [box(label=None)]}, "label is null, not a text"),
+        ({"file_name": "a.png", "boxes": [box(label=3)]}, "label is 3, not a text"),
+        ({"file_name": ["a.png"], "boxes": []}, "file_name is .*, not a text"),
+        ({"file_name": 3, "boxes": []}, "file_name is 3, not a text"),
+        ({"file_name": " ", "boxes": []}, "file_name is .*, not a text"),
     ],
 )
 def test_a_row_is_about_one_file_and_one_concept(tmp_path: Path, row: object, reason: str) -> None:
