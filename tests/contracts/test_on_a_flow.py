@@ -95,3 +95,21 @@ def test_a_model_that_fits_a_picture_has_the_smaller_loss(images: Tensor, flow: 
     known.predict = knowing  # type: ignore[method-assign, assignment]
     loss = membership.Loss()(images, ["", ""], known)
     assert loss[0] > loss[1]
+
+
+def test_an_ensemble_climbs_on_families_of_both_kinds(
+    images: Tensor, flow: Backbone, small_sd: Path
+) -> None:
+    """One set of photographs, two latents of different kinds: neither alone decides."""
+    settings = {"epsilon": 8, "step_size": 2, "rounds": 1, "surrogate_steps": 1, "steps": 2}
+    training = SurrogateTraining(num_class_images=0)
+    prompts = ["a photo"] * 2
+
+    def protected(surrogates: list[str]) -> Tensor:
+        attack = attacks.EASPL(**settings, surrogates=surrogates, training=training)  # type: ignore[arg-type]
+        return attack(images, flow, prompts, generator=torch.Generator().manual_seed(0))
+
+    both, alone = protected(["", str(small_sd)]), protected([""])
+    assert (both - images).abs().max() * 255 <= 8.01
+    assert not torch.equal(both, alone)
+    assert not torch.equal(both, images)
