@@ -1,19 +1,16 @@
 """A whole audit: models and two sets of images in, numbers, controls and one verdict out."""
 
-import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 
 from shortcut_lightning.backbones import Backbone
-from shortcut_lightning.membership import battery
+from shortcut_lightning.membership import battery, measured
 from shortcut_lightning.membership.base import Score
 from shortcut_lightning.membership.blind import FOLDS, Blind, blind_baselines
 from shortcut_lightning.membership.captioner import Captioner
@@ -23,6 +20,7 @@ from shortcut_lightning.membership.judging import Judge
 from shortcut_lightning.membership.loading import AuditedModel
 from shortcut_lightning.membership.model import Model
 from shortcut_lightning.membership.result import AuditResult
+from shortcut_lightning.membership.score_files import ScoreFiles, words_of
 from shortcut_lightning.membership.sets import read_sets
 from shortcut_lightning.membership.verdict import verdict
 from shortcut_lightning.metrics.encoders import ImageEncoder, PocketClip
@@ -31,6 +29,11 @@ from shortcut_lightning.report.summary import installed_versions
 
 log = logging.getLogger(__name__)
 
+SCORE_FILES = (
+    "member_scores", "nonmember_scores", "base_member_scores", "base_nonmember_scores",
+    "shadow_member_scores", "shadow_nonmember_scores",
+)  # fmt: skip
+
 
 class Audit(Ranged):
     """Asks whether a model was trained on the members.
@@ -38,6 +41,9 @@ class Audit(Ranged):
     With a shadow model, trained by the same recipe on images whose membership is known, everything
     is tuned on it. Without one, half of the members and non-members is set aside for tuning and the
     other half is judged.
+
+    Or judges scores of such images that others measured, from files (`member_scores` and
+    `nonmember_scores`), without pictures and models.
 
     Args:
         target: The model under audit.
@@ -73,13 +79,25 @@ class Audit(Ranged):
         bf16: Compute the denoiser in bfloat16, but in float32 for SecMI, whose differences of
             nearly equal predictions it would blur.
         device: "auto", "cpu", "cuda" or another of torch's names.
+        member_scores: File of scores of the members, a row per image: text with tabs or commas
+            (.txt, .tsv, .csv), .npy, .safetensors or .parquet. One column is judged as one score,
+            several also together, as features of the set.
+        nonmember_scores: File of the non-members'.
+        base_member_scores: The same images in the same order on the base model.
+        base_nonmember_scores: The same of the non-members.
+        shadow_member_scores: Of images that the shadow model learned, on the shadow model.
+        shadow_nonmember_scores: Of images that it did not.
+        score_columns: Names of the columns to take; empty for all.
+        direction: "high" or "low", whichever members have: one word for all columns, or one for
+            each, in order or by name ("loss=low,pia=high"); "clid" for files with CLiD's columns,
+            which is taken where their header says so.
     """
 
     def __init__(
         self,
-        target: AuditedModel,
-        members: str,
-        nonmembers: str,
+        target: AuditedModel = AuditedModel(),  # noqa: B008
+        members: str = "",
+        nonmembers: str = "",
         base: AuditedModel = AuditedModel(),  # noqa: B008
         shadow: AuditedModel = AuditedModel(),  # noqa: B008
         shadow_members: str = "",
@@ -105,12 +123,38 @@ class Audit(Ranged):
         images_per_chunk: Count = 32,
         bf16: bool = False,
         device: str = "auto",
+        member_scores: str = "",
+        nonmember_scores: str = "",
+        base_member_scores: str = "",
+        base_nonmember_scores: str = "",
+        shadow_member_scores: str = "",
+        shadow_nonmember_scores: str = "",
+        score_columns: Sequence[str] | str = (),
+        direction: Sequence[str] | str = (),
     ) -> None:
-        if not target.given:
+        self.member_scores, self.nonmember_scores = member_scores, nonmember_scores
+        self.base_member_scores = base_member_scores
+        self.base_nonmember_scores = base_nonmember_scores
+        self.shadow_member_scores = shadow_member_scores
+        self.shadow_nonmember_scores = shadow_nonmember_scores
+        self.score_columns, self.direction = words_of(score_columns), words_of(direction)
+        paths = {key: getattr(self, key) for key in SCORE_FILES}
+        self.files = ScoreFiles(paths, self.score_columns, self.direction)
+        asked = {
+            "target": target.given, "members": members, "nonmembers": nonmembers,
+            "base": base.given, "shadow": shadow.given, "scores": scores, "caption": caption,
+            "captioner": captioner, "ladder": ladder, "dataset_gradients": dataset_gradients,
+        }  # fmt: skip
+        self.files.check([key for key, given in asked.items() if given])
+        if not self.files.given and not target.given:
             raise ValueError(
                 "audit.target names no model; give a diffusers folder, a run's folder, a hub id or "
-                "'pocket' (audit.target.pretrained_model_name_or_path)."
+                "'pocket' (audit.target.pretrained_model_name_or_path), or scores in files "
+                "(audit.member_scores)."
             )
+        for key in ("members", "nonmembers"):
+            if not self.files.given and not asked[key]:
+                raise ValueError(f"audit.{key} is needed: a folder of images with captions.")
         if shadow.given != bool(shadow_members) or shadow.given != bool(shadow_nonmembers):
             raise ValueError(
                 "A shadow model comes with both its sets: give all of audit.shadow, "
@@ -126,8 +170,8 @@ class Audit(Ranged):
         self.shadow_members, self.shadow_nonmembers = shadow_members, shadow_nonmembers
         self.caption, self.captioner = caption, captioner
         self.scores = dict(scores) or battery.default_scores()
-        self.headline = headline or next(iter(self.scores))
-        if self.headline not in self.scores:
+        self.headline = headline if self.files.given else headline or next(iter(self.scores))
+        if not self.files.given and self.headline not in self.scores:
             raise ValueError(
                 f"audit.headline is {self.headline!r}; the scores are {', '.join(self.scores)}."
             )
@@ -152,21 +196,38 @@ class Audit(Ranged):
         from shortcut_lightning.membership.audit_page import write_page
 
         usable(self.device)
-        folder.mkdir(parents=True, exist_ok=True)
-        models = self._load()
-        result = self.judge(models, folder)
+        models: dict[str, Backbone] = {}
+        if self.files.given:
+            result = self.judge_files()
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            models = self._load()
+            result = self.judge(models, folder)
         facts = {
-            **asdict(result.summary()),
             "settings": settings(self),
             "weights": {role: Model(backbone).name for role, backbone in models.items()},
             "code": code,
             "versions": dict(installed_versions()),
             "created": datetime.now().isoformat(timespec="seconds"),
         }
-        (folder / "report.json").write_text(json.dumps(_plain(facts), indent=1) + "\n")
+        result.write_json(folder / "report.json", facts)
         result.write_csv(folder / "scores.csv")
         write_page(result, folder / "report.html")
         log.info("%s", result.verdict.text)
+        return result
+
+    def judge_files(self) -> AuditResult:
+        """The audit of scores that others measured. Raises ValueError for files that cannot be."""
+        started = time.perf_counter()
+        read = self.files.read()
+        result = measured.judge(
+            read,
+            measured.Options(
+                self.fprs, self.resamples, self.permutations, self.seed, self.dataset, self.headline
+            ),
+        )
+        result.seconds["in all"] = time.perf_counter() - started
         return result
 
     def judge(self, models: dict[str, Backbone], folder: Path | None = None) -> AuditResult:
@@ -272,16 +333,3 @@ def usable(device: str) -> torch.device:
         raise ValueError(
             f"audit.device is '{device}', which cannot be used here ({reason}); give auto or cpu."
         ) from error
-
-
-def _plain(value: object) -> object:
-    """JSON has no NaN: it becomes null. Arrays become lists, other objects their fields."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value

@@ -19,6 +19,7 @@ from shortcut_lightning.report.pictures import data_uri
 from shortcut_lightning.report.sections import cautions
 
 MOST_IMAGES = 12
+POINTS = 10_000  # of a curve; of more a part is drawn
 CURVES = 6  # scores in the plot of curves, the headline among them
 
 _TEMPLATES = Environment(autoescape=True, undefined=StrictUndefined)
@@ -41,20 +42,24 @@ def write_page(result: AuditResult, path: Path) -> None:
         _false_accusations(result.headline, head, result.tuned_on),
         Section("Curves", _curves(result), "Both axes logarithmic; the diagonal is guessing."),
         Section("Distribution", _histogram(head), f"{result.headline}, tau as set beforehand."),
-        _surest(result, head),
-        _controls(result),
     ]
+    if result.members:
+        sections.append(_surest(result, head))
+    if result.members or head.base:
+        sections.append(_controls(result))
     if result.ladder:
         sections.append(_ladder(result.ladder))
     if result.dataset:
         sections.append(_dataset(result))
     if result.path:
         sections.append(_path(result.path))
+    if result.left_out:
+        sections.append(_left_out(result))
     sections += [_care(result), _words(result)]
     page = Page(
         title=f"Membership audit: {result.verdict.kind}",
         facts=[
-            f"{len(result.members)} members and {len(result.holdouts)} non-members judged",
+            f"{head.plain.n_members} members and {head.plain.n_holdouts} non-members judged",
             f"tuned on {result.tuned_on}",
             f"{result.seconds['in all']:.0f} seconds",
         ],
@@ -70,8 +75,7 @@ def _scores(result: AuditResult) -> Section:
         rows.append(
             [
                 name,
-                each.score.access,
-                each.score.queries,
+                *([each.score.access, each.score.queries] if each.score else []),
                 _interval(each.plain.auc),
                 f"{each.plain.p_value:.2g}",
                 _interval(each.plain.asr),
@@ -82,7 +86,8 @@ def _scores(result: AuditResult) -> Section:
                 _interval(each.calibrated.auc) if each.calibrated else "–",
             ]
         )
-    head = ["score", "access", "queries", "AUC", "p", "ASR", "TPR member at 1 %",
+    asked = ["access", "queries"] if result.members else []
+    head = ["score", *asked, "AUC", "p", "ASR", "TPR member at 1 %",
             "TPR hold-out (ref) at 1 %", "AUC on base", "AUC above that",
             "AUC, target minus base"]  # fmt: skip
     lead = (
@@ -214,6 +219,12 @@ def _path(curve: PathCurve) -> Section:
     return Section("Where on the path members are told", _svg(figure), lead)
 
 
+def _left_out(result: AuditResult) -> Section:
+    items = Markup("").join(Markup("<li>{}</li>").format(each) for each in result.left_out)
+    lead = "Parts of an audit that scores alone do not allow, and what they need."
+    return Section("Left out", Markup("<ul>{}</ul>").format(items), lead)
+
+
 def _care(result: AuditResult) -> Section:
     sentences = [
         *result.warnings,
@@ -229,6 +240,7 @@ def _words(result: AuditResult) -> Section:
         [word, meaning]
         for word, meaning, shown in WORDS
         if shown == "always"
+        or (shown == "pictures" and result.members)
         or (shown == "dataset" and result.dataset)
         or (shown == "ladder" and result.ladder)
     ]
@@ -245,10 +257,11 @@ def _curves(result: AuditResult) -> Markup:
     )
     figure = Figure(figsize=(6.4, 4.4))
     axes = figure.subplots()
-    floor = 1 / max(len(result.holdouts), len(result.members)) / 2
+    head = result.judged[result.headline].plain
+    floor = 1 / max(head.n_holdouts, head.n_members) / 2
     for name in names[:CURVES]:
         judged = result.judged[name]
-        fpr, tpr = roc(*judged.scores)
+        fpr, tpr = _thinned(*roc(*judged.scores), floor)
         axes.step(
             np.maximum(fpr, floor),
             np.maximum(tpr, floor),
@@ -262,6 +275,17 @@ def _curves(result: AuditResult) -> Markup:
     )  # fmt: skip
     axes.legend(title="score, AUC", fontsize=8, frameon=False)
     return _svg(figure)
+
+
+def _thinned(fpr: np.ndarray, tpr: np.ndarray, floor: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of a curve with more points than a plot can show, those nearest to equal steps of the
+    logarithm of either rate."""
+    if len(fpr) <= POINTS:
+        return fpr, tpr
+    steps = np.geomspace(floor, 1, POINTS // 10)
+    places = [np.searchsorted(rate, steps).clip(max=len(rate) - 1) for rate in (fpr, tpr)]
+    kept = np.unique(np.concatenate([[0], *places, [len(fpr) - 1]]))
+    return fpr[kept], tpr[kept]
 
 
 def _histogram(head: Judged) -> Markup:

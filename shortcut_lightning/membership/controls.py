@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from shortcut_lightning import draws
-from shortcut_lightning.membership.evaluator import Features
+from shortcut_lightning.membership.evaluator import Features, is_large
 from shortcut_lightning.membership.pictures import Picture
-from shortcut_lightning.membership.statistics import Interval, auc, null_error
+from shortcut_lightning.membership.statistics import Interval, auc, null_error, paired_error
 
 
 class Gate(NamedTuple):
@@ -42,7 +42,10 @@ def gate(base: Features, target: Features, resamples: int, seed: int) -> Gate:
 
 def _gain(base: Features, target: Features, resamples: int, seed: int) -> Interval:
     """A paired bootstrap: the same images are drawn for both models, so that what lies in the
-    pictures cancels."""
+    pictures cancels. Of very many images the error of DeLong, which is the same to rounding."""
+    if is_large(base):
+        gain, error = auc(*target) - auc(*base), paired_error(target, base)
+        return Interval(gain, gain - 1.959964 * error, gain + 1.959964 * error)
     rng = np.random.default_rng(seed)
     samples = []
     for _ in range(resamples):

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shortcut_lightning.membership import statistics
-from shortcut_lightning.membership.base import Rule
+from shortcut_lightning.membership import binned, statistics
+from shortcut_lightning.membership.base import Rule, first_column
 from shortcut_lightning.membership.statistics import Interval
 
 Fit = Callable[[np.ndarray, np.ndarray], Rule]
@@ -83,7 +83,8 @@ def evaluate(
     """Fits the rule and tau on `shadow`, judges them on `target`.
 
     The bootstrap resamples the four groups of rows separately. With `refit` it fits the rule anew
-    each time, as it always does tau; without, the intervals hold for the rule as fitted.
+    each time, as it always does tau; without, and where there are so many rows that counts take
+    their place (see `binned`), the intervals hold for the rule as fitted.
 
     Raises ValueError when a group is empty.
     """
@@ -100,6 +101,7 @@ def evaluate(
                 "(audit.shadow_members, audit.shadow_nonmembers)."
             )
     rule = fit(*shadow)
+    refit = refit and not is_large(shadow, target)
     points = _numbers(rule, shadow, target, fprs)
     samples = _bootstrap(fit if refit else None, rule, shadow, target, fprs, resamples, seed)
     with np.errstate(invalid="ignore"):
@@ -141,8 +143,13 @@ def evaluate(
         realised_tpr=_share_above(scores.members, tau),
         rates=rates,
         tuned={"alpha": rule.alpha} if hasattr(rule, "alpha") else {},
-        notes=_notes(rates, len(scores.holdouts), refit),
+        notes=notes(rates, len(scores.holdouts), refit or rule is first_column),
     )
+
+
+def is_large(*groups: Features) -> bool:
+    """Whether there are so many rows that intervals come from counts."""
+    return sum(len(rows) for group in groups for rows in group) >= binned.LARGE
 
 
 def _numbers(rule: Rule, shadow: Features, target: Features, fprs: Sequence[float]) -> list[float]:
@@ -172,7 +179,11 @@ def _bootstrap(
             Features(*(scores[:, None] for scores in group.scored(rule)))
             for group in (shadow, target)
         )
-        rule = _only_column
+        rule = first_column
+        if is_large(shadow, target):
+            groups = [rows[:, 0] for rows in (*shadow, *target)]
+            points = _numbers(rule, shadow, target, fprs)
+            return binned.bootstrap(groups, points, fprs, resamples, seed)
     samples = []
     for _ in range(resamples):
         drawn = [rows[rng.integers(len(rows), size=len(rows))] for rows in (*shadow, *target)]
@@ -181,15 +192,13 @@ def _bootstrap(
     return np.array(samples)
 
 
-def _only_column(features: np.ndarray) -> np.ndarray:
-    return features[:, 0]
-
-
 def _share_above(scores: np.ndarray, threshold: float) -> Interval:
     return statistics.wilson(int((scores > threshold).sum()), len(scores))
 
 
-def _notes(rates: Sequence[Rate], holdouts: int, refit: bool) -> list[str]:
+def notes(rates: Sequence[Rate], holdouts: int, refit: bool = True) -> list[str]:
+    """What a reader of the rates must know; `refit` says whether the bootstrap fitted all that was
+    fitted."""
     notes = []
     for rate in rates:
         needed = int(np.ceil(ENOUGH / rate.fpr))

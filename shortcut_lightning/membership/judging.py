@@ -69,6 +69,7 @@ class Judge:
     def captions(self, name: str, head: Judged, fixed: str) -> list[controls.CaptionControl]:
         """The headline score with captions that are not the images' own."""
         changed = controls.other_captions(*self.sets[:2], fixed, self.seed)
+        assert head.score is not None  # this audit has measured it
         found = []
         for control, (members, holdouts) in changed.items():
             self.engine.measure([*members, *holdouts], {name: head.score}, ["target"])

@@ -1,10 +1,13 @@
 """What an audit found."""
 
 import csv
+import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from shortcut_lightning.membership.base import Rule, Score
 from shortcut_lightning.membership.blind import Blind
@@ -21,7 +24,7 @@ from shortcut_lightning.membership.verdict import Verdict
 class Judged:
     """One score: the rule as tuned, every image's score on the target, and what they are worth."""
 
-    score: Score
+    score: Score | None  # None where others measured it
     rule: Rule
     scores: Features  # (N,) members, (M,) hold-outs
     plain: Evaluation
@@ -43,6 +46,7 @@ class Summary:
     dataset: dict[str, Any]
     path: dict[str, Any] | None
     warnings: list[str]
+    left_out: list[str]
     seconds: dict[str, float]
 
 
@@ -63,6 +67,8 @@ class AuditResult:
     warnings: list[str]
     seconds: dict[str, float]
     path: PathCurve | None = None
+    rows: Features | None = None  # of scores that others measured: numbers of the rows judged
+    left_out: list[str] = field(default_factory=list)  # parts of an audit that were not possible
 
     def summary(self) -> Summary:
         """As plain data; the curves and single images are left to other files."""
@@ -80,12 +86,20 @@ class AuditResult:
             },
             path=_path(self.path) if self.path else None,
             warnings=self.warnings,
+            left_out=self.left_out,
             seconds=self.seconds,
         )
 
+    def write_json(self, path: Path, facts: dict[str, Any]) -> None:
+        """The summary, and facts about the audit."""
+        path.write_text(json.dumps(_plain({**asdict(self.summary()), **facts}), indent=1) + "\n")
+
     def write_csv(self, path: Path) -> None:
         """One row per judged image: name, content key, set, caption, every score and the headline's
-        flag."""
+        flag. Of scores that others measured, the row of the file stands for the image."""
+        if self.rows:
+            self._write_rows(path, self.rows)
+            return
         head = self.judged[self.headline]
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -105,6 +119,17 @@ class AuditResult:
                         + ([int(said.member), said.queries] if said else [])
                     )
 
+    def _write_rows(self, path: Path, rows: Features) -> None:
+        head, judged = self.judged[self.headline], self.judged.values()
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["row", "set", "flagged", *self.judged])
+            for place, name in enumerate(("member", "non-member")):
+                flagged = (head.scores[place] > head.plain.tau).astype(int).tolist()
+                columns = ([f"{v:.6g}" for v in each.scores[place].tolist()] for each in judged)
+                names = [name] * len(flagged)
+                writer.writerows(zip(rows[place].tolist(), names, flagged, *columns, strict=True))
+
 
 def _path(curve: PathCurve) -> dict[str, Any]:
     return {
@@ -115,8 +140,8 @@ def _path(curve: PathCurve) -> dict[str, Any]:
 
 def _score(judged: Judged) -> dict[str, Any]:
     return {
-        "access": judged.score.access,
-        "queries": judged.score.queries,
+        "access": judged.score.access if judged.score else None,
+        "queries": judged.score.queries if judged.score else None,
         "target": _fields(judged.plain),
         "target_minus_base": _fields(judged.calibrated) if judged.calibrated else None,
         "base": _named(judged.base) | {"passed": judged.base.passed} if judged.base else None,
@@ -146,4 +171,17 @@ def _named(value: Any) -> Any:
         return [_named(item) for item in value]
     if isinstance(value, dict):
         return {key: _named(item) for key, item in value.items()}
+    return value
+
+
+def _plain(value: object) -> object:
+    """JSON has no NaN: it becomes null. Arrays become lists, other objects their fields."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
     return value

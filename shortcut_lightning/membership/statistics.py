@@ -21,6 +21,27 @@ def auc(members: np.ndarray, holdouts: np.ndarray) -> float:
     return float((below + not_above).mean() / (2 * len(holdouts)))
 
 
+def placements(members: np.ndarray, holdouts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each member the share of hold-outs below it, for each hold-out the share of members above
+    it, equals by half; both have the AUC as their mean."""
+    return _share_below(members, holdouts), _share_below(-holdouts, -members)
+
+
+def _share_below(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    ordered = np.sort(others)
+    below = np.searchsorted(ordered, some, "left")
+    return (below + np.searchsorted(ordered, some, "right")) / (2 * len(others))
+
+
+def paired_error(
+    first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]
+) -> float:
+    """Standard error of the difference of the AUCs of two scores, each (members, hold-outs), of
+    the same images (DeLong, DeLong and Clarke-Pearson 1988)."""
+    both = zip(placements(*first), placements(*second), strict=True)
+    return float(np.sqrt(sum((one - other).var(ddof=1) / len(one) for one, other in both)))
+
+
 def mann_whitney(members: np.ndarray, holdouts: np.ndarray) -> float:
     """One-sided p: how often chance alone puts the members as high above the hold-outs.
 

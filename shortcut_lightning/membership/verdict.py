@@ -26,11 +26,13 @@ def verdict(
     base: Gate | None,
     blind: Sequence[Blind],
     tuned_on: str,
+    pictures: bool = True,
 ) -> Verdict:
     """From the headline score `name`, its control on the base model, and the blind baselines.
 
     Without a base, or without blind baselines, no difference is told without that reserve.
-    `tuned_on` says where thresholds come from, for example "the shadow model".
+    `tuned_on` says where thresholds come from, for example "the shadow model". Without `pictures`,
+    scores alone were given.
     """
     reasons = []
     if base and not base.passed:
@@ -53,15 +55,14 @@ def verdict(
         )
     if found.auc.low > 0.5 and found.p_value < SIGNIFICANT:
         if base and base.gain.low <= 0:
-            return _base_alike(name, found, base, blind)
-        return _told_apart(name, found, base, blind, tuned_on)
+            return _base_alike(name, found, base, blind, pictures)
+        return _told_apart(name, found, base, blind, tuned_on, pictures)
     if found.auc.high < 0.5 and found.p_reversed < SIGNIFICANT:
         return Verdict(
             "reversed",
             f"{name} takes the non-members for members (AUC {_interval(found.auc)}): the model "
             "treats the sets differently, in the direction opposite to what the score assumes. "
-            "Check that the sets were not exchanged and that the shadow model was trained as the "
-            "target was; the assumption of the score may also not hold for this model.",
+            f"{_REVERSED[pictures]}; the assumption of the score may also not hold for this model.",
         )
     smallest = 0.5 + 2.8 * null_error(found.n_members, found.n_holdouts)
     power = f"With so many images it would mostly have found an AUC of {smallest:.2f} or more. "
@@ -74,19 +75,35 @@ def verdict(
     )
 
 
-def _base_alike(name: str, found: Evaluation, base: Gate, blind: Sequence[Blind]) -> Verdict:
+_REVERSED = {
+    True: "Check that the sets were not exchanged and that the shadow model was trained as the "
+    "target was",
+    False: "Check that the files were not exchanged (audit.member_scores) and that the direction "
+    "is the score's own (audit.direction)",
+}
+_BASE = {True: "audit.base", False: "audit.base_member_scores"}
+
+
+def _base_alike(
+    name: str, found: Evaluation, base: Gate, blind: Sequence[Blind], pictures: bool
+) -> Verdict:
     return Verdict(
         "told apart on the base as well",
         f"{name} tells the {found.n_members} given members from the {found.n_holdouts} "
         f"non-members (AUC {_interval(found.auc)}), but not surely better than on a model that "
         f"never saw the members: there its AUC is {base.auc:.3f}, and the difference of the two is "
         f"{_interval(base.gain)}. What is found may lie in the pictures; membership cannot be "
-        f"concluded.{_not_run(blind)}",
+        f"concluded.{_not_run(blind, pictures)}",
     )
 
 
 def _told_apart(
-    name: str, found: Evaluation, base: Gate | None, blind: Sequence[Blind], tuned_on: str
+    name: str,
+    found: Evaluation,
+    base: Gate | None,
+    blind: Sequence[Blind],
+    tuned_on: str,
+    pictures: bool,
 ) -> Verdict:
     rate = _best_supported(found.rates)
     if rate:
@@ -110,16 +127,21 @@ def _told_apart(
         text += "This is a statement about the set; it does not settle the case of any single one."
     if base is None:
         text += (
-            " No model that cannot know the members was given (audit.base), so a difference "
-            "between the sets that has nothing to do with training is not excluded."
+            f" No model that cannot know the members was given ({_BASE[pictures]}), so a "
+            "difference between the sets that has nothing to do with training is not excluded."
         )
-    text += _not_run(blind)
+    text += _not_run(blind, pictures)
     return Verdict("told apart" if base and blind else "told apart, unchecked", text)
 
 
-def _not_run(blind: Sequence[Blind]) -> str:
+def _not_run(blind: Sequence[Blind], pictures: bool) -> str:
     if blind:
         return ""
+    if not pictures:
+        return (
+            " Scores alone were given, so a difference that captions, pictures or files show by "
+            "themselves is not excluded."
+        )
     return (
         " The baselines without a model were not run (audit.blind, or too few images), so a "
         "difference that captions, pictures or files show by themselves is not excluded."
