@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shortcut_lightning import attacks, backbones, concepts, membership, metrics, purifiers
+    from shortcut_lightning.photographs import Photographs
 
 __version__ = "0.1.0"
-__all__ = ["attacks", "backbones", "concepts", "membership", "metrics", "purifiers"]
+__all__ = ["Photographs", "attacks", "backbones", "concepts", "membership", "metrics", "purifiers"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "Photographs":
+        return import_module(f"{__name__}.photographs").Photographs
     return import_module(f"{__name__}.{name}")

@@ -1,10 +1,7 @@
 """What the verbs `protect` and `purify` do: a folder of photographs in, changed copies out.
 
-A model works at its own resolution, photographs are larger. So each is shrunk until its shorter
-side is `data.resolution` (or the model's own), keeping its shape, and changed there. A protected
-copy is the photograph in full resolution plus the enlarged change, cut to the budget; a purified
-copy is the purified picture enlarged, because the photograph's own fine detail is what is not
-wanted. Everything is measured on the files as written.
+How a picture of another size than the model's is changed is said in `photographs.py`; the side is
+`data.resolution` or the model's own. Everything is measured on the files as written.
 """
 
 import json
@@ -17,7 +14,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from shortcut_lightning.attacks.base import NoAttack
 from shortcut_lightning.backbones.base import Backbone
@@ -29,10 +25,11 @@ from shortcut_lightning.files import folders
 from shortcut_lightning.files.cache import Cache, OneProcess
 from shortcut_lightning.files.colour import profile_of_copy
 from shortcut_lightning.files.contents import look_into
-from shortcut_lightning.files.images import load_image, load_images, open_image, round_to_8_bits
+from shortcut_lightning.files.images import load_image, load_images, open_image
 from shortcut_lightning.files.names import shown
 from shortcut_lightning.files.whole import whole
 from shortcut_lightning.metrics.fidelity import Fidelity, fidelity
+from shortcut_lightning.photographs import protected_copy, purified_copy, shrunk
 from shortcut_lightning.ranges import Quality, ranged
 from shortcut_lightning.report.pictures import Row, sheet, to_pil
 
@@ -178,14 +175,10 @@ def protect_folder(
     changed = stages.perturb(
         work.small, data.attack, backbone, work.cache, device, data.sample_batch_size
     )
-    differences = [
-        after.image - before.image for after, before in zip(changed, work.small, strict=True)
-    ]
-    budget = math.floor(data.attack.epsilon + 1e-6) / 255
 
     def copy(photograph: Tensor, number: int) -> Tensor:
-        change = _enlarged(differences[number], photograph).clamp(-budget, budget)
-        return (photograph + change).clamp(0, 1)
+        change = changed[number].image - work.small[number].image
+        return protected_copy(photograph, change, data.attack.epsilon)
 
     measured = work.write(copy)
     measured.budget = data.attack.epsilon
@@ -210,9 +203,7 @@ def purify_folder(
     cleaned = stages.purify(
         work.small, data.purifiers, backbone, work.cache, device, data.sample_batch_size
     )
-    return work.write(
-        lambda photograph, number: _enlarged(cleaned[number].image, photograph).clamp(0, 1)
-    )
+    return work.write(lambda photograph, number: purified_copy(photograph, cleaned[number].image))
 
 
 class _Work:
@@ -248,7 +239,7 @@ class _Work:
         self.larger = 0
 
         def prepared(image: Tensor) -> Tensor:
-            small = _shrunk(image, side, backbone.downsampling)
+            small = shrunk(image, side, backbone.downsampling)
             self.larger += min(image.shape[-2:]) > min(small.shape[-2:])
             return small
 
@@ -292,28 +283,9 @@ class _Work:
         return measured
 
 
-def _shrunk(image: Tensor, side: int, multiple: int) -> Tensor:
-    """Shorter side at `side` pixels at most, both sides multiples of `multiple`, 8-bit rounded."""
-    height, width = image.shape[-2:]
-    scale = min(1.0, side / min(height, width))
-    size = [
-        max(multiple, round(length * scale / multiple) * multiple) for length in (height, width)
-    ]
-    if size == [height, width]:
-        return image
-    smaller = functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
-    return round_to_8_bits(smaller)
-
-
-def _enlarged(image: Tensor, like: Tensor) -> Tensor:
-    if image.shape == like.shape:
-        return image
-    return functional.interpolate(image[None], like.shape[-2:], mode="bicubic", antialias=True)[0]
-
-
 def _thumbnail(image: Tensor, side: int = 384) -> Tensor:
     """The middle square, at most `side` pixels."""
     shorter = min(image.shape[-2:])
     top, left = ((length - shorter) // 2 for length in image.shape[-2:])
     square = image[..., top : top + shorter, left : left + shorter]
-    return _shrunk(square, side, 1)
+    return shrunk(square, side, 1)

@@ -81,6 +81,17 @@ class AuditTables:
         """AUC of a score, the mean over the setting's seeds, with its interval."""
         return _interval(self._same.mean(area, [(1, setting, score)]))
 
+    def title(self, setting: str) -> str:
+        """A setting in words."""
+        return SETTINGS[setting]
+
+    def minus_base(self, setting: str, score: str) -> str:
+        """AUC of a score with the base model's answer taken off: its range over the seeds, or
+        nothing where no base model was asked."""
+        names = self._same.seeds(setting)
+        shifted = [self._same.audits[n].report["scores"][score]["target_minus_base"] for n in names]
+        return _range([each["auc"]["value"] for each in shifted]) if all(shifted) else ""
+
     def methods(self, setting: str) -> str:
         """Every score of a setting: success, AUC, members caught, and after the base is taken."""
         return _methods(self._same, setting, self._times)

@@ -15,6 +15,7 @@ here=$(dirname "$0")
 train=$here/../train.yaml
 out=$1
 model=${MODEL:-pocket}
+steps=${STEPS:-1200} # 600 are enough for full10 and full20
 shift
 parts=${*:-full40 full20 slow20 full10 lora dreambooth timesteps controls flip queries rest}
 
@@ -29,7 +30,7 @@ fit() { # NAME NUMBER [OPTION...]: a model of the members of that split
   [ -d "$out/$run/version_0/export/model" ] || {
     rm -rf "${out:?}/$run"
     python train.py fit --config "$train" --name "$run" --output_dir "$out" \
-      --model.pretrained_model_name_or_path "$model" \
+      --model.pretrained_model_name_or_path "$model" --trainer.max_steps "$steps" \
       --seed_everything "$split" --data.instance_data_dir "$out/sets/$split/members" "$@"
   }
 }

@@ -1,0 +1,87 @@
+"""Photographs in, photographs out, without a data module: pytest tests/test_photographs.py"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import shortcut_lightning as sl
+from shortcut_lightning.backbones import Backbone
+from shortcut_lightning.cli import main
+from shortcut_lightning.files.images import load_image
+from shortcut_lightning.photographs import protected_copy
+from shortcut_lightning.report.pictures import to_pil
+
+
+@pytest.fixture(scope="module")
+def model() -> Backbone:
+    return sl.backbones.load("pocket")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three photographs of two shapes, one larger than the model's pictures."""
+    generator = torch.Generator().manual_seed(0)
+    (tmp_path / "in").mkdir()
+    for number, size in enumerate([(160, 96), (64, 64), (160, 96)]):
+        coarse = torch.rand(1, 3, 8, 8, generator=generator)
+        picture = torch.nn.functional.interpolate(coarse, size[::-1], mode="bicubic")[0]
+        to_pil(picture.clamp(0, 1)).save(tmp_path / "in" / f"{number}.png")
+    return tmp_path
+
+
+def test_the_copies_are_those_of_the_verbs(folder: Path, model: Backbone) -> None:
+    files = sorted((folder / "in").glob("*.png"))
+    photographs = sl.Photographs(files, "a photo of sks person", model)
+    given = ["--config", "quickstart", f"--data.instance_data_dir={folder / 'in'}"]
+    attack = ["--data.attack=PhotoGuardEncoder", "--data.attack.steps=2"]
+    main(["protect", *given, *attack, f"--output={folder / 'protected'}"])
+    main(["purify", *given, "--data.purifiers+=Jpeg", f"--output={folder / 'purified'}"])
+    protected = photographs.protected(sl.attacks.PhotoGuardEncoder(steps=2))
+    purified = photographs.purified([sl.purifiers.Jpeg()])
+    for number, file in enumerate(files):
+        assert torch.equal(protected[number], load_image(folder / "protected" / file.name))
+        assert torch.equal(purified[number], load_image(folder / "purified" / file.name))
+        assert protected[number].shape == load_image(file).shape
+        assert (protected[number] - load_image(file)).abs().max() * 255 <= 11.01
+
+
+def test_files_pictures_and_tensors_are_the_same_photographs(folder: Path, model: Backbone) -> None:
+    file = folder / "in" / "0.png"
+    with Image.open(file) as opened:
+        forms = [file, str(file), opened.copy(), load_image(file)]
+    first, *others = sl.Photographs(forms, "a photo", model).full
+    assert all(torch.equal(each, first) for each in others)
+
+
+def test_a_change_is_cut_to_whole_levels_of_the_budget() -> None:
+    copy = protected_copy(torch.full((3, 16, 16), 0.5), torch.full((3, 8, 8), 0.3), 7.9)
+    assert (copy * 255).unique().tolist() == [pytest.approx(round(127.5 + 7))]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "captions", "side", "says"),
+    [
+        ([], "a photo", 0, "got no pictures"),
+        ([torch.zeros(3, 32, 32)], ["a", "b"], 0, "got 2 captions for 1 images"),
+        ([torch.zeros(3, 32, 32, dtype=torch.uint8)], "a", 0, "takes images as float32"),
+        ([torch.zeros(3, 32, 32)], "a", -1, "side is -1"),
+        ([3], "a", 0, "got int"),
+    ],
+)
+def test_mistakes_are_named(
+    pictures: list, captions: str, side: int, says: str, model: Backbone
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        sl.Photographs(pictures, captions, model, side)
+
+
+def test_it_needs_no_lightning() -> None:
+    program = (
+        "import sys, shortcut_lightning as s; s.Photographs; print('lightning' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    assert done.stdout.strip() == b"False"
