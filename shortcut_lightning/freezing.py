@@ -1,10 +1,14 @@
-"""Borrowing a model: it comes back exactly as it was lent."""
+"""Borrowing a model: it comes back exactly as it was lent, or parts of it are copied."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import nn
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @contextmanager
@@ -35,3 +39,9 @@ def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
         yield
     finally:
         model.to(home)
+
+
+def copy_sharing(model: M, own: Sequence[nn.Parameter]) -> M:
+    """A deep copy with its own copies of these weights; it shares all others with the model."""
+    ids = {id(parameter) for parameter in own}
+    return copy.deepcopy(model, {id(p): p for p in model.parameters() if id(p) not in ids})

@@ -2,8 +2,11 @@
 
 from shortcut_lightning.attacks.adaptive import Adaptive
 from shortcut_lightning.attacks.advdm import AdvDM
+from shortcut_lightning.attacks.anti_diffusion import AntiDiffusion
+from shortcut_lightning.attacks.antipure import AntiPure
 from shortcut_lightning.attacks.aspl import ASPL
 from shortcut_lightning.attacks.base import Attack, NoAttack
+from shortcut_lightning.attacks.blurguard import BlurGuard
 from shortcut_lightning.attacks.caat import CAAT
 from shortcut_lightning.attacks.easpl import EASPL
 from shortcut_lightning.attacks.fsmg import FSMG
@@ -26,7 +29,10 @@ __all__ = [
     "SDS",
     "Adaptive",
     "AdvDM",
+    "AntiDiffusion",
+    "AntiPure",
     "Attack",
+    "BlurGuard",
     "Glaze",
     "MetaCloak",
     "Mist",

@@ -7,8 +7,8 @@ from shortcut_lightning.attacks.denoising import eps_loss
 from shortcut_lightning.attacks.gradient import GradientAttack
 from shortcut_lightning.attacks.pgd import Watch, sign_step
 from shortcut_lightning.attacks.progress import Kept
-from shortcut_lightning.attacks.surrogate import copy_sharing
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.freezing import copy_sharing
 from shortcut_lightning.ranges import Budget, Count, Positive, StepSize
 
 # What Custom Diffusion trains, and the same of the text's side in joint attention.

@@ -4,7 +4,6 @@ DreamBooth with prior preservation (arXiv 2208.12242, eq. 2) on a copy of the mo
 never touched. Weights that do not learn are shared with it, so a LoRA surrogate costs its adapters.
 """
 
-import copy
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from shortcut_lightning.attacks.pictures import read_folder
 from shortcut_lightning.attacks.progress import Kept, Progress
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
 from shortcut_lightning.finite import NotFinite, all_finite
+from shortcut_lightning.freezing import copy_sharing
 from shortcut_lightning.losses import DreamBoothLoss
 from shortcut_lightning.ranges import CountOrNone, NotNegative, Positive, Rank, ranged
 
@@ -294,12 +294,6 @@ def _refuse(numbers: Sequence[Tensor], step: int, recipe: SurrogateTraining) -> 
             f"data.attack.training.learning_rate {recipe.learning_rate:g}; try a lower one. "
             "Nothing was protected."
         )
-
-
-def copy_sharing(model: Backbone, own: Sequence[nn.Parameter]) -> Backbone:
-    """A deep copy with its own copies of these weights; it shares all others with the model."""
-    ids = {id(parameter) for parameter in own}
-    return copy.deepcopy(model, {id(p): p for p in model.parameters() if id(p) not in ids})
 
 
 def adapted(network: nn.Module) -> bool:

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def gaussian_blur(images: Tensor, sigma: float, size: int = 7) -> Tensor:
+def gaussian_blur(images: Tensor, sigma: float | Tensor, size: int = 7) -> Tensor:
     """(N, 3, H, W), blurred with a kernel of `size` taps, edges mirrored."""
     offsets = torch.arange(size, device=images.device) - (size - 1) / 2
     kernel = torch.exp(-(offsets**2) / (2 * sigma**2))

@@ -40,6 +40,8 @@ SHORT = {
     "interval": 2,
     "repeats": 2,
     "search_steps": 2,
+    "sigma_steps": 2,
+    "prompt_steps": 2,
     "num_inference_steps": 2,
 }
 PROMPTS = ["a photo of sks dog", "a photo of sks dog on a beach"]
@@ -85,11 +87,18 @@ def build(kind: type, folder: Path = Path()) -> Any:
     if "path" in given:
         given["path"] = str(folder / given["path"])
         Path(given["path"]).write_text('{"file_name": "a.png", "boxes": []}\n')
-    made = kind(**given)
-    for name, most in SHORT.items():
-        if hasattr(made, name):
-            setattr(made, name, min(getattr(made, name), most))
+    made = shortened(kind(**given))
+    for name, value in list(vars(made).items()):
+        if isinstance(value, Attack):  # of an attack around another
+            setattr(made, name, shortened(copy.copy(value)))
     return made
+
+
+def shortened(stage: Any) -> Any:
+    for name, most in SHORT.items():
+        if hasattr(stage, name):
+            setattr(stage, name, min(getattr(stage, name), most))
+    return stage
 
 
 def call(stage: Any, images: Tensor, backbone: FakeBackbone, seed: int = 0) -> Tensor:
