@@ -32,7 +32,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "erasing": ("erasing",),
     "decoupling": ("decoupling",),
     "contamination": ("concepts",),
-    "model": ("unlearning",),
+    "model": ("unlearning", "models"),
 }
 # Verbs whose configurations are of their own kind; a matrix lays files over each other by `config`.
 _VERBS = {"bench": ("bench",), "audit": ("audit",), "": ("bench",)}

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from shortcut_lightning.purifiers.base import Purifier
     from shortcut_lightning.purifiers.external_restoration import ExternalRestoration
     from shortcut_lightning.purifiers.face_restoration import FaceRestoration
+    from shortcut_lightning.purifiers.freqpure import FreqPure
     from shortcut_lightning.purifiers.gaussian import Gaussian
     from shortcut_lightning.purifiers.gaussian_noise import GaussianNoise
     from shortcut_lightning.purifiers.gridpure import GridPure
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ExternalRestoration",
     "FaceRestoration",
+    "FreqPure",
     "Gaussian",
     "GaussianNoise",
     "GridPure",
@@ -48,6 +50,7 @@ __all__ = [
 _FILES = {
     "ExternalRestoration": "external_restoration",
     "FaceRestoration": "face_restoration",
+    "FreqPure": "freqpure",
     "Gaussian": "gaussian",
     "GaussianNoise": "gaussian_noise",
     "GridPure": "gridpure",

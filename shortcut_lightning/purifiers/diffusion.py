@@ -6,7 +6,7 @@ pixel purifiers use.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -137,6 +137,7 @@ def regenerated(
     steps: int = 0,
     eta: float = 1.0,
     title: str = "",
+    change: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Noises clean data to a timestep, then walks back to clean data.
 
@@ -146,6 +147,7 @@ def regenerated(
         eta: 1 is DDPM's ancestral step (arXiv 2006.11239, eq. 6 and 7), 0 DDIM's without noise
             (arXiv 2010.02502, eq. 12).
         title: Of a progress bar; empty for none.
+        change: What is done to the clean data that each step predicts; its noise stays.
     """
 
     def gaussian() -> Tensor:
@@ -162,6 +164,8 @@ def regenerated(
         clean = ((x - b.sqrt() * noise) / a.sqrt()).clamp(-space.limit, space.limit)
         if space.limit < float("inf"):
             noise = (x - a.sqrt() * clean) / b.sqrt()
+        if change is not None:
+            clean = change(clean)
         variance = eta**2 * b_then / b * space.path.fresh(a, a_then)
         x = a_then.sqrt() * clean + (b_then - variance).clamp(min=0).sqrt() * noise
         if then >= 0 and eta > 0:
