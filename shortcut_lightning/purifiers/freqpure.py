@@ -101,7 +101,7 @@ class FreqPure(Purifier):
         y, x = (torch.fft.fftfreq(n, 1 / n, device=made.device) for n in (height, width))
         radius = (y[:, None].square() + x.square()).sqrt()
         amplitude = torch.where(radius <= self.amplitude_cut, theirs.abs(), ours.abs())
-        turn = _angle(ours * theirs.conj())  # in (-pi, pi], however the two angles wrap
+        turn = _angle(ours * theirs.conj_physical())  # in (-pi, pi], however the two angles wrap
         allowed = 0.0 if self.copy_phase else self.delta
         cut = torch.where(radius <= self.phase_cut, turn.clamp(-allowed, allowed), turn)
         phase = _unit(theirs) * torch.polar(torch.ones_like(cut), cut)

@@ -81,7 +81,7 @@ def test_it_reproduces_what_it_learnt(small_sd: Path) -> None:
 
     before = error()
     ours.adapt(IMAGES)
-    assert error() < 0.7 * before
+    assert error() < 0.8 * before
 
 
 def fitted(model: CAT, photos: Path, folder: Path, steps: int, **fit: Any) -> pl.Trainer:
