@@ -30,7 +30,7 @@ from shortcut_lightning.cli.explain import explain_interpolation
 from shortcut_lightning.cli.keep_last import LAST, KeepLast, WholeFiles
 from shortcut_lightning.cli.nulls import refuse_nulls
 from shortcut_lightning.cli.numbers import lend_ranges
-from shortcut_lightning.cli.optimizers import add_optimizers, choose_optimizers
+from shortcut_lightning.cli.optimizers import add_optimizers, choose_optimizers, with_paths
 from shortcut_lightning.cli.parser import ShortcutParser, class_switches
 from shortcut_lightning.cli.quiet import quiet, quiet_wandb
 from shortcut_lightning.cli.resume import ConfigWins, find_checkpoint
@@ -469,7 +469,7 @@ def run(argv: list[str]) -> None:
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)  # ${data.x} from any file
     import_named(argv, class_index())
     try:
-        ShortcutCLI(argv)
+        ShortcutCLI(with_paths(argv))
     finally:
         wandb = sys.modules.get("wandb")
         if wandb and wandb.run:  # or the next run of this process would join it

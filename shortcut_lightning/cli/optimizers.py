@@ -4,10 +4,13 @@ Parameters and rates are not among their settings: they come from the model, whi
 groups with a rate each (`modules/optimized.py`).
 """
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pkgutil import resolve_name
+from types import ModuleType
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, ReduceLROnPlateau
 from torch.optim import Optimizer
@@ -26,6 +29,10 @@ FAMILIES: dict[str, tuple[type, ...]] = {
     "optimizer": (Optimizer,),
     "lr_scheduler": (LRScheduler, ReduceLROnPlateau),
 }
+_HOMES: dict[str, ModuleType] = {
+    "--optimizer": torch.optim,
+    "--lr_scheduler": torch.optim.lr_scheduler,
+}
 _SKIPPED = {"optimizer": {"params", "lr"}, "lr_scheduler": {"optimizer"}}
 _RATES = "the rates are model.learning_rate, model.text_encoder_lr and model.token_lr"
 
@@ -36,6 +43,20 @@ def add_optimizers(parser: LightningArgumentParser) -> None:
         parser.add_subclass_arguments(
             family, key, instantiate=False, fail_untyped=False, skip=_SKIPPED[key]
         )
+
+
+def with_paths(argv: Sequence[str]) -> list[str]:
+    """The command line with the short names of torch's classes as paths: where bitsandbytes is
+    installed there are two of `SGD`, and the parser would take neither."""
+
+    def path(key: str, name: str) -> str:
+        home = _HOMES.get(key)
+        known = home and name.isidentifier() and name in vars(home)
+        return f"{home.__name__}.{name}" if home and known else name
+
+    words = [word.partition("=") for word in argv]
+    full = [f"{key}={path(key, value)}" if mark else key for key, mark, value in words]
+    return [path(before, word) for before, word in zip(["", *argv], full, strict=False)]
 
 
 def choose_optimizers(model: LightningModule, config: Any) -> None:
