@@ -97,6 +97,10 @@ class Prompts:
         `text`, or the instance prompt where it has none."""
         return text or self.instance_prompt
 
+    def said(self, template: str, caption: str) -> str:
+        """What a template of `captions.py` makes of a caption."""
+        return self.evaluated(template).replace("{caption}", caption)
+
     def instance(self, caption: str, concepts: str = "") -> str:
         """The prompt an instance image is trained with; `concepts` is a `concept_tail`."""
         words = ", ".join(part for part in (caption, concepts) if part)

@@ -105,6 +105,7 @@ StepSize = Annotated[float, Levels(0, 255, open="least")]
 Timestep = Annotated[int, Between(0, 999, note="of 1000")]
 Bins = Annotated[int, Between(1, 32, note="a side; 8 fill CLIP's 75 words")]
 Quality = Annotated[int, Between(1, 95)]  # of JPEG by Pillow, which gives up its table above
+Chunks = Annotated[int, Between(1, 8, note="of 75 words")]
 SamplingSteps = Annotated[int, Between(1, 1000)]
 
 

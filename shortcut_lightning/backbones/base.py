@@ -64,6 +64,7 @@ class Backbone(nn.Module, ABC):
     latent_scale: float  # what `encode` multiplies the autoencoder's own latents with
     latent_shift: float = 0.0  # what it takes off them before
     prompt_length: int  # words a prompt may have, begin and end not counted; 75 in CLIP
+    prompt_chunks: int = 1  # rows of the text encoder that a prompt fills
 
     @property
     @abstractmethod
@@ -89,6 +90,13 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def embed(self, prompts: Sequence[str]) -> Conditioning:
         """B prompts -> conditioning; longer prompts are truncated to the text encoder's length."""
+
+    def lengthen(self, chunks: int) -> None:
+        """Lets a prompt fill so many rows of the text encoder, 75 words in each, side by side for
+        the denoiser, as A1111 and ComfyUI have it. Every prompt fills all of them, short ones with
+        empty rows, so that what a prompt means does not depend on its neighbours in a batch."""
+        self.prompt_length = self.prompt_length // self.prompt_chunks * chunks
+        self.prompt_chunks = chunks
 
     @abstractmethod
     def count_tokens(self, text: str) -> int:

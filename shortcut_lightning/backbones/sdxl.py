@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from shortcut_lightning.backbones.base import Conditioning, in_its_dtype
+from shortcut_lightning.backbones.long_prompts import side_by_side
 from shortcut_lightning.backbones.stable_diffusion import StableDiffusion
 
 
@@ -56,11 +57,12 @@ class StableDiffusionXL(StableDiffusion):
             ids = self.token_ids(tokenizer, prompts)
             with in_its_dtype(text_encoder):
                 states = text_encoder(ids, output_hidden_states=True)
-            hidden.append(states.hidden_states[-2].float())
+            hidden.append(side_by_side(states.hidden_states[-2].float(), self.prompt_chunks))
         # Pooled at the end of the text. The encoder itself, where its config has the legacy end 2,
         # would take the highest id, which is a new word's if there is one.
         ends = (ids == self.tokenizer_2.eos_token_id).int().argmax(dim=1)
         last = states.last_hidden_state[torch.arange(len(ids), device=ids.device), ends]
+        last = last[:: self.prompt_chunks]  # of a prompt's first row, as others have it
         kept = torch.tensor(
             [bool(text) or not self.zeros_for_empty for text in prompts], device=ids.device
         )

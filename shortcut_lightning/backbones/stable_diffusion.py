@@ -18,6 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from shortcut_lightning.backbones import lora, lora_files, pipelines, token_files
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior, in_its_dtype
+from shortcut_lightning.backbones.long_prompts import in_chunks, side_by_side
 from shortcut_lightning.backbones.paths import Path as NoisePath
 from shortcut_lightning.backbones.paths import VariancePreserving
 from shortcut_lightning.backbones.steering import steered
@@ -143,15 +144,20 @@ class StableDiffusion(Backbone):
     def embed(self, prompts: Sequence[str]) -> Conditioning:
         with in_its_dtype(self.text_encoder):
             hidden = self.text_encoder(self.token_ids(self.tokenizer, prompts))[0]
-        return Conditioning(hidden.float())
+        return Conditioning(side_by_side(hidden.float(), self.prompt_chunks))
 
     def token_ids(self, tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
-        """(B, 77) token ids, padded and truncated."""
+        """(B * chunks, 77) token ids, padded and truncated; the rows of a prompt follow one
+        another."""
+        length = self.prompt_length // self.prompt_chunks
+        texts = all_vectors(prompts, tokenizer)
+        if self.prompt_chunks > 1:
+            return in_chunks(tokenizer, texts, self.prompt_chunks, length).to(self.device)
         tokens = tokenizer(
-            all_vectors(prompts, tokenizer),
+            texts,
             padding="max_length",
             truncation=True,
-            max_length=self.prompt_length + 2,
+            max_length=length + 2,
             return_tensors="pt",
         )
         return tokens.input_ids.to(self.device)

@@ -21,6 +21,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from shortcut_lightning.backbones import lora
 from shortcut_lightning.backbones.base import Conditioning, Posterior, in_its_dtype
+from shortcut_lightning.backbones.long_prompts import side_by_side
 from shortcut_lightning.backbones.paths import Path as NoisePath
 from shortcut_lightning.backbones.paths import RectifiedFlow
 from shortcut_lightning.backbones.stable_diffusion import StableDiffusion
@@ -119,8 +120,9 @@ class StableDiffusion3(StableDiffusion):
                 # Pooled at the end of the text, wherever new words stand in the vocabulary.
                 ends = (ids == tokenizer.eos_token_id).int().argmax(dim=1)
                 last = states.last_hidden_state[torch.arange(len(ids), device=ids.device), ends]
+                last = last[:: self.prompt_chunks]  # of a prompt's first row
                 pooled.append(encoder.text_projection(last).float())
-            hidden.append(states.hidden_states[-2].float())
+            hidden.append(side_by_side(states.hidden_states[-2].float(), self.prompt_chunks))
         wide = self.denoiser.config.joint_attention_dim
         clip = torch.cat(hidden, dim=-1)
         clip = functional.pad(clip, (0, wide - clip.shape[-1]))

@@ -32,6 +32,7 @@ def facts(model: LightningModule, data: LightningDataModule | None) -> Facts:
     backbone = getattr(model, "backbone", None)
     if isinstance(backbone, nn.Module):
         found["model.frozen_dtype"] = str(model.hparams.get("frozen_dtype", ""))
+        found["model.prompt_chunks"] = str(model.hparams.get("prompt_chunks", 1))
         found["model.pretrained_model_name_or_path"] = _weights(backbone)
     if isinstance(data, PersonalizationDataModule):
         found |= _of_data(data)
@@ -49,6 +50,9 @@ def _of_data(data: Any) -> Facts:
         "data.erasing": _hash(_learned(data.erasing)),
         "data.decoupling": _hash(describe(data.decoupling)),
         "data.resolution": str(data.resolution),
+        "data.attack_share": str(data.attack_share),
+        "data.captions": _hash(describe(data.captions)),
+        "data.picture_repeats": _hash(data.picture_repeats),
     }
     if data.with_prior_preservation:
         found["data.class_prompt"] = prompts.class_prompt

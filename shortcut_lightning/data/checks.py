@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shortcut_lightning.attacks.base import NoAttack
 from shortcut_lightning.files.folders import is_pocket
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def check_settings(data: "PersonalizationDataModule") -> None:
             "crops it anew each time: set data.center_crop to true or data.cache_latents to "
             "false."
         )
+    if data.attack_share < 1 and isinstance(data.attack, NoAttack):
+        log.warning("data.attack_share is %g, but there is no data.attack.", data.attack_share)
     if data.prompts.decoupling.training and not data.with_prior_preservation:
         log.warning(
             "data.decoupling.training without data.with_prior_preservation: nothing is said "
@@ -55,8 +58,16 @@ def check_settings(data: "PersonalizationDataModule") -> None:
         )
 
 
-def check_guidance(data: "PersonalizationDataModule", settings: Mapping[str, Any]) -> None:
-    """Raises ValueError where safe guidance would find no guidance in the model's `settings`."""
+def check_model(data: "PersonalizationDataModule", settings: Mapping[str, Any]) -> None:
+    """Raises ValueError where the model's `settings` leave safe guidance no guidance, or embed each
+    prompt once while captions change from one example to the next."""
+    if data.captions.random and settings.get("cache_text_embeddings"):
+        key = "shuffle" if data.captions.shuffle else "dropout"
+        raise ValueError(
+            f"model.cache_text_embeddings embeds each prompt once, but data.captions.{key} makes "
+            "another at random: set model.cache_text_embeddings to false, or leave "
+            f"data.captions.{key} out."
+        )
     scale = settings.get("guidance_scale", 7.5)
     if data.erasing.safety and scale <= 1:
         raise ValueError(

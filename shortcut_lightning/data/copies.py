@@ -171,6 +171,11 @@ def protect_folder(
             "data.attack is not set, so there is nothing to protect with; for example "
             "--data.attack configs/attacks/photoguard_encoder.yaml."
         )
+    if data.attack_share < 1:
+        raise ValueError(
+            f"data.attack_share is {data.attack_share:g}, and `protect` protects each photograph "
+            "of the folder. Leave it out, or take pictures out of the folder."
+        )
     work = _Work("protect", data, data.attack, backbone, copies, model_name)
     changed = stages.perturb(
         work.small, data.attack, backbone, work.cache, device, data.sample_batch_size

@@ -21,11 +21,12 @@ from shortcut_lightning.attacks.base import Attack, NoAttack
 from shortcut_lightning.attacks.soundness import soundness
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.batch import ConceptBox, Example, PromptBatch, TrainBatch
+from shortcut_lightning.captions import Captions
 from shortcut_lightning.concepts.base import Detector, NoDetector
 from shortcut_lightning.concepts.erasing import Captioner, Erasing
 from shortcut_lightning.concepts.generators import ConceptGenerator
-from shortcut_lightning.data import evaluation, loading, stages, training
-from shortcut_lightning.data.checks import check_guidance, check_settings
+from shortcut_lightning.data import evaluation, loading, shares, stages, training
+from shortcut_lightning.data.checks import check_model, check_settings
 from shortcut_lightning.data.class_images import (
     check_made_before,
     class_image_folder,
@@ -41,7 +42,7 @@ from shortcut_lightning.files.images import center_crop, load_images
 from shortcut_lightning.files.names import shown
 from shortcut_lightning.prompts import Decoupling, Prompts
 from shortcut_lightning.purifiers.base import Purifier
-from shortcut_lightning.ranges import Between, Count, Levels, Ranged, Seed
+from shortcut_lightning.ranges import Between, Count, Levels, Ranged, Seed, Share
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         recursive: Take pictures of its subfolders, and of those of `reference_data_dir`, too.
         instance_prompt: What is said about each of them, for example "a photo of sks dog".
         use_captions: Use the images' own captions (`metadata.jsonl` or `.txt` files) instead.
+        captions: What is done with them in training: a template, shuffling, dropout.
         class_prompt: What is said about class images, for example "a photo of a dog".
         class_data_dir: Where class images are and new ones are put; empty for the cache.
         with_prior_preservation: Train on class images too, so that the class is not forgotten.
@@ -76,11 +78,15 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         random_flip: Mirror half of the examples; wrong for faces and text.
         repeats: Passes over the instance images in an epoch. Training is best measured in steps
             (trainer.max_steps); an epoch of one pass over five images would be too short.
+        picture_repeats: How often a picture is seen in a pass, by its file name or a pattern of it
+            (`{close-up-*.jpg: 3}`); once where nothing is said.
         train_batch_size: Instance images in a batch of one process; as many class images join them.
         dataloader_num_workers: Processes that prepare batches; 0 is best unless images are large.
         cache_latents: Encode all images once; not together with a random crop or flip.
         cache_dir: Where perturbed images, class images and latents are kept; see `files/cache.py`.
         attack: Perturbs the instance images, as their owner would before publishing them.
+        attack_share: Share of them that it perturbs, chosen by the seed; the others are published
+            as they are (the uncontrolled setting of Anti-DreamBooth, arXiv 2303.15433).
         contamination: Pastes a concept into a share of the perturbed images, as whoever publishes
             them would: `concepts.generators`, for experiments.
         purifiers: Clean the published images, one after the other.
@@ -102,6 +108,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
     Attributes:
         given: Instance images as loaded, resized and (with `center_crop`) cropped.
         perturbed: The same as the attack leaves them.
+        protected: Which of them it was given.
         published: The same with what `contamination` pasted.
         pasted: Where it was pasted in each.
         trained_on: The same after the stages.
@@ -155,6 +162,9 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         predict_prompts: Sequence[str] = (),
         predict_prompts_file: str = "",
         recursive: bool = False,
+        captions: Captions = Captions(),  # noqa: B008
+        picture_repeats: dict[str, Count] = {},  # noqa: B006
+        attack_share: Share = 1.0,
     ) -> None:
         super().__init__()
         self.prompts = Prompts(instance_prompt, class_prompt, negative_prompt, decoupling)
@@ -194,9 +204,13 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         self.predict_prompts = [self.prompts.evaluated(text) for text in predict_prompts]
         self.predict_prompts_file = predict_prompts_file
         self.recursive = recursive
+        self.captions = captions
+        self.picture_repeats = picture_repeats
+        self.attack_share = attack_share
         check_settings(self)
         self.given: list[Example] = []
         self.perturbed: list[Example] = []
+        self.protected: list[int] = []
         self.published: list[Example] = []
         self.pasted: list[list[ConceptBox]] = []
         self.trained_on: list[Example] = []
@@ -213,7 +227,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Runs the stages, once per run; `predict` needs them only to know what to avoid."""
-        check_guidance(self, self._trainer.lightning_module.hparams)
+        check_model(self, self._trainer.lightning_module.hparams)
         if stage == "predict" and self.erasing.negative == "none":
             return
         strategy = self._trainer.strategy
@@ -221,14 +235,19 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         if not self.trained_on:
             with self._timed("load"):
                 self._load(cache)
+            shares.check_repeats([each.name for each in self.given], self.picture_repeats)
             self._check_lengths(training=stage == "fit")
-            with self._timed("perturb"):
-                self.perturbed = self._perturb(self.given, self.attack, cache)
             seed = draws.run_seed()
+            with self._timed("perturb"):
+                self.protected = shares.chosen(len(self.given), self.attack_share, seed)
+                self.perturbed = shares.changed(
+                    self.given, self.protected, lambda some: self._perturb(some, self.attack, cache)
+                )
             self.published, self.pasted = contaminate(self.perturbed, self.contamination, seed)
             unperturbed, _ = contaminate(self.given, self.contamination, seed)
             with self._timed("purify"):
                 self.trained_on = self._purify(self.published, self.purifiers, cache, unperturbed)
+            self.trained_on, self.references = map(self._said, (self.trained_on, self.references))
             for prompt in self.prompts.strangers(self.eval_prompts):
                 self._doubt(
                     f"The evaluation asks for '{prompt}', which does not name the subject of "
@@ -263,13 +282,18 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         """`TrainBatch`es of the stream, from where training stands."""
         trainer = self._trainer
         dataset = training.TrainSet(
-            [example if self.captioner else self._worded(example) for example in self.trained_on],
+            [
+                each if self.captioner or self.captions.random else self._worded(each)
+                for each in self.trained_on
+            ],
             self._priors(),
             side=self.side,
             random_flip=self.random_flip,
             seed=draws.run_seed(),
             moments=self._moments,
             concepts=self._concepts(),
+            words=training.Words(self.captions, self._worded) if self.captions.random else None,
+            rows=shares.rows([each.name for each in self.trained_on], self.picture_repeats),
         )
         world_size, rank = trainer.world_size, trainer.global_rank
         progress = trainer.fit_loop.epoch_loop.batch_progress
@@ -492,6 +516,10 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
             for example in examples
         ]
 
+    def _said(self, examples: list[Example]) -> list[Example]:
+        template = self.captions.template
+        return [e._replace(prompt=self.prompts.said(template, e.prompt)) for e in examples]
+
     def _worded(self, example: Example) -> Example:
         if not self.decoupling.training:
             return example._replace(prompt=self.prompts.instance(example.prompt))
@@ -512,7 +540,8 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
     def _check_lengths(self, training: bool) -> None:
         """Names prompts that are cut off; refuses to train where the subject's name is."""
         if training:
-            worded = [Worded(e.name, e.prompt, self._worded(e).prompt) for e in self.given]
+            said = self._said(self.given)
+            worded = [Worded(e.name, e.prompt, self._worded(e).prompt) for e in said]
             refuse_lost_subject(self.prompts.subject, worded, self._room)
             what = "captions (data.use_captions)" if self.use_captions else "data.instance_prompt"
             self._name_cut(what, [self.prompts.instance(each.caption) for each in worded])

@@ -1,6 +1,6 @@
 """Training examples: from a position of the stream to a row, from rows to a `TrainBatch`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from shortcut_lightning import draws
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.batch import ConceptBox, Contrast, Example, TrainBatch
+from shortcut_lightning.captions import Captions
 from shortcut_lightning.concepts.erasing import Captioner
 from shortcut_lightning.concepts.geometry import cropped, mirrored
 from shortcut_lightning.data.stages import by_shape
@@ -38,6 +39,13 @@ class Concepts(NamedTuple):
     latent_side: int
 
 
+class Words(NamedTuple):
+    """Captions that are another for each example."""
+
+    captions: Captions
+    finished: Callable[[Example], Example]  # with the methods' words, where there are no concepts
+
+
 class View(NamedTuple):
     """The part of an image that an example shows."""
 
@@ -49,10 +57,11 @@ class View(NamedTuple):
 class TrainSet(Dataset[list[Row]]):
     """Position of the stream -> one instance row, and one class row with prior preservation.
 
-    `instances` and `priors` hold their final prompts; with `concepts`, instances hold their plain
-    captions, and the prompt is written here for the part of the image that is shown. Draws are 2p
-    for the instance and 2p + 1 for the class image, so turning the prior on changes no draw of an
-    instance.
+    `instances` and `priors` hold their final prompts; with `concepts` or `words`, instances hold
+    their plain captions, and the prompt is written here for the part of the image that is shown,
+    and for the example. `rows` are the instances of one pass, where it is not over all alike.
+    Draws are 2p for the instance and 2p + 1 for the class image, so turning the prior on changes no
+    draw of an instance.
     """
 
     def __init__(
@@ -65,6 +74,8 @@ class TrainSet(Dataset[list[Row]]):
         seed: int,
         moments: Sequence[Tensor] = (),  # of instances, then priors; empty to serve images
         concepts: Concepts | None = None,
+        words: Words | None = None,
+        rows: Sequence[int] = (),
     ) -> None:
         self.instances = instances
         self.priors = priors
@@ -73,12 +84,14 @@ class TrainSet(Dataset[list[Row]]):
         self.seed = seed
         self.moments = moments
         self.concepts = concepts
+        self.words = words
+        self.rows = rows or range(len(instances))
 
     def __len__(self) -> int:
-        return len(self.instances)
+        return len(self.rows)
 
     def __getitem__(self, position: int) -> list[Row]:
-        index = shuffled(position, len(self.instances), self.seed, "instance order")
+        index = self.rows[shuffled(position, len(self.rows), self.seed, "instance order")]
         rows = [self._row(self.instances[index], index, False, 2 * position)]
         if self.priors:
             index = shuffled(position, len(self.priors), self.seed, "class image order")
@@ -91,6 +104,8 @@ class TrainSet(Dataset[list[Row]]):
         view = self._view(example.image, draw)
         moments = self.moments[index] if self.moments else torch.empty(0)
         image = torch.empty(0) if self.moments else self._shown(example.image, view)
+        if self.words is not None and not is_prior:
+            example = self._said(self.words, example, draw)
         prompt, weights = example.prompt, torch.empty(0)
         if self.concepts is not None:
             found = [] if is_prior else self.concepts.boxes[index]
@@ -101,6 +116,10 @@ class TrainSet(Dataset[list[Row]]):
             if erasing.reweights:
                 weights = erasing.loss_weights(boxes, side)
         return Row(image, moments, prompt, is_prior, draw, weights)
+
+    def _said(self, words: Words, example: Example, draw: int) -> Example:
+        said = example._replace(prompt=words.captions.drawn(example.prompt, self.seed, draw))
+        return said if self.concepts is not None else words.finished(said)
 
     def _view(self, image: Tensor, draw: int) -> View:
         """The crop and flip of a draw. Cached moments show the whole image as it is."""

@@ -26,6 +26,7 @@ from shortcut_lightning.modules.trainable import (
     trainable_groups,
 )
 from shortcut_lightning.ranges import (
+    Chunks,
     CountOrNone,
     NotNegative,
     Positive,
@@ -67,6 +68,8 @@ class DreamBooth(Ranged, Optimized):
         use_dora: Weight-decomposed adapters (arXiv 2402.09353) on the denoiser.
         new_tokens: Words to add to the vocabulary and learn.
         token_initializers: A known word for each new token; empty draws random directions.
+        prompt_chunks: Rows of 75 words that a prompt may fill; 1 cuts prompts at 75 words. Each
+            prompt fills them all, here and in sampling.
         prior_loss_weight: Weight of the class images' loss.
         snr_gamma: Min-SNR gamma (arXiv 2303.09556); 0 is off.
         noise_offset: Strength of a constant added to each noise channel; 0 is off.
@@ -127,6 +130,7 @@ class DreamBooth(Ranged, Optimized):
         num_inference_steps: SamplingSteps = 25,
         guidance_scale: NotNegative = 7.5,
         sampling_scheduler: str = "",
+        prompt_chunks: Chunks = 1,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -340,10 +344,13 @@ class DreamBooth(Ranged, Optimized):
         return self.hparams["method"] == "lora" and not more
 
     def _load_base(self, dtype: FrozenDtype = "fp32") -> Backbone:
-        return backbones.load(
+        backbone = backbones.load(
             self.hparams["pretrained_model_name_or_path"],
             self.hparams["revision"],
             self.hparams["variant"],
             DTYPES[dtype],
             single_file_config=self.hparams["single_file_config"],
         )
+        if self.hparams["prompt_chunks"] > 1:
+            backbone.lengthen(self.hparams["prompt_chunks"])
+        return backbone

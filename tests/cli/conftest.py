@@ -8,6 +8,17 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+RECIPE = """
+model:
+  class_path: DreamBooth
+  init_args: {{pretrained_model_name_or_path: {model}, learning_rate: 1.0e-3}}
+data:
+  class_path: PersonalizationDataModule
+  init_args: {{instance_data_dir: "pocket:0", instance_prompt: a photo of sks person, repeats: 1}}
+trainer: {{max_steps: 4, accelerator: cpu, enable_progress_bar: false, logger: true}}
+evaluate_after_fit: false
+"""
+
 
 @pytest.fixture(autouse=True)
 def _in_a_scratch_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,3 +45,11 @@ def mistake(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return errors
 
     return run
+
+
+@pytest.fixture
+def recipe(small_sd: Path, tmp_path: Path) -> str:
+    """A config file that trains a model with random weights for four steps."""
+    file = tmp_path / "small.yaml"
+    file.write_text(RECIPE.format(model=small_sd))
+    return str(file)

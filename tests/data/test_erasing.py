@@ -14,7 +14,7 @@ from shortcut_lightning.batch import ConceptBox, Example
 from shortcut_lightning.concepts import Captioner, Erasing, Grid
 from shortcut_lightning.concepts.geometry import cropped, mirrored
 from shortcut_lightning.data import PersonalizationDataModule, stages, training
-from shortcut_lightning.data.checks import check_guidance
+from shortcut_lightning.data.checks import check_model
 from shortcut_lightning.data.evaluation import prompt_batches
 from shortcut_lightning.files.cache import Cache
 from shortcut_lightning.prompts import Prompts
@@ -212,6 +212,6 @@ def test_safe_guidance_needs_words_and_guidance() -> None:
     with pytest.raises(ValueError, match=r"set data\.erasing\.negative to 'name'"):
         PersonalizationDataModule(**given, erasing=erasing)
     data = PersonalizationDataModule(**given, erasing=erasing, negative_prompt="grass")
-    check_guidance(data, {"guidance_scale": 3.0})
+    check_model(data, {"guidance_scale": 3.0})
     with pytest.raises(ValueError, match=r"model\.guidance_scale is 1"):
-        check_guidance(data, {"guidance_scale": 1.0})
+        check_model(data, {"guidance_scale": 1.0})

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from PIL import Image
 
 from shortcut_lightning.batch import TrainBatch
+from shortcut_lightning.captions import Captions
 from shortcut_lightning.data import PersonalizationDataModule
 
 STEPS = 11
@@ -42,6 +43,8 @@ def run(photos: Path, folder: Path, ckpt_path: Path | None = None, **options: An
         with_prior_preservation=True,
         num_class_images=4,
         class_data_dir=str(folder.parent / "class"),
+        captions=Captions(template="{caption}, a, b, c", shuffle=True, dropout=0.3),
+        picture_repeats={"1.png": 2},
         random_flip=True,
         center_crop=False,
         repeats=options.pop("repeats", 2),

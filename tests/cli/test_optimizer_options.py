@@ -10,25 +10,6 @@ import torch
 
 from shortcut_lightning.cli import main, optimizers
 
-RECIPE = """
-model:
-  class_path: DreamBooth
-  init_args: {{pretrained_model_name_or_path: {model}, learning_rate: 1.0e-3}}
-data:
-  class_path: PersonalizationDataModule
-  init_args: {{instance_data_dir: "pocket:0", instance_prompt: a photo of sks person, repeats: 1}}
-trainer: {{max_steps: 4, accelerator: cpu, enable_progress_bar: false, logger: true}}
-evaluate_after_fit: false
-"""
-
-
-@pytest.fixture
-def recipe(small_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.chdir(tmp_path)
-    file = tmp_path / "small.yaml"
-    file.write_text(RECIPE.format(model=small_sd))
-    return str(file)
-
 
 def kept(version: int) -> dict[str, dict[str, torch.Tensor]]:
     file = f"runs/small/version_{version}/checkpoints/last.ckpt"
