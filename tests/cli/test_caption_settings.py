@@ -1,4 +1,4 @@
-"""Captions, shares and repeats as they are typed: python -m pytest tests/cli/test_caption_settings.py"""
+"""Captions, shares and repeats as they are typed: python -m pytest tests/cli"""
 
 from collections.abc import Callable
 
