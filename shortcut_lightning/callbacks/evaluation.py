@@ -5,6 +5,7 @@ hands one `Samples` per arm to each `EvaluationCallback` of the trainer, in thei
 are made on the first rank and sent to the others, so that they are equal everywhere.
 """
 
+import csv
 import logging
 import time
 from abc import ABC
@@ -22,7 +23,8 @@ from shortcut_lightning.callbacks.loggers import log_pictures, log_table
 from shortcut_lightning.callbacks.samples import Sample, Samples
 from shortcut_lightning.callbacks.trainers import callbacks_of, fast_dev_run, run_folder
 from shortcut_lightning.files.cache import together
-from shortcut_lightning.metrics.estimate import FEW, Estimate
+from shortcut_lightning.files.whole import whole
+from shortcut_lightning.metrics.estimate import FEW, Estimate, mean_estimate
 from shortcut_lightning.ranges import CountOrNone, Ranged
 from shortcut_lightning.report.page import Section
 from shortcut_lightning.report.pictures import to_pil
@@ -30,6 +32,7 @@ from shortcut_lightning.report.pictures import to_pil
 log = logging.getLogger(__name__)
 
 PREFIXES = {"tuned": "eval", "base": "base"}
+BY_PICTURE = "by_picture.csv"  # in the run folder: metric, image, value
 
 
 class SubjectData(Protocol):
@@ -47,6 +50,12 @@ class EvaluationCallback(Ranged, Callback, ABC):
     """
 
     extractor: str = ""  # name of the network behind the numbers, for the report
+    by_picture: Mapping[str, Tensor] = {}  # what the last `measure` found of single images
+
+    def means(self, **values: Tensor) -> dict[str, Estimate]:
+        """Means of a number for each image, (N,), which are kept for pairing images of two runs."""
+        self.by_picture = {**self.by_picture, **values}
+        return {name: mean_estimate(each) for name, each in values.items()}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage in ("fit", "test"):
@@ -84,6 +93,7 @@ class Evaluation(Ranged, Callback):
 
     def _reset(self) -> None:
         self._own: list[Sample] = []
+        self._by_picture: dict[str, Tensor] = {}
         self.samples: dict[str, Samples] = {}
         self.estimates: dict[str, Estimate] = {}
         self.extractors: dict[str, str] = {}
@@ -140,6 +150,8 @@ class Evaluation(Ranged, Callback):
             if self.samples and not fast_dev_run(trainer):
                 self.sections += callback.show(self.samples, trainer, folder)
             self.seconds[type(callback).__name__] = time.perf_counter() - started
+        if self._by_picture and not fast_dev_run(trainer):
+            self._write_by_picture(folder / BY_PICTURE)
         self._warn_of_few()
         rows = [(name, *estimate) for name, estimate in self.estimates.items()]
         log_table(trainer, "eval/metrics", ["metric", *Estimate._fields], rows)
@@ -147,14 +159,25 @@ class Evaluation(Ranged, Callback):
     def _measure(self, callback: EvaluationCallback, samples: Samples, trainer: Trainer) -> None:
         prefix = PREFIXES.get(samples.arm, samples.arm)
         datamodule: Any = getattr(trainer, "datamodule", None)
+        callback.by_picture = {}
         for name, estimate in callback.measure(samples, datamodule).items():
             key = f"{prefix}/{name}"
             if key in self.estimates:  # the same metric a second time, with another network
                 key = f"{key}_{callback.extractor}"
             self.estimates[key] = estimate
             self.extractors[key] = callback.extractor
+            if name in callback.by_picture:
+                self._by_picture[key] = callback.by_picture[name]
         for sentence in callback.warnings():
             self._warn(sentence)
+
+    def _write_by_picture(self, path: Path) -> None:
+        """Images are numbered in the order of their prompts, as in every run of these prompts."""
+        with whole(path) as half, half.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["metric", "image", "value"])
+            for name, values in self._by_picture.items():
+                writer.writerows((name, n, value) for n, value in enumerate(values.tolist()))
 
     def _warn_of_few(self) -> None:
         few = {name: e.n for name, e in self.estimates.items() if 0 < e.n < FEW}

@@ -10,7 +10,7 @@ from shortcut_lightning.callbacks.measures import EncoderCallback
 from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.metrics import paper_scores, pyiqa_scores
 from shortcut_lightning.metrics.encoders import ImageTextEncoder, image_features, text_features
-from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
+from shortcut_lightning.metrics.estimate import Estimate
 from shortcut_lightning.metrics.two_prompts import share_of_second
 
 
@@ -36,7 +36,7 @@ class ClipIqa(EncoderCallback):
         self._warnings = list(self._doubts(datamodule))
         texts = text_features(self.encoder, [self.bad, self.good], samples.device)
         seen = image_features(self.encoder, samples.images, samples.device)
-        return {f"clip_iqa_{self.extractor}": mean_estimate(share_of_second(seen, texts))}
+        return self.means(**{f"clip_iqa_{self.extractor}": share_of_second(seen, texts)})
 
 
 class PyiqaQuality(EvaluationCallback):
@@ -59,7 +59,7 @@ class PyiqaQuality(EvaluationCallback):
         _ = self.metric
 
     def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
-        return {f"iqa_{self.name}": mean_estimate(self.scores(samples))}
+        return self.means(**{f"iqa_{self.name}": self.scores(samples)})
 
     def scores(self, samples: Samples) -> torch.Tensor:
         """(N,) float32."""
@@ -98,4 +98,4 @@ class PaperQuality(PyiqaQuality):
         seen = image_features(self.clip, samples.images, samples.device)
         iqac = 1 - 2 * share_of_second(seen, texts)
         liqe = (self.scores(samples) - 1) / 2 - 1
-        return {"q_paper": mean_estimate(paper_scores.quality(liqe, iqac))}
+        return self.means(q_paper=paper_scores.quality(liqe, iqac))

@@ -13,6 +13,7 @@ from torch import Tensor
 from shortcut_lightning.callbacks.evaluation import EvaluationCallback, SubjectData
 from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.faces import FaceEncoder
+from shortcut_lightning.files.folders import of_pocket
 from shortcut_lightning.metrics.clip_alignment import (
     image_image_similarity,
     image_text_similarity,
@@ -33,7 +34,7 @@ from shortcut_lightning.metrics.frechet import (
     kernel_distance,
     sample_size_warning,
 )
-from shortcut_lightning.metrics.identity import identity_match
+from shortcut_lightning.metrics.identity import identities
 
 TRAINED_ON = (
     "There are no held-out references (data.reference_data_dir): the images are compared with "
@@ -93,7 +94,7 @@ class EncoderCallback(NetworkCallback, ABC):
 
     def _doubts(self, datamodule: SubjectData | None) -> Iterator[str]:
         source = str(getattr(datamodule, "instance_data_dir", "pocket:"))
-        if self.encoder.only_pocket and not source.startswith("pocket:"):
+        if self.encoder.only_pocket and not of_pocket(source):
             yield OTHER_WORLD
         if not getattr(datamodule, "held_out", True):
             yield TRAINED_ON
@@ -142,7 +143,7 @@ class IdentityMatch(EncoderCallback):
         references = self.reference_features(samples, datamodule)
         if not len(references):
             return {}
-        return {"identity": identity_match(self.features(samples), references)}
+        return self.means(identity=identities(self.features(samples), references))
 
 
 class FrechetDistance(EncoderCallback):

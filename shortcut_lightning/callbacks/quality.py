@@ -8,6 +8,7 @@ import torch
 from shortcut_lightning.callbacks.evaluation import EvaluationCallback, SubjectData
 from shortcut_lightning.callbacks.measures import OTHER_WORLD, EncoderCallback
 from shortcut_lightning.callbacks.samples import Samples
+from shortcut_lightning.files.folders import of_pocket
 from shortcut_lightning.metrics import paper_scores
 from shortcut_lightning.metrics.encoders import (
     ImageEncoder,
@@ -43,12 +44,9 @@ class Quality(EvaluationCallback):
 
     def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
         source = str(getattr(datamodule, "instance_data_dir", "pocket:"))
-        self._warnings = [] if source.startswith("pocket:") else [OTHER_WORLD]
+        self._warnings = [] if of_pocket(source) else [OTHER_WORLD]
         shares = pocket_quality(self.network, samples)
-        return {
-            "quality_pocket": mean_estimate(shares[:, 0]),
-            "noisy_pocket": mean_estimate(shares[:, 1]),
-        }
+        return self.means(quality_pocket=shares[:, 0], noisy_pocket=shares[:, 1])
 
     def warnings(self) -> list[str]:
         return self._warnings
@@ -107,7 +105,7 @@ class PaperScores(EncoderCallback):
         return numbers | {
             f"ims_cos_{self.extractor}": mean_estimate(plain),
             f"ims_ref_{self.extractor}": mean_estimate(rule),
-            "avg_pocket": mean_estimate((plain + q) / 2),
+            **self.means(avg_pocket=(plain + q) / 2),
         }
 
 

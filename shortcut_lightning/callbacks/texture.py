@@ -23,7 +23,7 @@ class _Texture(EvaluationCallback):
         """(N, 3, H, W) in [0, 1] -> (N,)."""
 
     def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
-        numbers = {self.name: mean_estimate(self.of(samples.images))}
+        numbers = self.means(**{self.name: self.of(samples.images)})
         references = getattr(datamodule, "references", [])
         if references and samples.arm == "tuned":
             images = torch.stack([example.image for example in references])

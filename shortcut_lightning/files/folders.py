@@ -14,11 +14,12 @@ from shortcut_lightning.files.contents import METADATA, look_into
 from shortcut_lightning.files.images import SUFFIXES
 from shortcut_lightning.files.names import shown
 from shortcut_lightning.files.reading import read_text
-from shortcut_lightning.files.whole import half_of
+from shortcut_lightning.files.whole import half_of, whole
 
 log = logging.getLogger(__name__)
 
 POCKET = "pocket:"
+DRAWN = "drawn.txt"  # beside folders of a generated subject's pictures: its name
 
 
 class Captioned(NamedTuple):
@@ -102,6 +103,17 @@ def read_folder(
 def is_pocket(source: str) -> bool:
     """Whether `source` names a generated subject rather than a folder."""
     return source.startswith(POCKET)
+
+
+def of_pocket(source: str) -> bool:
+    """Whether `source` names a generated subject, or a folder of its pictures (`mark_drawn`)."""
+    return is_pocket(source) or (Path(source).expanduser().parent / DRAWN).is_file()
+
+
+def mark_drawn(folder: Path, source: str) -> None:
+    """Writes down that the folders in a folder hold pictures of a generated subject."""
+    with whole(folder / DRAWN) as half:
+        half.write_text(f"{source}\n", encoding="utf-8")
 
 
 def subject_folder(source: str, cache: Path) -> Path:

@@ -10,11 +10,16 @@ from torch.nn.functional import normalize
 from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
 
 
-def identity_match(images: Tensor, references: Tensor) -> Estimate:
-    """Embeddings (N, D) and (R, D) -> mean cosine to the references' mean direction, in [-1, 1].
+def identities(images: Tensor, references: Tensor) -> Tensor:
+    """Embeddings (N, D) and (R, D) -> cosines to the references' mean direction, (N,) in [-1, 1].
 
     Each reference counts alike; their unit vectors are averaged and the average made a unit
     vector again, which is less noisy than comparing with single photographs.
     """
     centre = normalize(normalize(references, dim=-1).mean(dim=0), dim=-1)
-    return mean_estimate(normalize(images, dim=-1) @ centre)
+    return normalize(images, dim=-1) @ centre
+
+
+def identity_match(images: Tensor, references: Tensor) -> Estimate:
+    """The mean of `identities`."""
+    return mean_estimate(identities(images, references))

@@ -18,6 +18,7 @@ from shortcut_lightning.callbacks import (
     FrechetDistance,
     IdentityMatch,
 )
+from shortcut_lightning.callbacks.evaluation import BY_PICTURE
 from shortcut_lightning.callbacks.samples import Samples, from_batch, merge
 from shortcut_lightning.metrics import Estimate, image_text_similarity
 
@@ -69,6 +70,17 @@ def test_the_subject_is_recognised_after_tuning_only(evaluated) -> None:
     assert estimates["eval/identity"].low > 0.98
     assert estimates["eval/identity"].low > estimates["base/identity"].high
     assert estimates["eval/fid_colours"].high < estimates["base/fid_colours"].low
+
+
+def test_single_pictures_are_kept_for_pairing(evaluated) -> None:
+    evaluation, folder = evaluated
+    with (folder / BY_PICTURE).open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["metric"] for row in rows} == {"eval/identity", "base/identity"}
+    own = [row for row in rows if row["metric"] == "eval/identity"]
+    assert [row["image"] for row in own] == [str(number) for number in range(12)]
+    mean = sum(float(row["value"]) for row in own) / 12
+    assert mean == pytest.approx(evaluation.estimates["eval/identity"].value)
 
 
 def test_numbers_reach_the_table(evaluated) -> None:
