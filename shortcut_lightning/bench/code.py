@@ -13,7 +13,7 @@ from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
 # What only asks, writes down and shows: no number of a cell depends on it.
-_SHOWS = ("bench", "cli", "report", "results")
+_SHOWS = ("bench", "cli", "report", "results", "verify")
 _DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 

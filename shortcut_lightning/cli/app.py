@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import yaml
 from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -427,6 +428,18 @@ class ShortcutCLI(LightningCLI):
         return f"step {step} is kept in {last}; to go on: the same command with --ckpt_path last"
 
 
+class Merged(ShortcutCLI):
+    """Puts a command line's settings together and builds nothing."""
+
+    settings: dict[str, Any]
+
+    def instantiate_classes(self) -> None:
+        text = self._parser(self.config.subcommand).dump(self.verb_config)
+        self.settings = yaml.safe_load(text)
+
+    def _run_subcommand(self, subcommand: str) -> None: ...
+
+
 def takes_pictures(trainer: Trainer, model: Any, data: Any) -> bool:
     """Whether anybody looks at the pictures that a test makes: a callback is handed them batch by
     batch. What other modules and data test are no pictures, or numbers of their own."""
@@ -461,16 +474,35 @@ def run(argv: list[str]) -> None:
         results(argv[1:])
         return
     quiet()
+    if argv[0] == "verify":
+        from shortcut_lightning.cli.verify import verify
+
+        verify(argv[1:], run, merged)
+        return
     if argv[0] == "audit":
         from shortcut_lightning.cli.audit import audit
 
         audit(argv[1:])
         return
-    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)  # ${data.x} from any file
-    import_named(argv, class_index())
+    _prepare(argv)
     try:
         ShortcutCLI(with_paths(argv))
     finally:
         wandb = sys.modules.get("wandb")
         if wandb and wandb.run:  # or the next run of this process would join it
             wandb.finish()
+
+
+def merged(argv: list[str]) -> dict[str, Any]:
+    """The settings that a command line comes to, as its run's config.yaml has them.
+
+    Raises:
+        UserError: a user's mistake.
+    """
+    _prepare(argv)
+    return Merged(argv).settings
+
+
+def _prepare(argv: list[str]) -> None:
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)  # ${data.x} from any file
+    import_named(argv, class_index())

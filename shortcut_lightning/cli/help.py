@@ -70,7 +70,7 @@ def _verb(verb: str, argv: Sequence[str]) -> str:
     ]
     if verb == "audit":
         parts += [_keys("audit", "Audit"), _more("audit.scores", "audit.target")]
-    if verb in (*_LIGHTNINGS, *_OWN):
+    if verb in (*_LIGHTNINGS, *_OWN, "verify"):
         for root in ("data", "model"):
             name = _class_of(root, argv)
             others = [each for each in concrete(_FAMILIES[root], class_index()) if each != name]
@@ -85,7 +85,7 @@ def _verb(verb: str, argv: Sequence[str]) -> str:
 
 
 def _verb_options(verb: str) -> list[Argument]:
-    files = {"audit": ["audit.py"], "bench": ["bench.py"], "results": ["results.py"]}
+    files = {name: [f"{name}.py"] for name in ("audit", "bench", "results", "verify")}
     found = list(options([_HERE / name for name in files.get(verb, ["app.py"])]))
     if verb == "bench" and (matrix := described("Matrix")):
         return [*found, *matrix.arguments]

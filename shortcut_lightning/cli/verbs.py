@@ -3,7 +3,7 @@
 To add one: write its line here, and a method of the same name on `ShortcutTrainer` in `app.py`.
 The method's typed arguments become options; `model` and `datamodule` are filled in when named.
 A verb whose configuration is of another kind has a file of its own: `audit.py`, `bench.py`,
-`results.py`; `presets` is answered in `first_look.py`.
+`results.py`, `verify.py`; `presets` is answered in `first_look.py`.
 """
 
 VERBS = {
@@ -15,6 +15,7 @@ VERBS = {
     "purify": "Clean photographs that may be protected.",
     "detect": "Show where a detector finds watermarks, codes or text in a folder of pictures.",
     "audit": "Ask whether a model was trained on given pictures, with controls and error rates.",
+    "verify": "Is my protection worth anything? Learn from photographs clean, noisy and protected.",
     "bench": "Run a matrix of attacks and defences on many subjects, and write one table.",
     "presets": "List the recipes and fragments that come with the program, one line each.",
     "results": "Render the pages of results from the rows that are kept beside the recipes.",
