@@ -43,7 +43,8 @@ from shortcut_lightning.cli.run_folder import (
 from shortcut_lightning.cli.same_run import facts, refuse_other
 from shortcut_lightning.cli.told import numbers, places
 from shortcut_lightning.cli.verbs import PROGRAM, VERBS
-from shortcut_lightning.ranges import Quality
+from shortcut_lightning.cluster.pool import EngineName, GpuShare, open_pool
+from shortcut_lightning.ranges import Count, Quality
 
 if TYPE_CHECKING:
     from shortcut_lightning.data import PersonalizationDataModule
@@ -75,6 +76,9 @@ class ShortcutTrainer(Trainer):
         quality: Quality = 95,
         metadata: Literal["strip", "keep"] = "strip",
         overwrite: bool = False,
+        engine: EngineName = "local",
+        workers: Count = 1,
+        gpus_per_worker: GpuShare = 0.0,
     ) -> None:
         """Writes protected copies of the photographs in `data.instance_data_dir`.
 
@@ -84,8 +88,13 @@ class ShortcutTrainer(Trainer):
             quality: Of JPEG, 1 to 95.
             metadata: Whether camera, place and time are kept. Copies are in sRGB.
             overwrite: Allow names that exist in the output folder.
+            engine: `local` is this process; `ray` has workers, here or on a cluster.
+            workers: Of Ray.
+            gpus_per_worker: Share of a GPU that each takes, such as 0.5; 0 works on the CPU.
         """
-        self._copy("protect", model, datamodule, (output, format, quality, metadata, overwrite))
+        settings = (output, format, quality, metadata, overwrite)
+        pool = engine, workers, gpus_per_worker
+        self._copy("protect", model, datamodule, settings, pool)
 
     def purify(
         self,
@@ -96,6 +105,9 @@ class ShortcutTrainer(Trainer):
         quality: Quality = 95,
         metadata: Literal["strip", "keep"] = "strip",
         overwrite: bool = False,
+        engine: EngineName = "local",
+        workers: Count = 1,
+        gpus_per_worker: GpuShare = 0.0,
     ) -> None:
         """Writes purified copies of the photographs in `data.instance_data_dir`.
 
@@ -105,8 +117,13 @@ class ShortcutTrainer(Trainer):
             quality: Of JPEG, 1 to 95.
             metadata: Whether camera, place and time are kept. Copies are in sRGB.
             overwrite: Allow names that exist in the output folder.
+            engine: `local` is this process; `ray` has workers, here or on a cluster.
+            workers: Of Ray.
+            gpus_per_worker: Share of a GPU that each takes, such as 0.5; 0 works on the CPU.
         """
-        self._copy("purify", model, datamodule, (output, format, quality, metadata, overwrite))
+        settings = (output, format, quality, metadata, overwrite)
+        pool = engine, workers, gpus_per_worker
+        self._copy("purify", model, datamodule, settings, pool)
 
     def detect(
         self,
@@ -115,6 +132,9 @@ class ShortcutTrainer(Trainer):
         output: str,
         clean_data_dir: str = "",
         overwrite: bool = False,
+        engine: EngineName = "local",
+        workers: Count = 1,
+        gpus_per_worker: GpuShare = 0.0,
     ) -> None:
         """Writes where `data.detector` finds concepts in the pictures of `data.instance_data_dir`,
         as training with the same settings would find them.
@@ -124,6 +144,9 @@ class ShortcutTrainer(Trainer):
             clean_data_dir: Pictures known to be without the concept, for the false alarms; empty
                 takes `data.reference_data_dir`, and without that drawn pictures.
             overwrite: Replace what is in the output folder.
+            engine: `local` is this process; `ray` has workers, here or on a cluster.
+            workers: Of Ray.
+            gpus_per_worker: Share of a GPU that each takes, such as 0.5; 0 works on the CPU.
         """
         from shortcut_lightning.data import detect_folder
         from shortcut_lightning.files.cache import Cache
@@ -145,10 +168,13 @@ class ShortcutTrainer(Trainer):
                 data.detection_side,
             )
             device = self.strategy.root_device
-            found = detect_folder.detect_folder(look, Cache(data.cache_dir), device)
+            with open_pool(engine, workers, gpus_per_worker) as pool:
+                found = detect_folder.detect_folder(look, Cache(data.cache_dir), device, pool)
             sys.stdout.write(f"{detect_folder.told(found)}\nwritten to {output}\n")
 
-    def _copy(self, verb: str, model: Any, data: Any, settings: tuple[Any, ...]) -> None:
+    def _copy(
+        self, verb: str, model: Any, data: Any, settings: tuple[Any, ...], asked: tuple[Any, ...]
+    ) -> None:
         from shortcut_lightning.data import copies
 
         backbone, data = _parts_for(verb, model, data)
@@ -157,7 +183,8 @@ class ShortcutTrainer(Trainer):
         work = copies.protect_folder if verb == "protect" else copies.purify_folder
         wanted = copies.Copies(*settings)
         name = str(model.hparams.get("pretrained_model_name_or_path", ""))
-        measured = work(data, backbone, self.strategy.root_device, wanted, name)
+        with open_pool(*asked) as pool:
+            measured = work(data, backbone, self.strategy.root_device, wanted, name, pool)
         sys.stdout.write(f"{measured.table()}\nwritten to {wanted.output}\n")
 
 

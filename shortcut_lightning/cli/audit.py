@@ -10,8 +10,27 @@ from shortcut_lightning.cli.config_files import config_files
 from shortcut_lightning.cli.errors import UserError, as_user_error
 from shortcut_lightning.cli.parser import ShortcutParser
 from shortcut_lightning.cli.verbs import PROGRAM
+from shortcut_lightning.cluster.pool import EngineName, GpuShare, open_pool
 from shortcut_lightning.membership.audit import Audit
+from shortcut_lightning.ranges import Count
 from shortcut_lightning.stopping import Stopped
+
+
+def add_pool_arguments(parser: ShortcutParser) -> None:
+    """Who does the work; see `open_pool`."""
+    parser.add_argument(
+        "--engine",
+        type=EngineName,
+        default="local",
+        help="`local` is this process; `ray` has workers, here or on a cluster.",
+    )
+    parser.add_argument("--workers", type=Count, default=1, help="Of Ray.")
+    parser.add_argument(
+        "--gpus_per_worker",
+        type=GpuShare,
+        default=0.0,
+        help="Share of a GPU that each takes, such as 0.5; 0 works on the CPU.",
+    )
 
 
 def audit_parser() -> ShortcutParser:
@@ -26,6 +45,7 @@ def audit_parser() -> ShortcutParser:
         "Default: <output_dir>/audit-<name of the config file>.",
     )
     parser.add_argument("--output_dir", type=str, default="runs", help="Where runs are kept.")
+    add_pool_arguments(parser)
     parser.add_class_arguments(Audit, "audit")
     return parser
 
@@ -46,7 +66,8 @@ def audit(argv: list[str]) -> None:
     name = f"audit-{files[-1].stem}" if files else "audit"
     folder = Path(config.output or Path(config.output_dir) / name)
     try:
-        result = parser.instantiate(config).audit.run(folder, deciding_code())
+        with open_pool(config.engine, config.workers, config.gpus_per_worker) as pool:
+            result = parser.instantiate(config).audit.run(folder, deciding_code(), pool)
     except Stopped as stopped:
         stopped.kept = f"what was measured is kept in {folder}; the same command goes on"
         raise

@@ -18,6 +18,7 @@ from torch import Tensor
 from shortcut_lightning.attacks.base import NoAttack
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.batch import Example
+from shortcut_lightning.cluster import InProcess, Pool
 from shortcut_lightning.data import loading, stages
 from shortcut_lightning.data.copy_records import Begun, cautions, plain, recipe
 from shortcut_lightning.data.datamodule import PersonalizationDataModule
@@ -163,9 +164,11 @@ def protect_folder(
     device: torch.device,
     copies: Copies,
     model_name: str = "",
+    pool: Pool = InProcess(),  # noqa: B008
 ) -> Measured:
     """Perturbs the photographs of `data.instance_data_dir` by `data.attack` and writes copies, and
-    beside them `measured/` with a contact sheet and the numbers. One photograph is enough."""
+    beside them `measured/` with a contact sheet and the numbers. One photograph is enough. `pool`
+    computes the perturbations."""
     if isinstance(data.attack, NoAttack):
         raise ValueError(
             "data.attack is not set, so there is nothing to protect with; for example "
@@ -178,7 +181,7 @@ def protect_folder(
         )
     work = _Work("protect", data, data.attack, backbone, copies, model_name)
     changed = stages.perturb(
-        work.small, data.attack, backbone, work.cache, device, data.sample_batch_size
+        work.small, data.attack, backbone, work.cache, device, data.sample_batch_size, pool=pool
     )
 
     def copy(photograph: Tensor, number: int) -> Tensor:
@@ -196,6 +199,7 @@ def purify_folder(
     device: torch.device,
     copies: Copies,
     model_name: str = "",
+    pool: Pool = InProcess(),  # noqa: B008
 ) -> Measured:
     """Cleans the photographs of `data.instance_data_dir` by `data.purifiers`; else as above. The
     measures compare with what was given, which is the protected picture."""
@@ -206,7 +210,7 @@ def purify_folder(
         )
     work = _Work("purify", data, list(data.purifiers), backbone, copies, model_name)
     cleaned = stages.purify(
-        work.small, data.purifiers, backbone, work.cache, device, data.sample_batch_size
+        work.small, data.purifiers, backbone, work.cache, device, data.sample_batch_size, pool=pool
     )
     return work.write(lambda photograph, number: purified_copy(photograph, cleaned[number].image))
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from shortcut_lightning.batch import ConceptBox, Example
+from shortcut_lightning.cluster import InProcess, Pool
 from shortcut_lightning.concepts.base import Detector, NoDetector
 from shortcut_lightning.concepts.geometry import Grid
 from shortcut_lightning.data import loading, looking, stages
@@ -76,19 +77,23 @@ class Look:
 
 
 def detect_folder(
-    look: Look, cache: Cache | None = None, device: torch.device | None = None
+    look: Look,
+    cache: Cache | None = None,
+    device: torch.device | None = None,
+    pool: Pool = InProcess(),  # noqa: B008
 ) -> dict[str, Any]:
     """Looks, and writes the three files. Returns the summary: images and boxes by label, mean share
     of the frame, and the floor.
 
     Boxes are kept in the cache, where a training with the same pictures and detector finds them.
+    `pool` does the work.
     """
     cache, device = cache or Cache(cache_folder()), device or torch.device("cpu")
     folders = (look.instance_data_dir, look.clean_data_dir, cache.folder, cache.ranks)
     instances, clean_folder = loading.subject_folders(*folders)
     examples = _load(instances, "instance_data_dir", look)
-    boxes = stages.detect(examples, look.detector, cache, device, look.detection_side)
-    floor = _floor(look, clean_folder, cache, device)
+    boxes = stages.detect(examples, look.detector, cache, device, look.detection_side, pool)
+    floor = _floor(look, clean_folder, cache, device, pool)
     look.folder.mkdir(parents=True, exist_ok=True)
     write_boxes(look.folder / BOXES, dict(zip([e.name for e in examples], boxes, strict=True)))
     contact_sheet(examples, boxes).save(look.folder / SHEET)
@@ -151,7 +156,7 @@ def _sizes(examples: Sequence[Example], look: Look) -> str:
 
 
 def _floor(
-    look: Look, clean_folder: Path | None, cache: Cache, device: torch.device
+    look: Look, clean_folder: Path | None, cache: Cache, device: torch.device, pool: Pool
 ) -> dict[str, object]:
     if look.detector.looks_up_names:
         return {
@@ -163,7 +168,7 @@ def _floor(
     else:
         where = "the pocket's world; give --clean_data_dir with pictures like yours"
         clean = pictures_of("pocket:0", _DRAWN, look.resolution)
-    alarms = stages.detect(clean, look.detector, cache, device, look.detection_side)
+    alarms = stages.detect(clean, look.detector, cache, device, look.detection_side, pool)
     return {"images": len(clean), "with a box": sum(map(bool, alarms)), "of": where}
 
 

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from shortcut_lightning.batch import ConceptBox, Example
 from shortcut_lightning.concepts.base import Detector
 from shortcut_lightning.concepts.geometry import XYXY, cropped
-from shortcut_lightning.files.images import load_image, shrunk
+from shortcut_lightning.files.images import shrunk
 
 
 def photographs(examples: Sequence[Example], detector: Detector) -> list[Path | None]:
@@ -25,20 +26,26 @@ def photographs(examples: Sequence[Example], detector: Detector) -> list[Path | 
 
 
 def boxes_of(
-    example: Example, photograph: Path, detector: Detector, side: int, device: torch.device
+    name: str,
+    photograph: Tensor,
+    learned: Sequence[int],
+    detector: Detector,
+    side: int,
+    device: torch.device,
 ) -> list[ConceptBox]:
     """What is found in a photograph, in the coordinates of the picture that is learned.
 
     Args:
-        example: What is learned of it.
-        photograph: Its file.
+        name: The picture's.
+        photograph: (3, H, W) in [0, 1], at its own size.
+        learned: Height and width of what is learned of it.
         detector: Who looks.
         side: The longer side in pixels that it is shrunk to where it is larger.
         device: Where the detector works.
     """
-    image = shrunk(load_image(photograph), side)
-    (found,) = detector.detect(image[None].to(device), [example.name])
-    return cropped(found, window(image.shape[-2:], example.image.shape[-2:]))
+    image = shrunk(photograph, side)
+    (found,) = detector.detect(image[None].to(device), [name])
+    return cropped(found, window(image.shape[-2:], learned))
 
 
 def window(whole: Sequence[int], learned: Sequence[int]) -> XYXY:

@@ -18,14 +18,14 @@ from torch import Tensor
 
 from shortcut_lightning import draws
 from shortcut_lightning.attacks.base import Attack, Doubt, NoAttack
-from shortcut_lightning.attacks.progress import Progress
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.batch import ConceptBox, Example
+from shortcut_lightning.cluster import InProcess, Pool
 from shortcut_lightning.concepts.base import Detector, NoDetector
 from shortcut_lightning.concepts.inpainting import inpaint
 from shortcut_lightning.data import looking
+from shortcut_lightning.data.works import Changing, Looking, Photograph, Pictures, Stack
 from shortcut_lightning.files.cache import Cache
-from shortcut_lightning.freezing import on_device
 from shortcut_lightning.purifiers.base import Purifier
 from shortcut_lightning.purifiers.oracle import Oracle
 
@@ -51,14 +51,15 @@ def perturb(
     device: torch.device,
     batch_size: int,
     doubt: Callable[[str], None] = log.warning,
+    pool: Pool = InProcess(),  # noqa: B008
 ) -> list[Example]:
     """The examples as the attack leaves them, at most `batch_size` of them at a time unless it
     works on the whole set. `doubt` is told why its work is not to be trusted, also where that work
-    is found in the cache. An attack that was interrupted goes on."""
+    is found in the cache. An attack that was interrupted goes on. `pool` does the work."""
     if isinstance(attack, NoAttack):
         return examples
     size = len(examples) if attack.whole_set else batch_size
-    return _changed("perturb", examples, attack, backbone, cache, device, size, doubt)
+    return _changed("perturb", examples, attack, backbone, cache, device, size, doubt, pool)
 
 
 def purify(
@@ -69,15 +70,18 @@ def purify(
     device: torch.device,
     batch_size: int,
     given: Sequence[Example] = (),
+    pool: Pool = InProcess(),  # noqa: B008
 ) -> list[Example]:
     """The examples as the chain of purifiers leaves them, at most `batch_size` at a time; `given`
-    is what they were before any perturbation, for the `Oracle`."""
+    is what they were before any perturbation, for the `Oracle`. `pool` does the work."""
     for number, purifier in enumerate(purifiers):
         if isinstance(purifier, Oracle) and given:
             examples = list(given)
             continue
         stage = f"purify-{number}"
-        examples = _changed(stage, examples, purifier, backbone, cache, device, batch_size)
+        examples = _changed(
+            stage, examples, purifier, backbone, cache, device, batch_size, pool=pool
+        )
     return examples
 
 
@@ -87,9 +91,11 @@ def detect(
     cache: Cache,
     device: torch.device,
     side: int = LOOKED_AT,
+    pool: Pool = InProcess(),  # noqa: B008
 ) -> list[list[ConceptBox]]:
     """One list of boxes per example, in the coordinates of its image. Photographs that no stage has
-    changed are looked at with up to `side` pixels of their longer side (`looking.py`)."""
+    changed are looked at with up to `side` pixels of their longer side (`looking.py`). `pool` does
+    the work."""
     if isinstance(detector, NoDetector):
         return [[] for _ in examples]
     files = looking.photographs(examples, detector)
@@ -102,7 +108,7 @@ def detect(
         key |= {"photographs": files, "side": side}
 
     def make() -> dict[str, Tensor]:
-        return {"boxes": _as_bytes(_detect(examples, files, detector, device, side))}
+        return {"boxes": _as_bytes(_detect(examples, files, Looking(detector, side), device, pool))}
 
     entry = cache.get("detect", make, **key)
     rows = _from_bytes(entry["boxes"])
@@ -115,23 +121,27 @@ def detect(
 def _detect(
     examples: list[Example],
     files: list[Path | None],
-    detector: Detector,
+    look: Looking,
     device: torch.device,
-    side: int,
+    pool: Pool,
 ) -> list[list[ConceptBox]]:
     boxes: list[list[ConceptBox]] = [[] for _ in examples]
-    for index, file in enumerate(files):
-        if file is not None:
-            boxes[index] = looking.boxes_of(examples[index], file, detector, side, device)
+    groups = [[index] for index, file in enumerate(files) if file is not None]
     others = [index for index, file in enumerate(files) if file is None]
     for shape in by_shape([examples[index].image for index in others]):
         group = [others[position] for position in shape]
-        for start in range(0, len(group), _AT_A_TIME):
-            part = group[start : start + _AT_A_TIME]
-            images = torch.stack([examples[index].image for index in part]).to(device)
-            names = [examples[index].name for index in part]
-            for index, found in zip(part, detector.detect(images, names), strict=True):
-                boxes[index] = found
+        groups += [group[i : i + _AT_A_TIME] for i in range(0, len(group), _AT_A_TIME)]
+
+    def part(group: list[int]) -> Stack | Photograph:
+        if (file := files[group[0]]) is not None:
+            image = examples[group[0]].image
+            return Photograph(file, examples[group[0]].name, (image.shape[-2], image.shape[-1]))
+        images = torch.stack([examples[index].image for index in group])
+        return Stack(images, [examples[index].name for index in group])
+
+    for number, found in pool.map(look, map(part, groups), device):
+        for index, seen in zip(groups[number], found, strict=True):
+            boxes[index] = seen
     return boxes
 
 
@@ -172,6 +182,7 @@ def _changed(
     device: torch.device,
     batch_size: int,
     doubt: Callable[[str], None] = log.warning,
+    pool: Pool = InProcess(),  # noqa: B008
 ) -> list[Example]:
     images = [example.image for example in examples]
     prompts = [example.prompt for example in examples]
@@ -192,19 +203,15 @@ def _changed(
 
     def make() -> dict[str, Tensor]:
         made: dict[str, Tensor] = {}
-        with on_device(backbone, device), warnings.catch_warnings(record=True) as caught:
+        work = Changing(change, backbone, seed, stage, half_done)
+        handed = (
+            Pictures(number, torch.stack([images[i] for i in part]), [prompts[i] for i in part])
+            for number, part in enumerate(parts)
+        )
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", Doubt)
-            for number, part in enumerate(parts):
-                stack = torch.stack([images[index] for index in part]).to(device)
-                captions = [prompts[index] for index in part]
-                chance = draws.generator(seed, stage, number)
-                if isinstance(change, Attack):
-                    progress = Progress(half_done / str(number))
-                    changed = change(stack, backbone, captions, generator=chance, progress=progress)
-                else:
-                    changed = change(stack, backbone, captions, generator=chance)
-                levels = (changed * 255).round().to(torch.uint8).cpu()
-                made |= {str(index): level for index, level in zip(part, levels, strict=True)}
+            for number, levels in pool.map(work, handed, device):
+                made |= {str(i): each for i, each in zip(parts[number], levels, strict=True)}
         for one in caught:
             if not isinstance(one.message, Doubt):
                 warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)

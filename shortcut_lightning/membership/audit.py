@@ -10,6 +10,7 @@ from typing import Annotated
 import torch
 
 from shortcut_lightning.backbones import Backbone
+from shortcut_lightning.cluster import InProcess, Pool
 from shortcut_lightning.membership import battery, measured
 from shortcut_lightning.membership.base import Score
 from shortcut_lightning.membership.blind import FOLDS, Blind, blind_baselines
@@ -185,9 +186,14 @@ class Audit(Ranged):
         self.batch_size, self.images_per_chunk = batch_size, images_per_chunk
         self.bf16, self.device = bf16, device
 
-    def run(self, folder: Path, code: str = "") -> AuditResult:
+    def run(
+        self,
+        folder: Path,
+        code: str = "",
+        pool: Pool = InProcess(),  # noqa: B008
+    ) -> AuditResult:
         """Audits and writes `report.json`, `scores.csv` and `report.html` to `folder`; `code` is
-        noted there as the hash of the code that ran.
+        noted there as the hash of the code that ran. `pool` asks the models.
 
         A killed audit run again in the same folder goes on where it stopped.
 
@@ -203,7 +209,7 @@ class Audit(Ranged):
         else:
             folder.mkdir(parents=True, exist_ok=True)
             models = self._load()
-            result = self.judge(models, folder)
+            result = self.judge(models, folder, pool)
         facts = {
             "settings": settings(self),
             "weights": {role: Model(backbone).name for role, backbone in models.items()},
@@ -230,7 +236,12 @@ class Audit(Ranged):
         result.seconds["in all"] = time.perf_counter() - started
         return result
 
-    def judge(self, models: dict[str, Backbone], folder: Path | None = None) -> AuditResult:
+    def judge(
+        self,
+        models: dict[str, Backbone],
+        folder: Path | None = None,
+        pool: Pool = InProcess(),  # noqa: B008
+    ) -> AuditResult:
         """The audit of models by role ("target", and if there are any "base" and "shadow").
 
         With a folder, measured features are kept in `features/` below it.
@@ -254,6 +265,7 @@ class Audit(Ranged):
             batch_size=self.batch_size,
             images_per_chunk=self.images_per_chunk,
             bf16=self.bf16,
+            pool=pool,
         )
         tuning = "shadow" if "shadow" in models else "target"
         tuned_on = "the shadow model" if tuning == "shadow" else "a separate half of the images"

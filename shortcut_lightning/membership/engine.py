@@ -7,16 +7,17 @@ already holds are not asked for again.
 import inspect
 import json
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from shortcut_lightning.backbones.base import Backbone, Conditioning
+from shortcut_lightning.cluster import InProcess, Pool, Work
 from shortcut_lightning.freezing import frozen
 from shortcut_lightning.membership.ledger import Ledger
 from shortcut_lightning.membership.model import Model
@@ -44,6 +45,7 @@ class Engine(Ranged):
         bf16: Compute the denoiser in bfloat16, for scores that allow it.
         share: Reuse losses that several scores ask for. Off, `seconds` are each score's own.
         progress: Show a bar.
+        pool: Who asks the models.
 
     Attributes:
         seconds: Seconds spent in each score, over all models and images; of several scores that
@@ -61,6 +63,7 @@ class Engine(Ranged):
         bf16: bool = False,
         share: bool = True,
         progress: bool = True,
+        pool: Pool = InProcess(),  # noqa: B008
     ) -> None:
         self.models = {role: Model(backbone, bf16) for role, backbone in models.items()}
         self.folder = folder
@@ -70,6 +73,7 @@ class Engine(Ranged):
         self.bf16 = bf16
         self.share = share
         self.progress = progress
+        self.pool = pool
         self.seconds: dict[str, float] = {}
         self._constants: dict[tuple[str, str], Conditioning] = {}
         self._ledgers: dict[tuple[str, str], Ledger] = {}
@@ -88,64 +92,72 @@ class Engine(Ranged):
         books = {(n, r): self._ledger(n, score, r) for n, score in scores.items() for r in roles}
         todo = [p for p in pictures if any(p.row not in book.rows for book in books.values())]
         todo = list({each.row: each for each in todo}.values())
-        with ExitStack() as stack:
-            for role in roles:
-                stack.enter_context(frozen(self.models[role].backbone))
-            # Not inference mode, whose tensors a white-box score could not differentiate through.
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.no_grad())
-            bar = stack.enter_context(
-                tqdm(total=len(todo), desc="membership", unit="image", disable=not self.progress)
+        chunks = [
+            todo[i : i + self.images_per_chunk] for i in range(0, len(todo), self.images_per_chunk)
+        ]
+        asked = [
+            Asked(
+                chunk,
+                [k for k, book in books.items() if not all(p.row in book.rows for p in chunk)],
             )
-            for start in range(0, len(todo), self.images_per_chunk):
-                part = todo[start : start + self.images_per_chunk]
-                self._measure_chunk(part, scores, roles, books, bar)
-                bar.update(len(part))
+            for chunk in chunks
+        ]
+        work = Measuring(self, dict(scores), tuple(roles))
+        device = self.models[roles[0]].device
+        bar = tqdm(total=len(todo), desc="membership", unit="image", disable=not self.progress)
+        with bar:
+            for number, found in self.pool.map(work, asked, device):
+                self._keep(chunks[number], found, books)
+                bar.update(len(chunks[number]))
         return {n: {r: books[n, r].rows for r in roles} for n in scores}
 
     def rows(self, name: str, role: str) -> Rows:
         """What is known of a score on a model, after `measure`."""
         return self._ledgers[name, role].rows
 
-    def _measure_chunk(
-        self,
-        part: Sequence[Picture],
-        scores: Mapping[str, "Score"],
-        roles: Sequence[str],
-        books: Mapping[tuple[str, str], Ledger],
-        bar: "tqdm[Any]",
-    ) -> None:
-        """Rows are written once the chunk is done: what shares a batch changes their last digits,
-        and a chunk that was cut off is asked as a whole again."""
-        chunk = Chunk(part, self.models[roles[0]].device, self.seed)
-        names = [each.row for each in part]
-        found: list[tuple[Ledger, np.ndarray]] = []
+    def asked(
+        self, part: "Asked", scores: Mapping[str, "Score"], roles: Sequence[str]
+    ) -> list["Found"]:
+        """What the models say of a chunk; see `Measuring`."""
+        chunk = Chunk(part.pictures, self.models[roles[0]].device, self.seed)
+        found = []
         for role in roles:
             model = self.models[role]
             probe = Probe(
                 chunk, model, self._constants, self.anchor, self.batch_size, share=self.share
             )
             for name, score in scores.items():
-                book = books[name, role]
-                if all(row in book.rows for row in names):
+                if (name, role) not in part.needed:
                     continue
-                bar.set_postfix_str(f"{role} model, {name}", refresh=False)
                 model.bf16 = self._bf16(score)
                 started = time.perf_counter()
                 features = self._ask(score, probe).cpu().numpy()
-                self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+                seconds = time.perf_counter() - started
                 if not np.isfinite(features).all():
                     bad = [
                         p.name
-                        for p, row in zip(part, features, strict=True)
+                        for p, row in zip(part.pictures, features, strict=True)
                         if not np.isfinite(row).all()
                     ]
                     raise ValueError(
                         f"{name} is not a finite number for {', '.join(bad[:5])} on the {role} "
                         "model; try audit.bf16: false, or check that the model's weights are whole."
                     )
-                found.append((book, features))
-        for book, features in found:
+                found.append(Found(name, role, features, seconds))
+        return found
+
+    def _keep(
+        self,
+        pictures: Sequence[Picture],
+        found: Sequence["Found"],
+        books: Mapping[tuple[str, str], Ledger],
+    ) -> None:
+        """Rows are written once the chunk is done: what shares a batch changes their last digits,
+        and a chunk that was cut off is asked as a whole again."""
+        names = [each.row for each in pictures]
+        for name, role, features, seconds in found:
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+            book = books[name, role]
             new = [i for i, row in enumerate(names) if row not in book.rows]
             book.append([names[i] for i in new], features[new])
 
@@ -158,6 +170,19 @@ class Engine(Ranged):
                     raise
                 torch.cuda.empty_cache()
                 self.batch_size = probe.batch_size = probe.batch_size // 2
+
+    def bare(self) -> "Engine":
+        """An engine of the same models and settings that knows no rows."""
+        models = {role: model.backbone for role, model in self.models.items()}
+        return Engine(
+            models,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            images_per_chunk=self.images_per_chunk,
+            bf16=self.bf16,
+            share=self.share,
+            progress=False,
+        )
 
     @property
     def anchor(self) -> Model:
@@ -182,6 +207,56 @@ class Engine(Ranged):
             book = Ledger(self.folder, stem, json.dumps(facts))
             self._ledgers[name, role] = self._books.setdefault(f"{stem} {facts}", book)
         return self._ledgers[name, role]
+
+
+class Asked(NamedTuple):
+    """A chunk of pictures, and the (score, role) of which not all their rows are known."""
+
+    pictures: Sequence[Picture]
+    needed: Sequence[tuple[str, str]]
+
+
+class Found(NamedTuple):
+    """(B, F) features of a chunk on one model, and how many seconds they took."""
+
+    score: str
+    role: str
+    features: np.ndarray
+    seconds: float
+
+
+class Measuring(Work):
+    """Asks the models of an engine about a chunk of pictures, wherever that is done.
+
+    Args:
+        engine: Whose models and settings.
+        scores: Scores by name.
+        roles: Of the models that are asked.
+    """
+
+    def __init__(self, engine: Engine, scores: Mapping[str, "Score"], roles: Sequence[str]) -> None:
+        self.engine, self.scores, self.roles = engine, scores, roles
+
+    @contextmanager
+    def ready(self, device: torch.device) -> Iterator[None]:
+        """See `Work`."""
+        with ExitStack() as stack:
+            for model in self.engine.models.values():
+                model.backbone.to(device)
+            for role in self.roles:
+                stack.enter_context(frozen(self.engine.models[role].backbone))
+            # Not inference mode, whose tensors a white-box score could not differentiate through.
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.no_grad())
+            yield
+
+    def __call__(self, part: Asked) -> list[Found]:
+        """See `Work`."""
+        return self.engine.asked(part, self.scores, self.roles)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The models and settings without what was measured, and without who shares the work."""
+        return vars(self) | {"engine": self.engine.bare()}
 
 
 def measuring(score: "Score") -> dict[str, Any]:

@@ -150,7 +150,7 @@ def test_an_interrupted_stage_goes_on(
                 if steps == 6:  # in the middle of the second shape or batch
                     raise KeyboardInterrupt
 
-    monkeypatch.setattr("shortcut_lightning.data.stages.Progress", Eager)
+    monkeypatch.setattr("shortcut_lightning.data.works.Progress", Eager)
     with pytest.raises(KeyboardInterrupt):
         pixels(examples, attack, Cache(tmp_path / "a"), size)
     after = pixels(examples, attack, Cache(tmp_path / "a"), size)
