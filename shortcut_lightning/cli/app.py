@@ -44,7 +44,8 @@ from shortcut_lightning.cli.same_run import facts, refuse_other
 from shortcut_lightning.cli.told import numbers, places
 from shortcut_lightning.cli.verbs import PROGRAM, VERBS
 from shortcut_lightning.cluster.pool import EngineName, GpuShare, open_pool
-from shortcut_lightning.ranges import Count, Quality
+from shortcut_lightning.cluster.sources import is_stream
+from shortcut_lightning.ranges import Count, CountOrNone, Quality
 
 if TYPE_CHECKING:
     from shortcut_lightning.data import PersonalizationDataModule
@@ -79,6 +80,7 @@ class ShortcutTrainer(Trainer):
         engine: EngineName = "local",
         workers: Count = 1,
         gpus_per_worker: GpuShare = 0.0,
+        max_failures: CountOrNone = 100,
     ) -> None:
         """Writes protected copies of the photographs in `data.instance_data_dir`.
 
@@ -91,9 +93,11 @@ class ShortcutTrainer(Trainer):
             engine: `local` is this process; `ray` has workers, here or on a cluster.
             workers: Of Ray.
             gpus_per_worker: Share of a GPU that each takes, such as 0.5; 0 works on the CPU.
+            max_failures: Of shards, tables and patterns: so many pictures may be unreadable, or
+                break what is done to them, before it stops; each is named and left out.
         """
         settings = (output, format, quality, metadata, overwrite)
-        pool = engine, workers, gpus_per_worker
+        pool = engine, workers, gpus_per_worker, max_failures
         self._copy("protect", model, datamodule, settings, pool)
 
     def purify(
@@ -108,6 +112,7 @@ class ShortcutTrainer(Trainer):
         engine: EngineName = "local",
         workers: Count = 1,
         gpus_per_worker: GpuShare = 0.0,
+        max_failures: CountOrNone = 100,
     ) -> None:
         """Writes purified copies of the photographs in `data.instance_data_dir`.
 
@@ -120,9 +125,11 @@ class ShortcutTrainer(Trainer):
             engine: `local` is this process; `ray` has workers, here or on a cluster.
             workers: Of Ray.
             gpus_per_worker: Share of a GPU that each takes, such as 0.5; 0 works on the CPU.
+            max_failures: Of shards, tables and patterns: so many pictures may be unreadable, or
+                break what is done to them, before it stops; each is named and left out.
         """
         settings = (output, format, quality, metadata, overwrite)
-        pool = engine, workers, gpus_per_worker
+        pool = engine, workers, gpus_per_worker, max_failures
         self._copy("purify", model, datamodule, settings, pool)
 
     def detect(
@@ -135,6 +142,7 @@ class ShortcutTrainer(Trainer):
         engine: EngineName = "local",
         workers: Count = 1,
         gpus_per_worker: GpuShare = 0.0,
+        max_failures: CountOrNone = 100,
     ) -> None:
         """Writes where `data.detector` finds concepts in the pictures of `data.instance_data_dir`,
         as training with the same settings would find them.
@@ -147,8 +155,10 @@ class ShortcutTrainer(Trainer):
             engine: `local` is this process; `ray` has workers, here or on a cluster.
             workers: Of Ray.
             gpus_per_worker: Share of a GPU that each takes, such as 0.5; 0 works on the CPU.
+            max_failures: Of shards, tables and patterns: so many pictures may be unreadable, or
+                break what is done to them, before it stops; each is named and left out.
         """
-        from shortcut_lightning.data import detect_folder
+        from shortcut_lightning.data import detect_folder, shard_verbs
         from shortcut_lightning.files.cache import Cache
 
         backbone: Any = None
@@ -156,11 +166,19 @@ class ShortcutTrainer(Trainer):
         if model is not None or not getattr(data, "resolution", 0):
             backbone, data = _parts_for("detect", model, datamodule)
         if self.is_global_zero:
+            side = data.resolution or backbone.resolution
+            if is_stream(data.instance_data_dir):
+                with open_pool(engine, workers, gpus_per_worker) as pool:
+                    tally = shard_verbs.detect_shards(
+                        data, side, output, pool, self.strategy.root_device, max_failures
+                    )
+                sys.stdout.write(f"{shard_verbs.told(tally)}\nwritten to {output}\n")
+                return
             look = detect_folder.Look(
                 data.detector,
                 data.instance_data_dir,
                 output,
-                data.resolution or backbone.resolution,
+                side,
                 data.center_crop,
                 clean_data_dir or data.reference_data_dir,
                 overwrite,
@@ -175,7 +193,7 @@ class ShortcutTrainer(Trainer):
     def _copy(
         self, verb: str, model: Any, data: Any, settings: tuple[Any, ...], asked: tuple[Any, ...]
     ) -> None:
-        from shortcut_lightning.data import copies
+        from shortcut_lightning.data import copies, shard_verbs
 
         backbone, data = _parts_for(verb, model, data)
         if not self.is_global_zero:
@@ -183,9 +201,17 @@ class ShortcutTrainer(Trainer):
         work = copies.protect_folder if verb == "protect" else copies.purify_folder
         wanted = copies.Copies(*settings)
         name = str(model.hparams.get("pretrained_model_name_or_path", ""))
-        with open_pool(*asked) as pool:
-            measured = work(data, backbone, self.strategy.root_device, wanted, name, pool)
-        sys.stdout.write(f"{measured.table()}\nwritten to {wanted.output}\n")
+        *engine, most = asked
+        device = self.strategy.root_device
+        with open_pool(*engine) as pool:
+            if is_stream(data.instance_data_dir):
+                tally = shard_verbs.copy_shards(
+                    verb, data, backbone, device, wanted, name, pool, most
+                )
+                said = shard_verbs.told(tally)
+            else:
+                said = work(data, backbone, device, wanted, name, pool).table()
+        sys.stdout.write(f"{said}\nwritten to {wanted.output}\n")
 
 
 def _parts_for(verb: str, model: Any, data: Any) -> "tuple[Any, PersonalizationDataModule]":

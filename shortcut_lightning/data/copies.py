@@ -37,7 +37,7 @@ from shortcut_lightning.report.pictures import Row, sheet, to_pil
 # In a folder of their own: no one should train on the contact sheet by mistake.
 SHEET, MEASURED = "measured/contact_sheet.png", "measured/measured.json"
 _ORIENTATION = 0x0112  # EXIF tag; copies are written upright
-_SUFFIX = {"png": ".png", "jpeg": ".jpg"}
+SUFFIX = {"png": ".png", "jpeg": ".jpg"}
 
 
 @ranged
@@ -71,7 +71,7 @@ class Copies:
     ) -> list[Path]:
         """Where each copy goes, as each photograph lies in the folder `root`. Raises ValueError
         before two would share a name, or one would replace a file that is not one of `begun`."""
-        folder, suffix = Path(self.output).expanduser(), _SUFFIX[self.format]
+        folder, suffix = Path(self.output).expanduser(), SUFFIX[self.format]
         alike = Counter(path.with_suffix("") for path in photographs)  # a.jpg and a.heic
         wanted = [
             folder / path.relative_to(root).parent / ((path.stem if alone else path.name) + suffix)

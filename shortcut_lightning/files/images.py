@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,9 @@ def round_to_8_bits(images: Tensor) -> Tensor:
     return (images.clamp(0, 1) * 255).round() / 255
 
 
-def open_image(path: Path) -> Image.Image:
-    """`Image.open` with every format of `SUFFIXES`.
+def open_image(path: Path, data: bytes | None = None) -> Image.Image:
+    """`Image.open` with every format of `SUFFIXES`; `data` is what the file holds, where it is not
+    on a disk.
 
     Raises ValueError where something that is needed for a format is not installed, else what Pillow
     raises.
@@ -52,11 +54,11 @@ def open_image(path: Path) -> Image.Image:
     for kind, feature in (((".avif",), "avif"), (JPEG_2000, "jpg_2000")):
         if suffix in kind and not features.check(feature):
             raise ValueError(f"is {suffix}, which this build of Pillow cannot read")
-    return Image.open(path)
+    return Image.open(path if data is None else BytesIO(data))
 
 
-def load_image(path: Path) -> Tensor:
-    """One file as float32 (3, H, W) in [0, 1], 8-bit rounded, in sRGB.
+def load_image(path: Path, data: bytes | None = None) -> Tensor:
+    """One file, or the `data` of one, as float32 (3, H, W) in [0, 1], 8-bit rounded, in sRGB.
 
     The EXIF rotation is applied, a colour profile is converted from, transparency is laid over
     white, 16-bit depths are scaled, of an animation the first frame is taken. A profile that cannot
@@ -65,7 +67,7 @@ def load_image(path: Path) -> Tensor:
     Raises ValueError for a file that is damaged, has an unknown depth or is under 8 pixels.
     """
     try:
-        with open_image(path) as opened:
+        with open_image(path, data) as opened:
             picture = _in_srgb(ImageOps.exif_transpose(opened), path)
     # Pillow raises whatever a damaged file leads it to, EXIF above all.
     except (

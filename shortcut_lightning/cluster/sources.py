@@ -1,0 +1,240 @@
+"""Pictures by the million: tar shards as WebDataset writes them, Parquet with the pictures' bytes,
+or files by a pattern; on a local disk or at any address that fsspec opens.
+
+A source is cut into parts, which workers read by themselves. Only bytes and texts are taken from a
+file: nothing in it is unpickled.
+"""
+
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any, Literal, NamedTuple
+
+import fsspec
+
+from shortcut_lightning.cluster.pool import INSTALL
+from shortcut_lightning.files.images import SUFFIXES
+
+TAR, PARQUET = (".tar", ".tar.gz", ".tgz"), (".parquet",)
+FILES_A_PART = 256
+_IMAGE = ("image", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "content")
+_CAPTION = ("caption", "text", "txt", "prompt")
+_NAME = ("name", "file_name", "key", "__key__", "path", "url", "id")
+
+
+class Part(NamedTuple):
+    """Some rows of a source: a shard, a row group of a Parquet file, or some files."""
+
+    number: int
+    kind: Literal["tar", "parquet", "files"]
+    address: str  # of the shard or table
+    group: int = 0  # of a Parquet file
+    files: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Names the part in outputs and messages; no two are alike."""
+        stem = PurePosixPath(self.address).name.split(".")[0]
+        return f"{self.number:06d}-{stem}"
+
+
+class Row(NamedTuple):
+    """A picture as it is stored, with its caption, "" where it has none."""
+
+    number: int  # in its part
+    name: str
+    caption: str
+    data: bytes
+
+
+class Broken(NamedTuple):
+    """Why the rest of a part, or one row, cannot be read."""
+
+    name: str
+    reason: str
+
+
+def is_stream(source: str) -> bool:
+    """Whether these are shards, tables or a pattern, rather than a folder of pictures."""
+    if any(sign in source for sign in ("*", "?", "://")) or source.endswith((*TAR, *PARQUET)):
+        return True
+    if not source or ":" in source:
+        return False
+    files, _ = fsspec.core.url_to_fs(source)
+    if not files.isdir(source):
+        return False
+    names = [PurePosixPath(path).name.lower() for path in files.ls(source, detail=False)]
+    return any(name.endswith((*TAR, *PARQUET)) for name in names) and not any(
+        name.endswith(SUFFIXES) for name in names
+    )
+
+
+def parts_of(source: str, key: str) -> list[Part]:
+    """The parts of a source in order of their names. `key` is the config key it came from.
+
+    Raises ValueError where nothing is found, or Parquet is met without PyArrow.
+    """
+    try:
+        files, path = fsspec.core.url_to_fs(source)
+        pattern = path.rstrip("/") + "/*" if files.isdir(path) else path
+        found = sorted(files.glob(pattern))
+    except (OSError, ValueError, ImportError) as error:
+        raise ValueError(f"{key} is '{source}', which cannot be opened ({error}).") from error
+    shards = [files.unstrip_protocol(path) for path in found if path.endswith((*TAR, *PARQUET))]
+    pictures = [files.unstrip_protocol(path) for path in found if path.lower().endswith(SUFFIXES)]
+    parts: list[Part] = []
+    for address in shards:
+        groups = _groups(address) if address.endswith(PARQUET) else 1
+        kind: Literal["tar", "parquet"] = "parquet" if address.endswith(PARQUET) else "tar"
+        parts += [Part(len(parts) + n, kind, address, n) for n in range(groups)]
+    for start in range(0, len(pictures), FILES_A_PART):
+        some = tuple(pictures[start : start + FILES_A_PART])
+        parts.append(Part(len(parts), "files", some[0], files=some))
+    if not parts:
+        raise ValueError(
+            f"No pictures: looked for {', '.join((*TAR, *PARQUET))} and pictures at '{source}' "
+            f"({key})."
+        )
+    return parts
+
+
+def rows_of(part: Part) -> Iterator[Row | Broken]:
+    """The rows of a part, in order."""
+    match part.kind:
+        case "tar":
+            yield from _tar(part)
+        case "parquet":
+            yield from _parquet(part)
+        case "files":
+            yield from _files(part)
+
+
+class _Strict(tarfile.TarInfo):
+    """Python's tarfile takes a damaged header, and an end without its mark, for the end."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Strict":
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"damaged at byte {archive.offset}: {error}") from error
+
+
+def _tar(part: Part) -> Iterator[Row | Broken]:
+    """Neighbouring members of one name up to the first dot are one sample, as in WebDataset."""
+    sample: dict[str, bytes] = {}
+    key, number = "", 0
+    try:
+        with (
+            fsspec.open(part.address, "rb") as file,
+            tarfile.open(fileobj=file, mode="r|*", tarinfo=_Strict) as archive,
+        ):
+            for member in archive:
+                folder, _, name = member.name.rpartition("/")
+                stem, _, suffix = name.partition(".")
+                if not member.isfile() or not stem:
+                    continue
+                own = f"{folder}/{stem}" if folder else stem
+                if own != key and sample:
+                    if row := _sample(number, key, sample):
+                        yield row
+                        number += 1
+                    sample = {}
+                key = own
+                opened = archive.extractfile(member)
+                sample[suffix.lower()] = opened.read() if opened else b""
+        if row := _sample(number, key, sample):
+            yield row
+    except (OSError, EOFError, tarfile.TarError) as error:  # gzip's and zlib's are among them
+        yield Broken(part.label, f"the shard cannot be read further ({error})")
+
+
+def _sample(number: int, key: str, members: dict[str, bytes]) -> Row | None:
+    suffix = next((each for each in members if f".{each.rpartition('.')[2]}" in SUFFIXES), "")
+    if not suffix:
+        return None
+    caption = members.get("txt", b"").decode("utf-8", "replace").strip()
+    if not caption and "json" in members:
+        try:
+            facts = json.loads(members["json"])
+            caption = next((str(facts[k]) for k in _CAPTION if facts.get(k)), "")
+        except (ValueError, AttributeError):
+            caption = ""
+    return Row(number, f"{key}.{suffix}", caption, members[suffix])
+
+
+def _files(part: Part) -> Iterator[Row | Broken]:
+    for number, address in enumerate(part.files):
+        name = PurePosixPath(address).name
+        try:
+            with fsspec.open(address, "rb") as file:
+                data = file.read()
+            files, path = fsspec.core.url_to_fs(str(PurePosixPath(address).with_suffix(".txt")))
+            caption = files.cat_file(path).decode("utf-8", "replace") if files.exists(path) else ""
+        except OSError as error:
+            yield Broken(name, f"cannot be opened ({error})")
+            continue
+        yield Row(number, name, caption.strip(), data)
+
+
+def arrow() -> Any:
+    """PyArrow's Parquet. Raises ValueError where it is not installed."""
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ValueError(f"Parquet needs PyArrow ({error}): {INSTALL}") from error
+    return pyarrow.parquet
+
+
+def _groups(address: str) -> int:
+    try:
+        with fsspec.open(address, "rb") as file:
+            return max(1, int(arrow().ParquetFile(file).num_row_groups))
+    except (OSError, TypeError) as error:  # PyArrow's own are of these kinds and ValueError
+        raise ValueError(f"{address} is no Parquet file ({error}).") from error
+    except ValueError as error:
+        if "PyArrow" in str(error):
+            raise
+        return 1  # damaged: its part says so
+
+
+def _parquet(part: Part) -> Iterator[Row | Broken]:
+    parquet = arrow()
+    try:
+        with fsspec.open(part.address, "rb") as file:
+            opened = parquet.ParquetFile(file)
+            if not opened.num_row_groups:
+                return
+            names = opened.schema_arrow.names
+            image, caption, name = (_column(names, of) for of in (_IMAGE, _CAPTION, _NAME))
+            if not image:
+                yield Broken(part.label, f"has no column {' or '.join(_IMAGE)}; has {names}")
+                return
+            wanted = [each for each in (image, caption, name) if each]
+            table = opened.read_row_group(part.group, columns=wanted)
+    except (OSError, ValueError, TypeError) as error:
+        yield Broken(part.label, f"the table cannot be read ({error})")
+        return
+    column = table.column(image)
+    import pyarrow.types as kinds
+
+    if kinds.is_struct(column.type):
+        column = table.column(image).combine_chunks().field("bytes")
+    if not (kinds.is_binary(column.type) or kinds.is_large_binary(column.type)):
+        yield Broken(part.label, f"column {image} holds {column.type}, not bytes")
+        return
+    for number in range(table.num_rows):
+        said = str(table.column(caption)[number].as_py() or "") if caption else ""
+        called = str(table.column(name)[number].as_py()) if name else f"row {number}"
+        data = column[number].as_py()
+        if data is None:
+            yield Broken(called, "has no bytes")
+        else:
+            yield Row(number, called, said.strip(), data)
+
+
+def _column(names: list[str], of: tuple[str, ...]) -> str:
+    return next((name for name in of if name in names), "")

@@ -1,0 +1,169 @@
+"""Shards and tables, a part at a time: python -m pytest tests/cluster/test_streams.py"""
+
+import pickle
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from shards import Bright, encoded, write_shard, write_shards
+
+from shortcut_lightning.cluster import InProcess
+from shortcut_lightning.cluster.sources import Broken, Row, is_stream, parts_of, rows_of
+from shortcut_lightning.data import PersonalizationDataModule
+from shortcut_lightning.data.shard_verbs import detect_shards
+
+parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra cluster")
+CPU = torch.device("cpu")
+
+
+def read(source: Path | str) -> list[Row | Broken]:
+    return [row for part in parts_of(str(source), "data.x") for row in rows_of(part)]
+
+
+def detect(source: Path | str, output: Path, most: int = 100, pool: Any = None) -> Any:
+    data = PersonalizationDataModule(str(source), "a photo", detector=Bright())
+    return detect_shards(data, 32, str(output), pool or InProcess(), CPU, most)
+
+
+def table(output: Path) -> list[dict[str, Any]]:
+    files = sorted(output.glob("*.parquet"))
+    return [row for file in files for row in parquet.read_table(file).to_pylist()]
+
+
+def test_shards_have_pictures_and_captions(tmp_path: Path) -> None:
+    rows = read(write_shards(tmp_path / "shards", 2, 3))
+    assert [row.name for row in rows] == [f"{number:05d}.png" for number in range(6)]
+    assert [row.caption for row in rows if isinstance(row, Row)][4] == "a 00004"
+    assert [row.data for row in rows if isinstance(row, Row)][5] == encoded(5, (32, 40))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_tables_have_pictures_and_captions(tmp_path: Path, nested: bool) -> None:
+    import pyarrow
+
+    data = [encoded(number) for number in range(5)]
+    images = [{"bytes": each, "path": "x"} for each in data] if nested else data
+    columns = {"image": images, "text": [f"a {n}" for n in range(5)], "key": list("abcde")}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet", row_group_size=2)
+    assert len(parts_of(str(tmp_path), "data.x")) == 3
+    rows = [row for row in read(tmp_path / "*.parquet") if isinstance(row, Row)]
+    assert [row.data for row in rows] == data
+    assert [(row.name, row.caption) for row in rows][3] == ("d", "a 3")
+
+
+def test_files_by_a_pattern(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(1))
+    (tmp_path / "a.txt").write_text("a cat\n")
+    assert not is_stream(str(tmp_path))
+    assert is_stream(f"{tmp_path}/*.png")
+    assert read(tmp_path / "*.png") == [Row(0, "a.png", "a cat", encoded(1))]
+
+
+@pytest.mark.parametrize("damage", ["cut", "header", "end"])
+def test_what_can_be_read_of_a_broken_shard_is(tmp_path: Path, damage: str) -> None:
+    shard = write_shards(tmp_path / "shards", 1, 4) / "shard-000.tar"
+    data = bytearray(shard.read_bytes())
+    with tarfile.open(shard) as archive:
+        last = archive.getmember("00003.png")
+    if damage == "header":
+        data[last.offset : last.offset + 300] = b"x" * 300
+    else:
+        del data[last.offset_data + 100 if damage == "cut" else last.offset :]
+    shard.write_bytes(data)
+    *rows, broken = read(shard)
+    assert [row.name for row in rows] == ["00000.png", "00001.png", "00002.png"][: len(rows)]
+    assert len(rows) >= 2
+    assert isinstance(broken, Broken)
+    assert "cannot be read further" in broken.reason
+
+
+def test_nothing_of_a_file_is_unpickled(tmp_path: Path) -> None:
+    import pyarrow
+
+    class Harm:
+        def __reduce__(self) -> Any:
+            return Path.touch, (tmp_path / "harmed",)
+
+    harm = pickle.dumps(Harm())
+    write_shard(tmp_path / "a.tar", {"0": encoded(0), "1": harm})
+    with tarfile.open(tmp_path / "a.tar", "a") as archive:
+        (tmp_path / "x.pkl").write_bytes(harm)
+        archive.add(tmp_path / "x.pkl", "0.pkl")
+    kind = {b"ARROW:extension:name": b"ray.data.arrow_pickled_object"}
+    kind |= {b"ARROW:extension:metadata": harm}
+    field = pyarrow.field("image", pyarrow.binary(), metadata=kind)
+    made = pyarrow.table({"image": [harm]}, schema=pyarrow.schema([field]))
+    parquet.write_table(made, tmp_path / "b.parquet")
+    pytest.importorskip("ray.data")  # registers the type
+    read(tmp_path / "*.tar")
+    read(tmp_path / "*.parquet")
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_every_row_once_and_what_fails_is_named(tmp_path: Path) -> None:
+    source = write_shards(tmp_path / "shards", 2, 5)
+    write_shard(
+        source / "shard-002.tar", {"a": b"no picture", "raise": encoded(3), "b": encoded(4)}
+    )
+    tally = detect(source, tmp_path / "out")
+    assert tally.rows == 11
+    assert list(tally.failures) == ["000002-shard-002/a.png", "000002-shard-002/raise.png"]
+    assert "cannot be read" in tally.told()
+    assert "RuntimeError: out of luck" in tally.told()
+    rows = table(tmp_path / "out")
+    assert len({(row["part"], row["row"]) for row in rows}) == len(rows) == 11
+    assert all(row["boxes"][0]["label"] == "bright" for row in rows)
+
+
+def test_too_many_failures_stop_it_and_a_larger_limit_goes_on(tmp_path: Path) -> None:
+    source = write_shards(tmp_path / "shards", 1, 2)
+    write_shard(source / "shard-001.tar", {f"raise{n}": encoded(n) for n in range(3)})
+    with pytest.raises(ValueError, match=r"3 left out: .*--max_failures allows 2"):
+        detect(source, tmp_path / "out", 2)
+    assert detect(source, tmp_path / "out", 3).rows == 2
+    with pytest.raises(ValueError, match="did not make"):
+        detect(source / "shard-001.tar", tmp_path / "out")
+
+
+def test_finished_parts_are_not_done_again(tmp_path: Path) -> None:
+    source = write_shards(tmp_path / "shards", 3, 2)
+
+    class Breaking(InProcess):
+        def map(self, work: Any, parts: Any, device: Any) -> Any:
+            for count, done in enumerate(super().map(work, parts, device)):
+                yield done
+                if count == 1:
+                    raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        detect(source, tmp_path / "out", pool=Breaking())
+    before = {f.name: f.stat().st_mtime_ns for f in (tmp_path / "out").glob("*.parquet")}
+    assert len(before) == 2
+    assert detect(source, tmp_path / "out").rows == 6
+    for name, at in before.items():
+        assert (tmp_path / "out" / name).stat().st_mtime_ns == at
+    assert len(table(tmp_path / "out")) == 6
+
+
+def test_a_picture_that_ends_the_process_is_named_in_the_end(tmp_path: Path) -> None:
+    """Here the process is this one's child; the same command again goes on."""
+    source = tmp_path / "shards"
+    source.mkdir()
+    write_shard(source / "a.tar", {"0": encoded(0), "crash": encoded(1), "2": encoded(2)})
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from test_streams import detect; from pathlib import Path\n"
+        f"print(detect({str(source)!r}, Path({str(tmp_path / 'out')!r})).told())"
+    )
+    codes = []
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        codes.append(done.returncode)
+    assert codes == [-11, -11, 0], done.stderr
+    assert "crash.png it ended the process (Segmentation fault)" in done.stdout
+    assert [row["name"] for row in table(tmp_path / "out")] == ["0.png", "2.png"]
+    assert not list((tmp_path / "out" / "parts").glob("*.journal"))
