@@ -24,7 +24,10 @@ READMES = sorted(
     for path in ROOT.rglob("README.md")
     if not any(part.startswith(".") or part == "runs" for part in path.relative_to(ROOT).parts)
 )
-ROOMS = ("attacks", "backbones", "bench", "concepts", "membership", "purifiers", "verify")
+ROOMS = (
+    *("attacks", "backbones", "bench", "cluster", "concepts", "membership", "purifiers"),
+    "verify",
+)
 
 
 class Block(NamedTuple):

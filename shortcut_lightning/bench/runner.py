@@ -18,7 +18,7 @@ from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -29,6 +29,14 @@ from shortcut_lightning.files.whole import whole
 log = logging.getLogger(__name__)
 
 STATE = "cell.json"
+
+
+class Group(NamedTuple):
+    """Cells that share a training."""
+
+    cells: list[Cell]
+    last: int  # number of the last of them in the matrix
+    total: int  # cells in all
 
 
 class Runner:
@@ -59,10 +67,7 @@ class Runner:
         """Runs what is not finished and what no other runner is working on; of `n` shards the
         `i`-th, counted from 1. A cell that breaks is noted and the others go on; a mistake in the
         very first one is raised."""
-        shares = [
-            list(share)
-            for _, share in groupby(self.matrix.cells(), key=lambda c: (c.rank, c.subject, c.seed))
-        ][shard[0] - 1 :: shard[1]]
+        shares = self._shares(shard)
         self.tell_stale()
         total, before = sum(map(len, shares)), 0
         elsewhere = []
@@ -78,18 +83,51 @@ class Runner:
         for share, start in elsewhere:
             self._share(share, start, total)
 
-    def _lock(self, cell: Cell, name: str) -> FileLock:
+    def groups(self, shard: tuple[int, int] = (1, 1)) -> list[Group]:
+        """Cells that share a training, in the order in which they are to be run."""
+        shares = self._shares(shard)
+        total, before = sum(map(len, shares)), 0
+        found = []
+        for share in shares:
+            found += self._groups(share, before, total)
+            before += len(share)
+        return found
+
+    def group(self, group: Group) -> None:
+        """Runs what is not finished of a group, once nobody else is at it."""
+        with self._lock(group.cells[0], f".lock-{slug(group.cells[0].trained_as)}", timeout=-1):
+            self._group(*group)
+
+    def is_pending(self, group: Group) -> bool:
+        """Whether there is something to run."""
+        return not all(map(self.finished, group.cells))
+
+    def bare(self) -> "Runner":
+        """The same without what it tells and has noted, for another process."""
+        return Runner(self.matrix, self.folder, self.run, log.info, self.keep_stale)
+
+    def _shares(self, shard: tuple[int, int]) -> list[list[Cell]]:
+        cells = groupby(self.matrix.cells(), key=lambda c: (c.rank, c.subject, c.seed))
+        return [list(share) for _, share in cells][shard[0] - 1 :: shard[1]]
+
+    def _groups(self, share: list[Cell], before: int, total: int) -> list[Group]:
+        groups = []
+        for _, sharing in groupby(share, key=lambda cell: cell.trained_as):
+            cells = list(sharing)
+            before += len(cells)
+            groups.append(Group(cells, before, total))
+        return groups
+
+    def _lock(self, cell: Cell, name: str, timeout: float = 0) -> FileLock:
         folder = cell.folder(self.root).parent
         folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / name, timeout=0)
+        return FileLock(folder / name, timeout=timeout)
 
     def _share(self, share: list[Cell], before: int, total: int) -> None:
-        for trained_as, sharing in groupby(share, key=lambda cell: cell.trained_as):
-            group = list(sharing)
-            before += len(group)
+        for group in self._groups(share, before, total):
             try:
-                with self._lock(group[0], f".lock-{slug(trained_as)}"):
-                    self._group(group, before, total)
+                with self._lock(group.cells[0], f".lock-{slug(group.cells[0].trained_as)}"):
+                    self._group(*group)
             except Timeout:  # the other does it
                 continue
 

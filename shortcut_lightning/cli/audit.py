@@ -7,30 +7,13 @@ from pathlib import Path
 from shortcut_lightning.bench.code import deciding_code
 from shortcut_lightning.cli.class_index import class_index, import_named
 from shortcut_lightning.cli.config_files import config_files
+from shortcut_lightning.cli.engines import add_pool_arguments
 from shortcut_lightning.cli.errors import UserError, as_user_error
 from shortcut_lightning.cli.parser import ShortcutParser
 from shortcut_lightning.cli.verbs import PROGRAM
-from shortcut_lightning.cluster.pool import EngineName, GpuShare, open_pool
+from shortcut_lightning.cluster.pool import open_pool
 from shortcut_lightning.membership.audit import Audit
-from shortcut_lightning.ranges import Count
 from shortcut_lightning.stopping import Stopped
-
-
-def add_pool_arguments(parser: ShortcutParser) -> None:
-    """Who does the work; see `open_pool`."""
-    parser.add_argument(
-        "--engine",
-        type=EngineName,
-        default="local",
-        help="`local` is this process; `ray` has workers, here or on a cluster.",
-    )
-    parser.add_argument("--workers", type=Count, default=1, help="Of Ray.")
-    parser.add_argument(
-        "--gpus_per_worker",
-        type=GpuShare,
-        default=0.0,
-        help="Share of a GPU that each takes, such as 0.5; 0 works on the CPU.",
-    )
 
 
 def audit_parser() -> ShortcutParser:

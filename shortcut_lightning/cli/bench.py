@@ -9,19 +9,20 @@ from typing import Any, Literal
 
 from shortcut_lightning.bench.cell_pictures import keep_pictures
 from shortcut_lightning.bench.matrix import Matrix
+from shortcut_lightning.bench.on_ray import run_on_ray
 from shortcut_lightning.bench.results import collect
 from shortcut_lightning.bench.rows import Rows, gathered
 from shortcut_lightning.bench.runner import Runner
 from shortcut_lightning.bench.tables import summary, write
 from shortcut_lightning.bench.workers import in_sweep, run_workers, sweep_run
 from shortcut_lightning.cli.config_files import config_files
+from shortcut_lightning.cli.engines import add_pool_arguments
 from shortcut_lightning.cli.errors import UserError, notice
 from shortcut_lightning.cli.parser import ShortcutParser
 from shortcut_lightning.cli.verbs import PROGRAM
-from shortcut_lightning.ranges import Count
 from shortcut_lightning.stopping import Stopped
 
-_OPTIONS = ("config", "shard", "workers", "tables", "rows", "stale")
+_OPTIONS = ("config", "shard", "workers", "engine", "gpus_per_worker", "tables", "rows", "stale")
 
 
 def bench_parser() -> ShortcutParser:
@@ -32,11 +33,8 @@ def bench_parser() -> ShortcutParser:
     parser.add_argument(
         "--shard", type=str, default="1/1", help="Run every n-th share of the cells only: i/n."
     )
-    parser.add_argument(
-        "--workers",
-        type=Count,
-        default=1,
-        help="Processes at work. More may be started by hand in the same folder, at any time.",
+    add_pool_arguments(
+        parser, "Processes at work. More may be started by hand in the same folder, at any time."
     )
     parser.add_argument(
         "--tables",
@@ -88,6 +86,10 @@ def bench(argv: list[str], run: Callable[[list[str]], None]) -> None:
             with sweep_run() as sweep:
                 failed = run_workers(same, config.workers)
                 sweep.summary.update(summary(collect(matrix, runner.reports())))
+        elif config.engine == "ray":
+            run_on_ray(runner, config.workers, config.gpus_per_worker, shard)
+        elif config.gpus_per_worker:
+            raise ValueError("--gpus_per_worker needs --engine ray; others share the GPUs evenly.")
         elif config.workers > 1:
             failed = run_workers(same, config.workers)
         else:

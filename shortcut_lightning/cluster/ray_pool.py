@@ -126,7 +126,7 @@ class RayPool:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        place = Place.here(self._threads(ray.cluster_resources()))
+        place = Place.here(threads_of(ray.cluster_resources(), self.workers))
         blocks = ray.data.from_items(rows, override_num_blocks=min(len(rows), _BLOCKS))
         return blocks.map_batches(
             Worker,
@@ -140,8 +140,9 @@ class RayPool:
             max_task_retries=TRIES,
         )
 
-    def _threads(self, there: dict[str, float]) -> int:
-        """Of each worker: as many as this process was told to use, else its share of the cores."""
-        if given := os.environ.get("OMP_NUM_THREADS"):
-            return int(given)
-        return max(1, int(there.get("CPU", 1.0)) // self.workers)
+
+def threads_of(there: dict[str, float], workers: int) -> int:
+    """Of each worker: as many as this process was told to use, else its share of the cores."""
+    if given := os.environ.get("OMP_NUM_THREADS"):
+        return int(given)
+    return max(1, int(there.get("CPU", 1.0)) // workers)

@@ -35,7 +35,7 @@ class Place(NamedTuple):
 
     def enter(self) -> None:
         """Goes there; a machine that lacks the folder stays where it is."""
-        os.environ.update(self.variables)
+        os.environ.update(self.variables | {"OMP_NUM_THREADS": str(self.threads)})
         sys.path += [path for path in self.paths if path not in sys.path]
         with suppress(OSError):
             os.chdir(self.folder)

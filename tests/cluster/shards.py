@@ -4,15 +4,21 @@ import ctypes
 import io
 import json
 import tarfile
-from collections.abc import Sequence
+import time
+from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from shortcut_lightning.batch import ConceptBox
+from shortcut_lightning.cluster.sources import Part, Row
+from shortcut_lightning.cluster.stream import Job
 from shortcut_lightning.concepts.base import Detector
+from shortcut_lightning.files.images import load_image
 
 CRASHES, RAISES = "crash", "raise"
 
@@ -26,6 +32,27 @@ class Bright(Detector):
         if any(RAISES in name for name in names):
             raise RuntimeError("out of luck")
         return [[ConceptBox("bright", float(each.mean()), None)] for each in images]
+
+
+class Measure(Job):
+    """Some numbers about pictures of one shape together, slowly."""
+
+    batch_size = 3
+
+    def prepare(self, row: Row) -> Tensor:
+        return load_image(Path(row.name), row.data)
+
+    def alike(self, prepared: Tensor) -> Hashable:
+        return prepared.shape
+
+    def do(self, part: Part, rows: Sequence[Row], prepared: Sequence[Tensor]) -> list[Any]:
+        time.sleep(0.3)
+        levels = torch.stack(list(prepared)).flatten(1)
+        numbers = (levels @ levels.T).softmax(1) @ levels[:, :4]
+        return [
+            {"part": part.label, "row": row.number, "name": row.name, "numbers": found}
+            for row, found in zip(rows, numbers.tolist(), strict=True)
+        ]
 
 
 def encoded(seed: int, size: tuple[int, int] = (32, 32)) -> bytes:

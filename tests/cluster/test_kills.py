@@ -1,0 +1,17 @@
+"""A short form of the campaign of kills: `pytest tests/cluster/test_kills.py -m slow`."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import cluster_kills
+
+
+@pytest.mark.slow
+def test_an_actor_a_node_and_a_driver_are_lost_and_no_row(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs the extra cluster")
+    rows = cluster_kills.campaign(["rows"], 3, seed=1, folder=tmp_path, shards=8)
+    assert [row.victim for row in rows] == ["actor", "node", "driver"]
+    assert all(row.right for row in rows), rows
