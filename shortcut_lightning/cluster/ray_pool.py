@@ -4,6 +4,7 @@ Nothing of a user's pictures passes through Ray where they lie in files that wor
 is pickled was made by this program, on the driver and on the workers.
 """
 
+import logging
 import os
 import pickle
 import warnings
@@ -126,6 +127,7 @@ class RayPool:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         place = Place.here(threads_of(ray.cluster_resources(), self.workers))
         blocks = ray.data.from_items(rows, override_num_blocks=min(len(rows), _BLOCKS))
         return blocks.map_batches(

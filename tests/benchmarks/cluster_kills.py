@@ -6,8 +6,8 @@ The cluster is Ray's own simulated one, on this machine and its loopback; the dr
 that joins it. A trial runs a job over shards, sends one SIGKILL at a moment that is uniform over
 the time an unbroken run takes, and lets the job end; a killed driver is started again by the same
 command, a killed node is replaced. Then the output must have each row once, with the bits that one
-process without Ray writes. Writes a row for each kill to results/cluster_kills.csv beside this; ends
-with code 1 where a row is not right.
+process without Ray writes. Writes a row for each kill to results/cluster_kills.csv; ends with code 1
+where a row is not right.
 """
 
 import argparse
