@@ -22,7 +22,11 @@ from shortcut_lightning.cluster.worker import Place, Worker, WorkerFailed
 TRIES = 20  # how often a part is begun whose workers are lost
 _BLOCKS = 4096  # at most so many tasks; more parts than that share them
 # Ray asks these when it is imported; nobody is told that it runs.
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of its actors for statistics, when a node is lost
+}
 # Its name is about other systems. Off, nodes know each other by the loopback and listen there only.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 _RUNNING = "ray/ray_current_cluster"  # in the folder for temporary files, while `ray start` runs

@@ -6,8 +6,8 @@ The cluster is Ray's own simulated one, on this machine and its loopback; the dr
 that joins it. A trial runs a job over shards, sends one SIGKILL at a moment that is uniform over
 the time an unbroken run takes, and lets the job end; a killed driver is started again by the same
 command, a killed node is replaced. Then the output must have each row once, with the bits that one
-process without Ray writes. Writes a row for each kill to results/cluster_kills.csv; ends with code 1
-where a row is not right.
+process without Ray writes. Writes a row for each kill to results/cluster_kills.csv; ends with
+code 1 where a row is not right.
 """
 
 import argparse
@@ -32,6 +32,8 @@ JOBS = ("rows", "detect", "purify")
 VICTIMS = ("actor", "node", "driver")
 NODES = 3
 sys.path.insert(0, str(HERE.parent / "cluster"))
+# Before anything imports Ray: the loopback alone, and nobody is told.
+os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 
 _ROWS = """
 import sys
@@ -106,11 +108,6 @@ class Nodes:
     """A cluster of three nodes with a CPU each, of which all but the first may be lost."""
 
     def __init__(self) -> None:
-        os.environ |= {
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_BACKEND_LOG_LEVEL": "fatal",
-        }
         from ray.cluster_utils import Cluster
 
         self.settings = {"num_cpus": 1, "object_store_memory": 100 * 2**20}

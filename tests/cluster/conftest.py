@@ -8,6 +8,7 @@ import pytest
 
 # Before anything imports Ray. Tests do not join what runs on the machine, and take little memory.
 os.environ["RAY_ADDRESS"] = "local"
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 os.environ["RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES"] = str(120 * 2**20)
 
 
