@@ -13,6 +13,7 @@ from shortcut_lightning.cli.parser import ShortcutParser
 from shortcut_lightning.cli.verbs import PROGRAM
 from shortcut_lightning.cluster.pool import open_pool
 from shortcut_lightning.membership.audit import Audit
+from shortcut_lightning.ranges import CountOrNone
 from shortcut_lightning.stopping import Stopped
 
 
@@ -29,6 +30,12 @@ def audit_parser() -> ShortcutParser:
     )
     parser.add_argument("--output_dir", type=str, default="runs", help="Where runs are kept.")
     add_pool_arguments(parser)
+    parser.add_argument(
+        "--max_failures",
+        type=CountOrNone,
+        default=100,
+        help="Of shards, tables and patterns: so many pictures of a set may be unreadable.",
+    )
     parser.add_class_arguments(Audit, "audit")
     return parser
 
@@ -50,7 +57,9 @@ def audit(argv: list[str]) -> None:
     folder = Path(config.output or Path(config.output_dir) / name)
     try:
         with open_pool(config.engine, config.workers, config.gpus_per_worker) as pool:
-            result = parser.instantiate(config).audit.run(folder, deciding_code(), pool)
+            result = parser.instantiate(config).audit.run(
+                folder, deciding_code(), pool, config.max_failures
+            )
     except Stopped as stopped:
         stopped.kept = f"what was measured is kept in {folder}; the same command goes on"
         raise

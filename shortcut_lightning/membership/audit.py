@@ -11,6 +11,7 @@ import torch
 
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.cluster import InProcess, Pool
+from shortcut_lightning.cluster.sources import is_stream
 from shortcut_lightning.membership import battery, measured
 from shortcut_lightning.membership.base import Score
 from shortcut_lightning.membership.blind import FOLDS, Blind, blind_baselines
@@ -23,6 +24,7 @@ from shortcut_lightning.membership.model import Model
 from shortcut_lightning.membership.result import AuditResult
 from shortcut_lightning.membership.score_files import ScoreFiles, words_of
 from shortcut_lightning.membership.sets import read_sets
+from shortcut_lightning.membership.streamed import judge_streams
 from shortcut_lightning.membership.verdict import verdict
 from shortcut_lightning.metrics.encoders import ImageEncoder, PocketClip
 from shortcut_lightning.ranges import Between, Count, ProperShare, Ranged, Seed
@@ -48,7 +50,8 @@ class Audit(Ranged):
 
     Args:
         target: The model under audit.
-        members: Folder of images with captions that it is said, or suspected, to have learned.
+        members: Folder of images with captions that it is said, or suspected, to have learned; or
+            shards, tables or a pattern of files (`cluster/README.md`), as are the other sets.
         nonmembers: Folder of images of the same kind that it has surely not.
         base: The model it was made from, or another that cannot know the members. Without it, a
             difference between the sets cannot be told from membership.
@@ -191,9 +194,11 @@ class Audit(Ranged):
         folder: Path,
         code: str = "",
         pool: Pool = InProcess(),  # noqa: B008
+        max_failures: int = 100,
     ) -> AuditResult:
         """Audits and writes `report.json`, `scores.csv` and `report.html` to `folder`; `code` is
-        noted there as the hash of the code that ran. `pool` asks the models.
+        noted there as the hash of the code that ran. `pool` asks the models. Of sets in shards or
+        tables, at most `max_failures` pictures each may be unreadable.
 
         A killed audit run again in the same folder goes on where it stopped.
 
@@ -209,7 +214,10 @@ class Audit(Ranged):
         else:
             folder.mkdir(parents=True, exist_ok=True)
             models = self._load()
-            result = self.judge(models, folder, pool)
+            if is_stream(self.members) or is_stream(self.nonmembers):
+                result = judge_streams(self, models, folder, pool, max_failures)
+            else:
+                result = self.judge(models, folder, pool)
         facts = {
             "settings": settings(self),
             "weights": {role: Model(backbone).name for role, backbone in models.items()},

@@ -60,3 +60,9 @@ class Ledger:
                 continue
         widths = Counter(len(row) for _, row in found)
         self.rows = {name: row for name, row in found if widths[len(row)] == max(widths.values())}
+
+
+def as_kept(features: np.ndarray) -> np.ndarray:
+    """(N, F) features with the digits that files of them have, float64."""
+    written = [[f"{value:.9g}" for value in row] for row in features]
+    return np.array(written, np.float64)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from shards import Bright, encoded, write_shard, write_shards
 
-from shortcut_lightning.cluster import InProcess
+from shortcut_lightning.cluster import InProcess, open_pool
 from shortcut_lightning.cluster.sources import Broken, Row, is_stream, parts_of, rows_of
 from shortcut_lightning.data import PersonalizationDataModule
 from shortcut_lightning.data.shard_verbs import detect_shards
@@ -167,3 +167,16 @@ def test_a_picture_that_ends_the_process_is_named_in_the_end(tmp_path: Path) -> 
     assert "crash.png it ended the process (Segmentation fault)" in done.stdout
     assert [row["name"] for row in table(tmp_path / "out")] == ["0.png", "2.png"]
     assert not list((tmp_path / "out" / "parts").glob("*.journal"))
+
+
+@pytest.mark.slow
+def test_on_ray_the_same_rows_and_a_picture_that_ends_a_worker(ray: Any, tmp_path: Path) -> None:
+    source = write_shards(tmp_path / "shards", 3, 4)
+    detect(source, tmp_path / "local")
+    with open_pool("ray", 2) as pool:
+        detect(source, tmp_path / "ray", pool=pool)
+        assert table(tmp_path / "ray") == table(tmp_path / "local")
+        write_shard(source / "x.tar", {"0": encoded(0), "crash": encoded(1), "2": encoded(2)})
+        tally = detect(source, tmp_path / "crashed", pool=pool)
+    assert tally.rows == 14
+    assert list(tally.failures) == ["000003-x/crash.png"]
