@@ -2,6 +2,7 @@
 sees the folder of the runs. A task whose worker or machine is lost is begun again elsewhere, where
 the finished cells of it are found."""
 
+import pickle
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ def run_on_ray(
         place = Place.here(threads_of(ray.cluster_resources(), workers))
         options = {"num_cpus": 1, "num_gpus": gpus_per_worker, "max_retries": LOSSES}
         task = ray.remote(max_calls=1, **options)(_run)  # a process for each, as if by hand
-        bare = runner.bare()
+        bare = pickle.dumps(runner.bare())  # read once the worker is where its modules are
         running: dict[Any, Group] = {}
         try:
             while waiting or running:
@@ -76,9 +77,10 @@ def _take(ray: Any, done: Any, runner: Runner, group: Group) -> None:
         raise said.mistake
 
 
-def _run(place: Place, runner: Runner, group: Group) -> Said:
+def _run(place: Place, pickled: bytes, group: Group) -> Said:
     """In a worker: the cells of a group that are not finished."""
     place.enter()
+    runner: Runner = pickle.loads(pickled)
     lines: list[str] = []
     runner.tell, runner.failures = lines.append, {}
     try:

@@ -63,13 +63,13 @@ class MeasureRows(Job):
 
     def prepare(self, row: Row) -> Picture:
         """See `Job`."""
+        image = prepared(load_image(Path(row.name), row.data), self.resolution)
         caption = self.caption or row.caption
         if self.needs_captions and not caption:
             raise ValueError(
                 f"has no caption, which {self.needs_captions[0]} needs (audit.caption gives one "
                 "sentence to all)"
             )
-        image = prepared(load_image(Path(row.name), row.data), self.resolution)
         return Picture(row.name, caption, content_key(image), image, self.resolution)
 
     def alike(self, prepared: Picture) -> Hashable:

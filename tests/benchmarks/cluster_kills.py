@@ -3,11 +3,11 @@
     python tests/benchmarks/cluster_kills.py [--count 30] [--seed 0] [--jobs rows detect purify]
 
 The cluster is Ray's own simulated one, on this machine and its loopback; the driver is a process
-that joins it. A trial runs a job over shards, sends one SIGKILL at a moment that is uniform over
-the time an unbroken run takes, and lets the job end; a killed driver is started again by the same
-command, a killed node is replaced. Then the output must have each row once, with the bits that one
-process without Ray writes. Writes a row for each kill to results/cluster_kills.csv; ends with
-code 1 where a row is not right.
+that joins it. A trial runs a job over shards, sends one SIGKILL when some of them, by chance, are
+done, and lets the job end; a killed driver is started again by the same command, a killed node is
+replaced. Then the output must have each row once, with the bits that one process without Ray
+writes. Writes a row for each kill to results/cluster_kills.csv; ends with code 1 where a row is not
+right.
 """
 
 import argparse
@@ -55,7 +55,7 @@ class Row(NamedTuple):
 
     job: str
     victim: str
-    at: float  # seconds after the start
+    parts: int  # that were finished before it
     seconds: float  # until the job had ended
     drivers: int  # how often it was started
     right: bool
@@ -157,16 +157,17 @@ def trial(
     victim: str,
     source: Path,
     output: Path,
-    usual: float,
+    shards: int,
     rng: random.Random,
     wanted: dict[str, Any],
 ) -> Row:
     """Runs the job to its end through one kill."""
-    at, started, drivers = rng.uniform(0, usual), time.monotonic(), 1
+    parts, started, drivers = rng.randrange(shards - 1), time.monotonic(), 1
     words, settings = command(job, source, output, "ray"), {"env": nodes.environment()}
     driver = subprocess.Popen(words, **settings)  # type: ignore[call-overload]
-    while time.monotonic() < started + at and driver.poll() is None:
+    while len(list(output.glob("parts/*.json"))) < parts and driver.poll() is None:
         time.sleep(0.05)
+    time.sleep(rng.uniform(0, 0.5))
     if victim == "driver" and driver.poll() is None:
         driver.send_signal(signal.SIGKILL)
         driver.wait()
@@ -179,7 +180,7 @@ def trial(
             time.sleep(0.1)
     code = driver.wait()
     right = code == 0 and contents(output) == wanted and not list(output.rglob("*.part"))
-    return Row(job, victim, round(at, 1), round(time.monotonic() - started, 1), drivers, right)
+    return Row(job, victim, parts, round(time.monotonic() - started, 1), drivers, right)
 
 
 def campaign(jobs: Sequence[str], count: int, seed: int, folder: Path, shards: int) -> list[Row]:
@@ -190,19 +191,17 @@ def campaign(jobs: Sequence[str], count: int, seed: int, folder: Path, shards: i
     source = write_shards(folder / "source", shards, 4)
     nodes = Nodes()
     try:
-        wanted, usual = {}, {}
+        wanted = {}
         for job in jobs:
             for engine in ("local", "ray"):
-                out, began = folder / f"{job}-{engine}", time.monotonic()
-                words = command(job, source, out, engine)
+                words = command(job, source, folder / f"{job}-{engine}", engine)
                 subprocess.run(words, env=nodes.environment(), check=True)
-                usual[job] = time.monotonic() - began
             wanted[job] = contents(folder / f"{job}-local")
             assert wanted[job] == contents(folder / f"{job}-ray"), job
         for number in range(count):
             job, victim = jobs[number % len(jobs)], VICTIMS[(number // len(jobs)) % 3]
             out = folder / f"out-{number}"
-            row = trial(nodes, job, victim, source, out, usual[job], rng, wanted[job])
+            row = trial(nodes, job, victim, source, out, shards, rng, wanted[job])
             print(json.dumps(row._asdict()), flush=True)  # noqa: T201
             rows.append(row)
             if row.right:

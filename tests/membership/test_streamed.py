@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,9 @@ def test_what_cannot_be_read_and_what_is_in_both_sets_is_named(sets: Path, small
     assert "mute.png has no caption, which CLiD_th needs" in said
     with tarfile.open(sets / "nonmembers-shards" / "2.tar", "w") as archive:
         archive.add(sets / "members" / "members00.png", "copy.png")
-    (sets / "out-shards" / "measured" / "nonmembers" / "recipe.json").unlink()
-    with pytest.raises(ValueError, match=r"did not make; give another"):
+        archive.add(sets / "bad.png", "copy.txt")
+    with pytest.raises(ValueError, match=r"nonmembers already holds something .* did not make"):
+        audited(sets, small_sd, "-shards")
+    shutil.rmtree(sets / "out-shards")
+    with pytest.raises(ValueError, match=r"1 images are in both audit\.members and"):
         audited(sets, small_sd, "-shards")
