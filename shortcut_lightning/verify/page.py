@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from shortcut_lightning.bench.matrix import Cell
 from shortcut_lightning.bench.results import Difference
+from shortcut_lightning.data.copies import SHEET
 from shortcut_lightning.files.folders import list_images
 from shortcut_lightning.files.images import center_crop, load_image, resize_shorter_side
 from shortcut_lightning.files.whole import whole
@@ -120,7 +121,7 @@ def page(answer: Answer, root: Path) -> str:
         Section("What the models draw", _pictures(answer), _DRAWN),
         Section("What it costs the photographs", _photographs(answer, root), _DAMAGE),
         Section("What this says nothing about", cautions(answer.limits()).html),
-        Section("How it was done", _how(answer)),
+        Section("How it was done", _how(answer, root)),
     ]
     return render(Page(words.title(answer.findings), facts, sections))
 
@@ -218,7 +219,7 @@ def _plain(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
 
 
-def _how(answer: Answer) -> Markup:
+def _how(answer: Answer, root: Path) -> Markup:
     recipe, matrix = answer.recipe, answer.matrix
     steps = f"{recipe.steps} steps" if recipe.steps > 0 else "as long as the recipe says"
     rows = [
@@ -227,6 +228,8 @@ def _how(answer: Answer) -> Markup:
         ("judges", ", ".join(answer.judges) or "–"),
         ("time", f"{answer.seconds / 60:.0f} minutes of all runs together"),
         ("not finished", ", ".join(answer.unfinished)),
+        ("copies", str(root / "photographs" / PROTECTED)),
+        ("contact sheet", str(root / "photographs" / PROTECTED / SHEET)),
         ("again, or on", answer.command),
         *((name, version) for name, version in installed_versions().items()),
     ]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
+from filelock import FileLock
 
 from shortcut_lightning.data.copy_records import BEGUN
 from shortcut_lightning.data.loading import subject_folders
@@ -67,21 +68,22 @@ def make(
         ValueError: what the attack refuses.
     """
     folder, given = root / "photographs", sources.instance
-    texts: dict[str, dict[str, str]] = {}
-    for name, entries in ((INSTANCE, given), (REFERENCE, sources.reference)):
-        texts[name] = _copied(entries, folder / name)
-        _caption(folder / name, texts[name])
-    if folders.is_pocket(recipe.source):
-        folders.mark_drawn(folder, recipe.source)
-    noise = {
-        "class_path": "shortcut_lightning.attacks.RandomNoise",
-        "init_args": {"epsilon": recipe.epsilon},
-    }
-    for name, attack in ((PROTECTED, recipe.attack), (NOISE, noise)):
-        if not finished(folder / name):
-            tell(f"{name}: copies of {len(given)} photographs")
-            _protect(recipe.protecting(str(folder / INSTANCE), attack), root, name, run)
-        _caption(folder / name, texts[INSTANCE])
+    with FileLock(root / ".lock-photographs"):  # the same command in another terminal waits
+        texts: dict[str, dict[str, str]] = {}
+        for name, entries in ((INSTANCE, given), (REFERENCE, sources.reference)):
+            texts[name] = _copied(entries, folder / name)
+            _caption(folder / name, texts[name])
+        if folders.is_pocket(recipe.source):
+            folders.mark_drawn(folder, recipe.source)
+        noise = {
+            "class_path": "shortcut_lightning.attacks.RandomNoise",
+            "init_args": {"epsilon": recipe.epsilon},
+        }
+        for name, attack in ((PROTECTED, recipe.attack), (NOISE, noise)):
+            if not finished(folder / name):
+                tell(f"{name}: copies of {len(given)} photographs")
+                _protect(recipe.protecting(str(folder / INSTANCE), attack), root, name, run)
+            _caption(folder / name, texts[INSTANCE])
 
 
 def _protect(settings: Config, root: Path, name: str, run: Run) -> None:

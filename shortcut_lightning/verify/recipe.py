@@ -99,7 +99,8 @@ def read(merged: Mapping[str, Any]) -> Recipe:
     reference = data.pop("reference_data_dir")
     data["eval_base"] = False
     trainer = config["trainer"]
-    trainer |= {"enable_progress_bar": False, "enable_model_summary": False}
+    # One device a run, as `bench` has it; several are kept busy by several workers.
+    trainer |= {"devices": 1, "enable_progress_bar": False, "enable_model_summary": False}
     trainer["callbacks"] = _callbacks(trainer.get("callbacks") or [])
     return Recipe(config, attack, purifiers, str(source), str(reference), bool(recursive))
 
