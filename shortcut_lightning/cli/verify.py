@@ -3,7 +3,8 @@ shows what came out. Its options stand beside those of `fit`, which say how is l
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,15 +96,12 @@ def verify(argv: list[str], run: Run, merge: Merge) -> None:
     given = verify_parser().parse_args(own)
     _check_names(given.restoration, given.family)
     merged = merge(["fit", *others])
-    try:
+    workers = given.workers or _workers()
+    with _user_errors():
         asked = recipe.read(merged)
         sources = photographs.listed(asked)
-    except (ValueError, OSError) as error:
-        raise UserError(as_user_error(error, {}) or str(error)) from error
-    root = Path(given.output or _default_output(merged, asked, others))
-    made = routes.matrix(asked, root, given.effort, given.restoration, given.family)
-    workers = given.workers or _workers()
-    try:
+        root = Path(given.output or _default_output(merged, asked, others))
+        made = routes.matrix(asked, root, given.effort, given.restoration, given.family)
         of = Asked.by(asked, [entry.path for part in sources for entry in part])
         refuse_other(root, of)
         matrix = Matrix(**presets.in_values(made.settings))
@@ -111,23 +109,34 @@ def verify(argv: list[str], run: Run, merge: Merge) -> None:
         done = [runner.seconds(cell) for cell, _ in runner.reports()]
         speed = plan.known_speed(asked, Path(merged["output_dir"]))
         said = plan.plan(asked, made, len(sources.instance), done, speed, workers)
-        if given.dry_run:
-            sys.stdout.write(f"{said}\nfolder       {root}\n")
-            return
-        notice(said)
+    if given.dry_run:
+        sys.stdout.write(f"{said}\nfolder       {root}\n")
+        return
+    notice(said)
+    with _user_errors(root):
         _write(root, asked, made, of)
         photographs.make(asked, sources, root, run, notice)
-    except Stopped as stopped:
-        stopped.kept = f"what was made is kept in {root}; the same command goes on"
-        raise
-    except (ValueError, OSError) as error:
-        raise UserError(as_user_error(error, {}) or " ".join(str(error).split())) from error
     failure = _bench(root, workers, given.stale, run)
     answer = _answer(asked, made, runner, root, argv)
     shown = page.write(answer, root)
     sys.stdout.write("\n".join(["", *answer.sentences(), "", str(shown), ""]))
     if failure:
         raise failure
+
+
+@contextmanager
+def _user_errors(root: Path | None = None) -> Iterator[None]:
+    """Turns what was raised on purpose into a line; in a folder, says what is kept of it."""
+    try:
+        yield
+    except Stopped as stopped:
+        if root:
+            stopped.kept = f"what was made is kept in {root}; the same command goes on"
+        raise
+    except (ValueError, OSError) as error:
+        if message := as_user_error(error, {}):
+            raise UserError(message) from error
+        raise
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:

@@ -7,7 +7,7 @@ Wilcoxon's test, Holm's correction for all comparisons of the page.
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -112,11 +112,6 @@ def findings(found: Measured, routes: Sequence[Route]) -> list[Finding]:
     made = [Finding(route, effects[route.name]) for route in routes if route.name in effects]
     order = {"none": 0, "slight": 1, "clear": 2}
     return sorted(made, key=lambda each: (order[each.grade], each.fall))
-
-
-def by_route(found: Sequence[Finding]) -> Mapping[str, Finding]:
-    """Findings by the names of their routes."""
-    return {each.route.name: each for each in found}
 
 
 def _below(found: Measured, measure: str, route: Route) -> tuple[Difference, Difference]:
