@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn import functional
 
@@ -73,15 +75,29 @@ class AntiPersonalization(DreamBooth):
         self._inner = 0  # steps that the copy has made
         self._resumed: dict[str, Any] = {}
 
-    def on_fit_start(self) -> None:
-        """Raises ValueError where the loops cannot go as they are meant to."""
-        if self.trainer.world_size > 1:
-            raise ValueError("AntiPersonalization runs on one device: set trainer.devices to 1.")
-        if self.trainer.precision == "16-mixed":
-            raise ValueError(
-                "AntiPersonalization does not scale gradients: set trainer.precision to "
-                "'bf16-mixed' or '32-true'."
-            )
+    def configure_callbacks(self) -> list[Callback]:
+        """None. It is asked first of all, before Lightning's own checks: raises ValueError for
+        settings of a trainer under which the loops cannot go as they are meant to."""
+        trainer = self.trainer
+        refused = {
+            "devices": (trainer.world_size > 1, "1; the copy lives on one"),
+            "precision": (
+                trainer.precision == "16-mixed",
+                "'bf16-mixed' or '32-true'; the copy's gradients are not scaled",
+            ),
+            "gradient_clip_val": (
+                bool(trainer.gradient_clip_val),
+                "null; gradients are added up over the copy's steps and not clipped, as published",
+            ),
+            "accumulate_grad_batches": (
+                trainer.accumulate_grad_batches != 1,
+                "1; model.inner_steps says over how many batches gradients are added up",
+            ),
+        }
+        for setting, (wrong, wanted) in refused.items():
+            if wrong and trainer.state.fn == TrainerFn.FITTING:
+                raise ValueError(f"AntiPersonalization: set trainer.{setting} to {wanted}.")
+        return []
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         count = int(batch.is_prior.sum())

@@ -177,3 +177,6 @@ def test_what_it_cannot_do_is_said(small_sd: Path) -> None:
     alone = [TrainBatch(*(part[:2] for part in batches(1)[0][:4]))]
     with pytest.raises(ValueError, match=r"set data\.with_prior_preservation to true"):
         fit(module(small_sd), alone, 1)
+    for setting in ({"gradient_clip_val": 1.0}, {"accumulate_grad_batches": 2}):
+        with pytest.raises(ValueError, match=rf"set trainer\.{next(iter(setting))} to"):
+            fit(module(small_sd), batches(1), 1, **setting)
