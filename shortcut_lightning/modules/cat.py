@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from tqdm import tqdm
@@ -55,20 +57,28 @@ class CAT(DreamBooth):
                 f"CAT finds no layers to adapt in the autoencoder (model.vae_part '{vae_part}')."
             )
 
-    def on_fit_start(self) -> None:
-        """Adapts the autoencoder, unless a checkpoint brought it."""
+    def configure_callbacks(self) -> list[Callback]:
+        """None. It is asked before the data module does anything: raises ValueError where what that
+        does could not be used."""
         data: Any = getattr(self.trainer, "datamodule", None)
-        if not getattr(data, "trained_on", None):
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            return []
+        if not hasattr(data, "trained_on"):
             raise ValueError(
-                "CAT adapts the autoencoder to the pictures of the data module, and there are "
-                "none: train with PersonalizationDataModule."
+                "CAT adapts the autoencoder to the pictures of the data module: train with "
+                "PersonalizationDataModule."
             )
         if data.cache_latents:
             raise ValueError(
                 "data.cache_latents keeps latents of the autoencoder as it was, and CAT changes "
                 "it; set data.cache_latents to false."
             )
+        return []
+
+    def on_fit_start(self) -> None:
+        """Adapts the autoencoder, unless a checkpoint brought it."""
         if not self.adapted:
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
             pictures = torch.stack([square(each.image) for each in data.trained_on])
             self.adapt(pictures.to(self.device))
             self.adapted = True
