@@ -9,14 +9,19 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from shards import Bright, encoded, write_shard, write_shards
 
+from shortcut_lightning.cli import main
 from shortcut_lightning.cluster import InProcess, open_pool
+from shortcut_lightning.cluster.journal import KILLS, Journal
 from shortcut_lightning.cluster.sources import Broken, Row, is_stream, parts_of, rows_of
 from shortcut_lightning.data import PersonalizationDataModule
 from shortcut_lightning.data.shard_verbs import detect_shards
+from shortcut_lightning.files.images import load_image
 
 parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra cluster")
+CONFIGS = Path(__file__).parents[2] / "configs"
 CPU = torch.device("cpu")
 
 
@@ -149,6 +154,7 @@ def test_finished_parts_are_not_done_again(tmp_path: Path) -> None:
     assert len(table(tmp_path / "out")) == 6
 
 
+@pytest.mark.slow
 def test_a_picture_that_ends_the_process_is_named_in_the_end(tmp_path: Path) -> None:
     """Here the process is this one's child; the same command again goes on."""
     source = tmp_path / "shards"
@@ -167,6 +173,54 @@ def test_a_picture_that_ends_the_process_is_named_in_the_end(tmp_path: Path) -> 
     assert "crash.png it ended the process (Segmentation fault)" in done.stdout
     assert [row["name"] for row in table(tmp_path / "out")] == ["0.png", "2.png"]
     assert not list((tmp_path / "out" / "parts").glob("*.journal"))
+
+
+def test_a_journal_tells_a_fault_from_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "part.journal"
+    fault = "Fatal Python error: Segmentation fault\n\nCurrent thread 0x1\n"
+    path.write_text(f"[0, 1]\ndone\n[2, 3]\n{fault}[2]\ndone\n[3]\n{fault}" + "[7]\n" * KILLS)
+    journal = Journal(path)
+    journal.close(finished=True)
+    assert journal.alone == {2, 3, 7}
+    assert journal.blamed == {
+        3: "it ended the process (Segmentation fault)",
+        7: f"it ended the process (killed {KILLS} times)",
+    }
+    assert not path.exists()
+    path.write_text("[7]\n" * (KILLS - 1))
+    assert Journal(path).blamed == {}
+
+
+def test_verbs_take_shards(
+    tmp_path: Path, small_sd: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_shards(tmp_path / "shards", 2, 3)
+    words = [
+        "--model=DreamBooth",
+        f"--model.pretrained_model_name_or_path={small_sd}",
+        "--data=PersonalizationDataModule",
+        f"--data.instance_data_dir={source}",
+        "--data.use_captions=true",
+        "--trainer.accelerator=cpu",
+    ]
+    chain = f"--data.purifiers={CONFIGS / 'purifiers' / 'jpeg.yaml'}"
+    main(["purify", *words, chain, "--output", str(tmp_path / "clean")])
+    assert "6 pictures" in capsys.readouterr().out
+    with tarfile.open(tmp_path / "clean" / "000001-shard-001.tar") as archive:
+        assert archive.getnames()[:2] == ["00003.png", "00003.txt"]
+        with Image.open(archive.extractfile("00003.png")) as made:
+            assert made.size == (32, 40)
+    attack = f"--data.attack={CONFIGS / 'attacks' / 'random_noise.yaml'}"
+    main(["protect", *words, attack, "--data.attack.epsilon=8", "--output", f"{tmp_path}/safe"])
+    before = [row for row in read(source) if isinstance(row, Row)]
+    after = [row for row in read(tmp_path / "safe") if isinstance(row, Row)]
+    assert [row.caption for row in before] == [row.caption for row in after]
+    for old, new in zip(before, after, strict=True):
+        given, made = (load_image(Path("x.png"), row.data) for row in (old, new))
+        assert 0 < (given - made).abs().max() * 255 <= 8.01
+    detector = f"--data.detector={CONFIGS / 'detectors' / 'qr.yaml'}"
+    main(["detect", *words, detector, "--output", str(tmp_path / "found")])
+    assert [len(row["boxes"]) for row in table(tmp_path / "found")] == [0] * 6
 
 
 @pytest.mark.slow
