@@ -89,11 +89,14 @@ def _verb_options(verb: str) -> list[Argument]:
     found = list(options([_HERE / name for name in files.get(verb, ["app.py"])]))
     if verb == "bench" and (matrix := described("Matrix")):
         return [*found, *matrix.arguments]
+    config = Argument("config", "FILE or PRESET", "", "Settings; later files are laid over earlier")
+    seed = Argument("seed_everything", "int", "0", "The seed of every random number")
+    if verb == "verify":
+        runs = [each for each in options([_HERE / "app.py"]) if each.name == "output_dir"]
+        return [config, *found, seed, *runs]
     if verb in files:
         return found
     own = [a for a in method(_HERE / "app.py", "ShortcutTrainer", verb) if a.name not in _FILLED]
-    config = Argument("config", "FILE or PRESET", "", "Settings; later files are laid over earlier")
-    seed = Argument("seed_everything", "int", "0", "The seed of every random number")
     return [config, *own, *([_CKPT] if verb in _LIGHTNINGS else []), seed, *_LEARNING, *found]
 
 

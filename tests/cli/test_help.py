@@ -54,6 +54,12 @@ def test_our_keys_come_first_each_with_a_line(said) -> None:
     assert all(".help" in line for line in lineless)
 
 
+def test_verify_has_options_of_its_own_and_those_of_learning(said) -> None:
+    keys = {line.split()[0] for line in said("verify", "--help").splitlines() if "--" in line[:4]}
+    own = {"--effort", "--dry_run", "--workers", "--output", "--family", "--restoration"}
+    assert own | {"--config", "--output_dir", "--data.attack.help", "--model.rank"} <= keys
+
+
 @pytest.mark.parametrize("verb", ["fit", "test", "protect", "detect"])
 def test_no_option_of_a_verb_is_left_out(verb: str, said) -> None:
     shown = said(verb, "--help") + said(verb, "--trainer.help")
