@@ -12,6 +12,7 @@ from PIL import Image
 
 from shortcut_lightning.bench.matrix import Matrix
 from shortcut_lightning.bench.results import Difference, Table, decided
+from shortcut_lightning.files.whole import whole, write_text
 from shortcut_lightning.metrics.estimate import Estimate
 from shortcut_lightning.report import plots
 from shortcut_lightning.report.page import Page, Section, render
@@ -30,14 +31,14 @@ def write(matrix: Matrix, table: Table, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"table.{kind}" for kind in ("csv", "md", "html")]
     _csv(matrix, table, paths[0])
-    paths[1].write_text(markdown(matrix, table), encoding="utf-8")
-    paths[2].write_text(render(page(matrix, table)), encoding="utf-8")
+    write_text(paths[1], markdown(matrix, table))
+    write_text(paths[2], render(page(matrix, table)))
     return paths
 
 
 def _csv(matrix: Matrix, table: Table, path: Path) -> None:
     """One row for each metric, arm and comparison; a first one without any."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole(path) as half, half.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(
             ["metric", "arm", *matrix.factors, *Estimate._fields]

@@ -14,6 +14,7 @@ from shortcut_lightning.callbacks.evaluation import EvaluationCallback, SubjectD
 from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.concepts.base import Detector
 from shortcut_lightning.concepts.geometry import Grid
+from shortcut_lightning.files.images import write_png
 from shortcut_lightning.metrics.concept_ratio import bin_ratio, concept_ratio, f_star_r
 from shortcut_lightning.metrics.encoders import ImageEncoder, PocketAttributes, image_features
 from shortcut_lightning.metrics.estimate import Estimate
@@ -96,7 +97,7 @@ class ConceptRatio(EvaluationCallback):
         trained_on = getattr(datamodule, "trained_on", [])
         boxes = getattr(datamodule, "boxes", [])
         if any(boxes):
-            contact_sheet(trained_on, boxes).save(folder / "concepts_in_training.png")
+            write_png(contact_sheet(trained_on, boxes), folder / "concepts_in_training.png")
             sections.append(pages.found_in_training(trained_on, boxes))
         for arm, found in self._boxes.items():
             colour = colours(box.label for image in found for box in image)

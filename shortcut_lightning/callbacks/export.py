@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.callbacks.trainers import run_folder
 from shortcut_lightning.files.cache import together
+from shortcut_lightning.files.whole import whole_folder
 from shortcut_lightning.finite import NotFinite, all_finite
 
 log = logging.getLogger(__name__)
@@ -34,15 +35,19 @@ class Export(Callback):
         assert isinstance(backbone, Backbone)
         if not all_finite(backbone.parameters()):
             raise NotFinite("The model has weights that are NaN or infinite; it is not exported.")
-        folder = run_folder(trainer) / "export"
-        together(lambda: self._write(backbone, folder), trainer.strategy)
+        place = run_folder(trainer) / "export"
+
+        def write() -> None:
+            with whole_folder(place) as folder:
+                self._write(backbone, folder)
+
+        together(write, trainer.strategy)
+        log.info("Exported to %s", place)
 
     def _write(self, backbone: Backbone, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         if any("lora_" in name for name, _ in backbone.named_parameters()):
             backbone.save_lora(folder)
         if backbone.token_rows:
             backbone.save_tokens(folder / "tokens")
         if self.pipeline:
             backbone.save(folder / "model")
-        log.info("Exported to %s", folder)

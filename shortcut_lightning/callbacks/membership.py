@@ -16,6 +16,7 @@ from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.callbacks.trainers import fast_dev_run, looked_at, run_folder
 from shortcut_lightning.draws import run_seed
 from shortcut_lightning.files.cache import together
+from shortcut_lightning.files.whole import whole
 from shortcut_lightning.membership.clid import CLiD, Discrepancy, two_features
 from shortcut_lightning.membership.engine import Engine
 from shortcut_lightning.membership.evaluator import Features
@@ -107,7 +108,7 @@ class Membership(EvaluationCallback):
         if not self._rows or not trainer.is_global_zero:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "membership.csv").open("w", newline="") as file:
+        with whole(folder / "membership.csv") as half, half.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(self._rows[-1]))
             writer.writeheader()
             writer.writerows(self._rows)

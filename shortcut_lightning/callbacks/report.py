@@ -14,7 +14,7 @@ from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.callbacks.throughput import Throughput
 from shortcut_lightning.callbacks.trainers import callbacks_of, fast_dev_run, run_folder
 from shortcut_lightning.draws import run_seed
-from shortcut_lightning.files.whole import whole
+from shortcut_lightning.files.images import write_png
 from shortcut_lightning.report import sections
 from shortcut_lightning.report.curves import read_losses
 from shortcut_lightning.report.page import Section
@@ -92,8 +92,7 @@ def _keep_photograph(data: Any, path: Path) -> None:
     stages = [getattr(data, name, []) for name in ("given", "published", "trained_on")]
     first = [stage[0].image for stage in stages if stage]
     if len(first) == len(stages) and len({image.shape for image in first}) == 1:
-        with whole(path) as half:
-            to_pil(torch.cat(first, 2)).save(half, "PNG")
+        write_png(to_pil(torch.cat(first, 2)), path)
 
 
 def _counts(data: Any, samples: dict[str, Samples]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from shortcut_lightning.callbacks.evaluation import EvaluationCallback
 from shortcut_lightning.callbacks.loggers import log_pictures
 from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.callbacks.trainers import looked_at, run_folder
+from shortcut_lightning.files.images import write_png
 from shortcut_lightning.ranges import Between, Count, CountOrNone, NotNegative, SamplingSteps, Seed
 from shortcut_lightning.report.page import Section
 from shortcut_lightning.report.pictures import Row, sheet
@@ -79,7 +80,7 @@ class SampleGrid(EvaluationCallback):
             for prompt in prompts
         ]
         picture = sheet(rows, list(samples), self.side)
-        picture.save(folder / "grid.png")
+        write_png(picture, folder / "grid.png")
         log_pictures(trainer, "eval/grid", [picture], [", ".join(samples)])
         return []
 
@@ -103,7 +104,7 @@ class SampleGrid(EvaluationCallback):
             module.training = was_training
         path.parent.mkdir(parents=True, exist_ok=True)
         picture = sheet(rows, [f"step {trainer.global_step}"], self.side)
-        picture.save(path)
+        write_png(picture, path)
         log_pictures(trainer, "train/grid", [picture], [f"step {trainer.global_step}"])
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from shortcut_lightning.batch import PromptBatch
+from shortcut_lightning.files.images import write_png
+from shortcut_lightning.files.whole import write_text
 from shortcut_lightning.report.pictures import to_pil
 
 
@@ -115,7 +117,7 @@ def save(samples: Samples, folder: Path) -> None:
     for old in folder.glob("[0-9][0-9][0-9][0-9][0-9].png"):
         old.unlink()
     for number, image in zip(samples.ids, samples.images, strict=True):
-        to_pil(image).save(folder / file_name(number))
+        write_png(to_pil(image), folder / file_name(number))
     asked = samples.asked or samples.prompts
     rows = zip(samples.ids, asked, samples.negative_prompts, samples.seeds, strict=True)
     write_metadata(folder, rows)
@@ -129,4 +131,4 @@ def write_metadata(folder: Path, rows: Iterable[tuple[int, str, str, int]]) -> N
         )
         for i, prompt, negative, seed in rows
     ]
-    (folder / "metadata.jsonl").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    write_text(folder / "metadata.jsonl", "\n".join([*lines, ""]))

@@ -10,6 +10,7 @@ from torch import Tensor
 from shortcut_lightning.batch import PromptBatch
 from shortcut_lightning.callbacks import samples as sampled
 from shortcut_lightning.callbacks.trainers import run_folder
+from shortcut_lightning.files.images import write_png
 from shortcut_lightning.report.pictures import to_pil
 
 
@@ -49,7 +50,7 @@ class SaveImages(Callback):
             return
         for sample in sampled.from_batch(batch, outputs):
             path = self.folder / sampled.file_name(sample.id)
-            to_pil(sample.pixels.float() / 255).save(path)
+            write_png(to_pil(sample.pixels.float() / 255), path)
             self._made.append((sample.id, sample.asked, sample.negative_prompt, sample.seed))
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

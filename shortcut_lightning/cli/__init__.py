@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from shortcut_lightning import stopping
-from shortcut_lightning.cli.errors import UserError, is_first_process
+from shortcut_lightning.cli.errors import UserError, as_user_error, is_first_process
 from shortcut_lightning.cli.first_look import first_look
+from shortcut_lightning.files.whole import disk_error
 from shortcut_lightning.finite import NotFinite
 from shortcut_lightning.presets import in_arguments
 
@@ -28,8 +29,9 @@ def main(args: list[str] | None = None) -> None:
         args: stands for `sys.argv[1:]`.
 
     Raises:
-        SystemExit: with code 2 after a user's mistake and 1 after numbers that are not finite,
-            which are named on stderr in a line or two; with 130 after SIGINT and 143 after SIGTERM.
+        SystemExit: with code 2 after a user's mistake and 1 after numbers that are not finite or
+            where a disk or the memory is full, which are named on stderr in a line or two; with 130
+            after SIGINT and 143 after SIGTERM.
     """
     # Read when torch starts its threads: those that wait then sleep, where other work goes on too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -38,9 +40,14 @@ def main(args: list[str] | None = None) -> None:
         try:
             _answer(argv)
         except UserError as error:
-            _end(2, error)
+            _end(error.code, error)
         except NotFinite as error:
             _end(1, error)
+        except OSError as error:
+            said = as_user_error(error, {}) if disk_error(error) else None
+            if said is None:
+                raise
+            _end(said.code, said)
         except stopping.Stopped as stopped:
             if not stopping.follows():
                 sys.stderr.write(f"\nstopped by {_name(stopped)}: {stopped.kept or _NOTHING}\n")

@@ -460,10 +460,11 @@ class ShortcutCLI(LightningCLI):
         except Exception as error:
             if self.run_folder and is_first_process():
                 discard_if_empty(self.run_folder)
-            message = as_user_error(error, dict(self.verb_config.items()))
-            if not message:
+            config = dict(self.verb_config.items())
+            said = as_user_error(error, config, str(config.get("output") or self.run_folder or ""))
+            if said is None:
                 raise
-            raise UserError(where + message) from error
+            raise type(said)(f"{where}{said}") from error
 
     def _kept(self) -> str:
         """For who stopped the verb: what is kept, and how to go on."""

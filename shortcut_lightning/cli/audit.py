@@ -8,7 +8,7 @@ from shortcut_lightning.bench.code import deciding_code
 from shortcut_lightning.cli.class_index import class_index, import_named
 from shortcut_lightning.cli.config_files import config_files
 from shortcut_lightning.cli.engines import add_pool_arguments
-from shortcut_lightning.cli.errors import UserError, as_user_error
+from shortcut_lightning.cli.errors import as_user_error
 from shortcut_lightning.cli.parser import ShortcutParser
 from shortcut_lightning.cli.verbs import PROGRAM
 from shortcut_lightning.cluster.pool import open_pool
@@ -64,7 +64,8 @@ def audit(argv: list[str]) -> None:
         stopped.kept = f"what was measured is kept in {folder}; the same command goes on"
         raise
     except Exception as error:
-        if message := as_user_error(error, dict(config.audit.items())):
-            raise UserError(message) from error
+        audited = {f"audit.{key}": value for key, value in config.audit.items()}
+        if said := as_user_error(error, audited, str(folder)):
+            raise said from error
         raise
     sys.stdout.write(f"{result.verdict.text}\n{folder / 'report.html'}\n")

@@ -10,14 +10,25 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from shortcut_lightning.files.names import shown
+from shortcut_lightning.files.whole import disk_error
 
 _PACKAGE = Path(__file__).parents[1]
 
 
 class UserError(Exception):
     """A mistake in what was asked for. Its message is all that the user needs to see."""
+
+    code = 2  # the program's exit code
+
+
+class MachineError(UserError):
+    """What was asked for is right, but a disk or the memory did not hold it."""
+
+    code = 1
 
 
 def is_first_process() -> bool:
@@ -54,13 +65,29 @@ def listed(words: Iterable[str], limit: int = 30) -> str:
     return ", ".join(words[:limit]) + (", ..." if len(words) > limit else "")
 
 
-def as_user_error(error: BaseException, config: dict[str, object]) -> str:
-    """The message for a user if `error` is a user's mistake, else "".
+def as_user_error(
+    error: BaseException, config: Mapping[str, object], place: str = ""
+) -> UserError | None:
+    """What to tell a user, where `error` is a user's mistake or the machine's failure; None for a
+    bug.
 
     Args:
         error: what was raised while classes were built or the verb ran.
         config: key -> value of the run, to name the key that holds a missing path.
+        place: where the verb writes, for a full disk that does not say what did not fit.
     """
+    message = _message(error, config, place)
+    if not message:
+        return None
+    causes = [error]
+    while causes[-1].__cause__:
+        causes.append(causes[-1].__cause__)
+    failed = any(_memory(each) or _of_the_disk(each) for each in causes)
+    return (MachineError if failed else UserError)(message)
+
+
+def _message(error: BaseException, config: Mapping[str, object], place: str) -> str:
+    """For a user; "" for a bug."""
     wrapped = str(error)
     while error.__cause__ and _by_jsonargparse(error):
         error = error.__cause__  # what a constructor raised, wrapped in talk of types
@@ -84,7 +111,9 @@ def as_user_error(error: BaseException, config: dict[str, object]) -> str:
         # What a checkpoint of another program or version holds may fail in any way.
         told = f"{type(error).__name__}: {_short(error, 160)}"
         return f"--ckpt_path: '{config.get('ckpt_path')}' does not fit this run ({told})"
-    if isinstance(error, OSError) and not running:
+    if disk := disk_error(error):
+        return _missing_file(disk, config, place)
+    if isinstance(error, OSError) and (not running or error.filename):
         return _missing_file(error, config)
     # Lightning says of a trainer's arguments what is wrong with them, by whatever kind comes to it.
     building = any(frame.name == "instantiate_trainer" for frame in frames)
@@ -121,7 +150,13 @@ def _memory(error: BaseException) -> str:
     )
 
 
-def _missing_file(error: OSError, config: dict[str, object]) -> str:
+def _of_the_disk(error: BaseException) -> bool:
+    """Whether a disk is full, read-only or broken; what may not be touched can be a mistake."""
+    disk = disk_error(error)
+    return disk is not None and not isinstance(disk, PermissionError)
+
+
+def _missing_file(error: OSError, config: Mapping[str, object], place: str = "") -> str:
     text = str(error)
     if "huggingface.co" in text or type(error).__module__.startswith(("huggingface_hub", "httpx")):
         return (
@@ -129,11 +164,23 @@ def _missing_file(error: OSError, config: dict[str, object]) -> str:
             " (comes with the package) or the path of a diffusers folder"
         )
     if error.filename is None or not error.strerror:
-        return _short(error)
-    path = str(error.filename)
-    key = next((k for k, v in config.items() if v and path.startswith(str(v))), "")
-    key = key.replace(".init_args", "")
-    return f"{key}: {error.strerror}: {path!r}" if key else f"{error.strerror}: {path!r}"
+        return f"{error.strerror or _short(error)}{f', in {place}' if place else ''}"
+    path = shown(os.fsdecode(error.filename))
+    key = _key_of(os.fsdecode(error.filename), config)
+    return f"{key}: {error.strerror}: '{path}'" if key else f"{error.strerror}: '{path}'"
+
+
+def _key_of(path: str, config: Mapping[str, object]) -> str:
+    """The key whose value is a path, or, of those that are folders above it, the nearest."""
+    parts = Path(os.path.abspath(path)).parts
+    known: dict[int, str] = {}
+    for key, value in config.items():
+        for each in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(each, str) and each and "\0" not in each:
+                own = Path(os.path.abspath(os.path.expanduser(each))).parts
+                if parts[: len(own)] == own and own != Path.cwd().parts:
+                    known.setdefault(len(own), key)
+    return known[max(known)].replace(".init_args", "") if known else ""
 
 
 def _short(error: BaseException, limit: int = 400) -> str:

@@ -48,10 +48,11 @@ def find_checkpoint(given: str, runs: Path, must_exist: bool) -> str | None:
 
 
 def _sweep(runs: Path) -> None:
-    """Removes halves of checkpoints that a killed run was writing."""
+    """Removes the halves of what killed runs were writing, checkpoints above all."""
     if is_first_process():
-        for folder in runs.glob("*/checkpoints"):
-            reclaim_all(folder)
+        for run in runs.glob("*/"):
+            for folder in (run, *run.glob("**/")):
+                reclaim_all(folder)
 
 
 class ConfigWins(Callback):

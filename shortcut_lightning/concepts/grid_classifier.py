@@ -18,6 +18,7 @@ from shortcut_lightning import weights
 from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.concepts.base import Detector
 from shortcut_lightning.concepts.geometry import Grid
+from shortcut_lightning.files.whole import whole, write_text
 from shortcut_lightning.pocket import WEIGHTS
 from shortcut_lightning.ranges import Share
 
@@ -64,9 +65,10 @@ class GridNetwork(nn.Module):
     def save(self, folder: Path) -> None:
         """Writes `config.json` and `model.safetensors` (fp16)."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(self.config, indent=2) + "\n", "utf-8")
+        write_text(folder / "config.json", json.dumps(self.config, indent=2) + "\n")
         weights = {name: value.half().contiguous() for name, value in self.state_dict().items()}
-        save_file(weights, folder / "model.safetensors")
+        with whole(folder / "model.safetensors") as half:
+            save_file(weights, half)
 
 
 class GridClassifier(Detector):

@@ -26,9 +26,9 @@ from shortcut_lightning.files import folders
 from shortcut_lightning.files.cache import Cache, OneProcess
 from shortcut_lightning.files.colour import profile_of_copy
 from shortcut_lightning.files.contents import look_into
-from shortcut_lightning.files.images import load_image, load_images, open_image
+from shortcut_lightning.files.images import load_image, load_images, open_image, write_png
 from shortcut_lightning.files.names import shown
-from shortcut_lightning.files.whole import whole
+from shortcut_lightning.files.whole import whole, write_text
 from shortcut_lightning.metrics.fidelity import Fidelity, fidelity
 from shortcut_lightning.photographs import protected_copy, purified_copy, shrunk
 from shortcut_lightning.ranges import Quality, ranged
@@ -283,11 +283,9 @@ class _Work:
             )
         (folder / SHEET).parent.mkdir(exist_ok=True)
         of = f"copy (against {name})" if self.verb == "protect" else "copy"
-        with whole(folder / SHEET) as half:
-            sheet(rows, ["given", of, "difference x 8"], side=192).save(half, "PNG")
+        write_png(sheet(rows, ["given", of, "difference x 8"], side=192), folder / SHEET)
         facts = {"recipe": self.made, "notes": measured.notes, "copies": measured.rows()}
-        with whole(folder / MEASURED) as half:
-            half.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        write_text(folder / MEASURED, json.dumps(facts, indent=2) + "\n")
         self.begun.end()
         return measured
 

@@ -16,6 +16,8 @@ from shortcut_lightning.concepts.geometry import Grid
 from shortcut_lightning.data import loading, looking, stages
 from shortcut_lightning.data.implicit_concepts import pictures_of, write_boxes
 from shortcut_lightning.files.cache import Cache, cache_folder
+from shortcut_lightning.files.images import write_png
+from shortcut_lightning.files.whole import write_text
 from shortcut_lightning.prompts import Prompts
 from shortcut_lightning.ranges import Count
 from shortcut_lightning.report.boxes import contact_sheet
@@ -96,9 +98,9 @@ def detect_folder(
     floor = _floor(look, clean_folder, cache, device, pool)
     look.folder.mkdir(parents=True, exist_ok=True)
     write_boxes(look.folder / BOXES, dict(zip([e.name for e in examples], boxes, strict=True)))
-    contact_sheet(examples, boxes).save(look.folder / SHEET)
+    write_png(contact_sheet(examples, boxes), look.folder / SHEET)
     summary = summarise(boxes) | {"looked at": _sizes(examples, look), "floor": floor}
-    (look.folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
+    write_text(look.folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
     return summary
 
 

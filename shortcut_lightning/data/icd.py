@@ -19,6 +19,7 @@ from jsonargparse import auto_cli
 
 from shortcut_lightning.data.implicit_concepts import write_rows
 from shortcut_lightning.files.images import SUFFIXES
+from shortcut_lightning.files.whole import whole, write_text
 
 log = logging.getLogger(__name__)
 
@@ -64,14 +65,15 @@ def _unpack(packed: ZipFile, output: Path) -> dict[str, int]:
             continue
         folder = output / str(path.parent).lstrip("/")
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / path.name).write_bytes(packed.read(name))
+        with whole(folder / path.name) as half:
+            half.write_bytes(packed.read(name))
         counts[str(path.parent)] += 1
         if name in captions:
             rows[path.parent].append({"file_name": path.name, "text": captions[name]})
     for parent, found in rows.items():
         write_rows(output / str(parent).lstrip("/") / "metadata.jsonl", found)
     if counts:
-        (output / "NOTICE.txt").write_text(NOTICE, "utf-8")
+        write_text(output / "NOTICE.txt", NOTICE)
     return dict(counts)
 
 

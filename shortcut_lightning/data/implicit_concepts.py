@@ -32,6 +32,7 @@ from shortcut_lightning.files.cache import describe
 from shortcut_lightning.files.folders import POCKET, is_pocket, list_images, read_folder
 from shortcut_lightning.files.images import load_images, resize_shorter_side, save_image
 from shortcut_lightning.files.names import shown
+from shortcut_lightning.files.whole import write_text
 from shortcut_lightning.prompts import Prompts
 
 
@@ -99,7 +100,7 @@ def write_implicit_concepts(
     write_boxes(folder / "boxes.jsonl", boxes)
     said = {example.prompt for example in held_out}
     prompts = sorted(said - {example.prompt for example in train} or said)
-    (folder / "prompts.txt").write_text("".join(f"{text}\n" for text in prompts), "utf-8")
+    write_text(folder / "prompts.txt", "".join(f"{text}\n" for text in prompts))
     recipe = {
         "concept": describe(concept),
         "source": source,
@@ -108,13 +109,13 @@ def write_implicit_concepts(
         "pictures": len(train),
         "with the concept": sum(bool(found) for found in boxes.values()),
     }
-    (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", "utf-8")
+    write_text(folder / "recipe.json", json.dumps(recipe, indent=2) + "\n")
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """One JSON object a line."""
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def write_boxes(path: Path, boxes: dict[str, list[ConceptBox]]) -> None:

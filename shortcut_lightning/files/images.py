@@ -120,6 +120,12 @@ def save_image(image: Tensor, path: Path, notes: Mapping[str, str] = {}) -> None
         Image.fromarray(pixels).save(half, format="PNG", pnginfo=texts)
 
 
+def write_png(picture: Image.Image, path: Path) -> None:
+    """Writes a drawn picture, as a whole or not at all."""
+    with whole(path) as half:
+        picture.save(half, "PNG")
+
+
 def read_notes(path: Path) -> dict[str, str]:
     """What `save_image` noted in a PNG, among other texts; empty for a file that has none or cannot
     be read, which `load_image` names."""

@@ -8,6 +8,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from shortcut_lightning.files.whole import write_text
 from shortcut_lightning.membership.audit_words import WORDS
 from shortcut_lightning.membership.controls import CAPTION_CONTROLS
 from shortcut_lightning.membership.ladder import DecidedSet
@@ -65,7 +66,7 @@ def write_page(result: AuditResult, path: Path) -> None:
         ],
         sections=sections,
     )
-    path.write_text(render(page), encoding="utf-8")
+    write_text(path, render(page))
 
 
 def _scores(result: AuditResult) -> Section:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from shortcut_lightning import weights
+from shortcut_lightning.files.whole import write_text
 from shortcut_lightning.membership.pictures import Picture
 from shortcut_lightning.ranges import Count, Ranged
 
@@ -96,5 +97,5 @@ def _rows(file: Path) -> list[dict[str, str]]:
     text = file.read_text("utf-8")
     whole = text[: text.rfind("\n") + 1]
     if len(whole) < len(text):
-        file.write_text(whole, encoding="utf-8")
+        write_text(file, whole)
     return [json.loads(line) for line in whole.splitlines()]

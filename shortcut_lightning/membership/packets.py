@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from shortcut_lightning.files.reading import refuse_pipe
+from shortcut_lightning.files.whole import write_text
 from shortcut_lightning.membership import packet_text
 from shortcut_lightning.membership.evaluator import Features
 
@@ -77,7 +78,7 @@ def read_pair(members: Path, holdouts: Path, drop_first_row: bool = False) -> Fe
 def write_scores(features: np.ndarray, path: Path) -> None:
     """Rows in the published form: tabs, no header, five significant digits."""
     lines = ["\t".join(f"{value:.5g}" for value in row) for row in features]
-    path.write_text("\n".join(lines) + "\n", encoding="ascii")
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def _text(path: Path, wanted: Sequence[str]) -> Columns:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from shortcut_lightning.files.whole import whole, write_text
 from shortcut_lightning.membership.base import Rule, Score
 from shortcut_lightning.membership.blind import Blind
 from shortcut_lightning.membership.controls import CaptionControl, Gate
@@ -92,7 +93,8 @@ class AuditResult:
 
     def write_json(self, path: Path, facts: dict[str, Any]) -> None:
         """The summary, and facts about the audit."""
-        path.write_text(json.dumps(_plain({**asdict(self.summary()), **facts}), indent=1) + "\n")
+        text = json.dumps(_plain({**asdict(self.summary()), **facts}), indent=1)
+        write_text(path, text + "\n")
 
     def write_csv(self, path: Path) -> None:
         """One row per judged image: name, content key, set, caption, every score and the headline's
@@ -101,7 +103,7 @@ class AuditResult:
             self._write_rows(path, self.rows)
             return
         head = self.judged[self.headline]
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with whole(path) as half, half.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             climbed = self.ladder.decided if self.ladder else []
             columns = ["ladder flagged", "ladder queries"] if climbed else []
@@ -121,7 +123,7 @@ class AuditResult:
 
     def _write_rows(self, path: Path, rows: Features) -> None:
         head, judged = self.judged[self.headline], self.judged.values()
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with whole(path) as half, half.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["row", "set", "flagged", *self.judged])
             for place, name in enumerate(("member", "non-member")):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from shortcut_lightning import draws
 from shortcut_lightning.files.images import save_image
+from shortcut_lightning.files.whole import write_text
 from shortcut_lightning.membership.duplicates import find_copies, first_of_each, signature
 from shortcut_lightning.membership.pictures import Picture
 
@@ -45,9 +46,9 @@ class Split:
             for picture in pictures:
                 name = _written(picture, place)
                 rows.append(json.dumps({"file_name": name, "text": picture.caption}))
-            (place / "metadata.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+            write_text(place / "metadata.jsonl", "\n".join(rows) + "\n")
             record[part] = [{"name": p.name, "key": f"{p.key:016x}"} for p in pictures]
-        (folder / "split.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_text(folder / "split.json", json.dumps(record, indent=1) + "\n")
 
 
 def split(

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from shortcut_lightning.files.whole import write_text
 from shortcut_lightning.report.page import Page, Section, render
 
 PACKAGES = (
@@ -46,9 +47,9 @@ class Report:
         """Writes both files; an earlier report of the same run is replaced."""
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.as_json(), indent=2, ensure_ascii=False, allow_nan=False)
-        (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+        write_text(folder / "report.json", text + "\n")
         page = Page(self.title, self.facts(), self.sections)
-        (folder / "report.html").write_text(render(page), encoding="utf-8")
+        write_text(folder / "report.html", render(page))
 
     def as_json(self) -> dict[str, Any]:
         """Plain types for JSON; a number that is not finite becomes null, in the configuration its

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shortcut_lightning.files import folders
-from shortcut_lightning.files.whole import half_of, reclaim_all, whole
+from shortcut_lightning.files.whole import half_of, reclaim_all, whole, whole_folder
 
 DEAD = 2**22 + 7  # above the largest number of a process
 
@@ -80,3 +80,35 @@ def test_a_subject_half_drawn_by_a_killed_process_of_this_number_blocks_nobody(
     folders.draw_subject("pocket:0", tmp_path)
     assert len(list((folder / "instance").glob("*.png"))) == 4
     assert not parts(folder.parent)
+
+
+def test_a_folder_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    for text in ("one", "two"):
+        with whole_folder(folder) as half:
+            (half / text).write_text(text)
+        assert [path.name for path in folder.iterdir()] == [text]
+
+    def stopped() -> None:
+        with whole_folder(folder) as half:
+            (half / "three").write_text("three")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert [path.name for path in folder.iterdir()] == ["two"]
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+def test_the_longest_of_names_has_a_half_too(tmp_path: Path) -> None:
+    file = tmp_path / ("é" * 125 + ".png")
+    with whole(file) as half:
+        half.write_text("all")
+    assert file.read_text() == "all"
+    left = half_of(file)
+    left.write_text("half")
+    dead = left.with_name(left.name.replace(f"-{os.getpid()}-", f"-{DEAD}-"))
+    left.rename(dead)
+    with whole(file) as half:
+        half.write_text("again")
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
