@@ -20,6 +20,7 @@ from shortcut_lightning.cli.errors import UserError, did_you_mean, listed, no_fi
 from shortcut_lightning.cli.help import help_for
 from shortcut_lightning.cli.old_names import new_name
 from shortcut_lightning.cli.verbs import PROGRAM, VERBS, overview
+from shortcut_lightning.files.names import shown
 
 
 def first_look(argv: list[str]) -> str:
@@ -40,6 +41,7 @@ def first_look(argv: list[str]) -> str:
     for option in argv[1:]:
         if new := new_name(option):
             raise UserError(f"{option.split('=')[0]} is an option of another program; here: {new}")
+    _check_utf_8(argv)
     refuse_pipes(argv)
     for path in config_files(argv):
         _check_config(path, argv[0])
@@ -51,6 +53,23 @@ def _presets(words: list[str]) -> str:
     if options := [word for word in words if word.startswith("-")]:
         raise UserError(f"presets: no option '{options[0]}'; words alone, which a line must have")
     return presets.listing(words)
+
+
+def _check_utf_8(argv: list[str]) -> None:
+    """Settings are kept in files of UTF-8, so a name that is none would be in the way when the work
+    is done. Folders that are not kept there, copies' and an audit's, may be called anything."""
+    option = ""
+    for word in argv[1:]:
+        if word.startswith("--"):
+            option = word.partition("=")[0]
+        if word != word.encode("utf-8", "replace").decode() and option != "--output":
+            if argv[0] == "audit" and option.startswith("--audit."):
+                continue
+            value = word.partition("=")[2] if word.startswith("--") else word
+            raise UserError(
+                f"{shown(option)}: '{shown(value)}' is not UTF-8, in which settings are kept;"
+                " rename it, or write it in UTF-8"
+            )
 
 
 def _check_verb(argv: list[str]) -> None:
