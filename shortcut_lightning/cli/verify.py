@@ -134,8 +134,8 @@ def _user_errors(root: Path | None = None) -> Iterator[None]:
             stopped.kept = f"what was made is kept in {root}; the same command goes on"
         raise
     except (ValueError, OSError) as error:
-        if message := as_user_error(error, {}):
-            raise UserError(message) from error
+        if said := as_user_error(error, {}, str(root or "")):
+            raise said from error
         raise
 
 
