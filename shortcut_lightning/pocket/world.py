@@ -175,22 +175,25 @@ def scene(seed: int, quality: str | None = None) -> Scene:
     )
 
 
-def render(who: Identity, where: Scene) -> tuple[np.ndarray, dict[str, Box]]:
-    """Picture (uint8, 64 x 64 x 3) and boxes of a person in a scene."""
+def render(who: Identity, where: Scene, size: int = SIZE) -> tuple[np.ndarray, dict[str, Box]]:
+    """Picture (uint8, `size` x `size` x 3) and boxes of a person in a scene. Surface and sensor
+    noise are as fine in a larger picture; the pocket's networks know those of 64 pixels."""
     from shortcut_lightning.pocket import drawing, places, texture
     from shortcut_lightning.pocket.pen import Pen
 
     rng = generator(where.seed, 0x9E)
     if where.quality == "pattern":
-        return texture.to_bytes(texture.pattern(SIZE, rng)), {}
-    pen = Pen(SIZE)
+        return texture.to_bytes(texture.pattern(size, rng)), {}
+    pen = Pen(size)
     places.PLACES[where.background](pen, rng)
     boxes = drawing.draw_person(pen, who, where, rng)
     pixels = texture.develop(pen.pixels(), where.light, where.warmth, rng)
     return texture.to_bytes(texture.degrade(pixels, where.quality, where.strength, rng)), boxes
 
 
-def draw(seed: int, index: int, views: int = 1, quality: str | None = None) -> Drawing:
+def draw(
+    seed: int, index: int, views: int = 1, quality: str | None = None, size: int = SIZE
+) -> Drawing:
     """The picture number `index` of the collection `seed`.
 
     Each run of `views` consecutive indices shows one person, so a collection also gives positives
@@ -200,7 +203,7 @@ def draw(seed: int, index: int, views: int = 1, quality: str | None = None) -> D
 
     who = identity(seed_of(seed, index // views))
     where = scene(seed_of(seed, index, 1), quality)
-    image, boxes = render(who, where)
+    image, boxes = render(who, where, size)
     return Drawing(image, describe(who, where), who, where, boxes)
 
 

@@ -22,12 +22,18 @@ class Jpeg(Purifier):
         self, images: Tensor, backbone: Backbone, prompts: list[str], generator: torch.Generator
     ) -> Tensor:
         """See `Purifier`."""
-        levels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        rows = [torch.from_numpy(self._through_a_file(row)) for row in levels]
-        return torch.stack(rows).permute(0, 3, 1, 2).to(images) / 255
+        return jpeg(images, self.quality)
 
-    def _through_a_file(self, levels: np.ndarray) -> np.ndarray:
-        file = BytesIO()
-        Image.fromarray(levels).save(file, format="JPEG", quality=self.quality)
-        with Image.open(file) as opened:
-            return np.array(opened)
+
+def jpeg(images: Tensor, quality: int) -> Tensor:
+    """(N, 3, H, W) in [0, 1], each through a file of that `quality`."""
+    levels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    rows = [torch.from_numpy(_through_a_file(row, quality)) for row in levels]
+    return torch.stack(rows).permute(0, 3, 1, 2).to(images) / 255
+
+
+def _through_a_file(levels: np.ndarray, quality: int) -> np.ndarray:
+    file = BytesIO()
+    Image.fromarray(levels).save(file, format="JPEG", quality=quality)
+    with Image.open(file) as opened:
+        return np.array(opened)
