@@ -7,6 +7,7 @@ from shortcut_lightning.concepts.erasing import Captioner, Erasing
 from shortcut_lightning.concepts.foreign import Detectors, FunctionDetector, UltralyticsDetector
 from shortcut_lightning.concepts.geometry import Grid
 from shortcut_lightning.concepts.grid_classifier import GridClassifier
+from shortcut_lightning.concepts.protection import ProtectionDetector
 from shortcut_lightning.concepts.qr import QRCodeDetector
 from shortcut_lightning.concepts.text import TextDetector
 from shortcut_lightning.concepts.transformers_models import (
@@ -30,6 +31,7 @@ __all__ = [
     "NoDetector",
     "ObjectDetector",
     "PrecomputedBoxes",
+    "ProtectionDetector",
     "QRCodeDetector",
     "TextDetector",
     "UltralyticsDetector",

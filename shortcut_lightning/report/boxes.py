@@ -38,6 +38,13 @@ def outlined(
     return picture
 
 
+def _said(found: Sequence[ConceptBox]) -> str:
+    """How many there are; the score of a single one that has no place."""
+    if len(found) == 1 and found[0].xyxy is None:
+        return f"{found[0].score:.2f}"
+    return str(len(found))
+
+
 def contact_sheet(
     examples: Sequence[Example],
     boxes: Sequence[Sequence[ConceptBox]],
@@ -62,6 +69,7 @@ def contact_sheet(
     for number, (example, found) in enumerate(shown):
         row, column = divmod(number, columns)
         left, top = _MARGIN + column * step, head + row * (step + _LINE)
-        pen.text((left, top), f"{example.name[-22:]}: {len(found)}", fill="#555555")
+        said = f"{example.name[-22:]}: {_said(found)}"
+        pen.text((left, top), said, fill="#555555")
         canvas.paste(outlined(example.image, found, colour, side), (left, top + _LINE))
     return canvas

@@ -82,6 +82,32 @@ def test_the_floor_is_that_of_the_clean_folder(
         assert f"on clean images {told}" in capsys.readouterr().out
 
 
+def test_protections_have_a_score_and_no_place(
+    args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "found"
+    looking = ["--data.detector=protection", "--data.detector.false_alarms=0.2"]
+    main(["detect", *args, *looking, "--data.resolution=48", "--output", str(out)])
+    told = capsys.readouterr().out
+    rows = [json.loads(line) for line in (out / "boxes.jsonl").read_text().splitlines()]
+    found = [box for row in rows for box in row["boxes"]]
+    assert f"{sum(bool(row['boxes']) for row in rows)} of 2 images" in told
+    assert {row["file_name"] for row in rows} == {"clean.png", "marked.png"}
+    assert all(box["label"] == "protection" and box["xyxy"] is None for box in found)
+    assert all(0 < box["score"] < 1 for box in found)
+    assert 0 <= json.loads((out / "summary.json").read_text())["floor"]["with a box"] <= 32
+    assert (out / "contact_sheet.png").is_file()
+
+
+def test_an_impossible_rate_of_false_alarms_costs_a_line(
+    args: list[str], mistake: Callable[..., str], tmp_path: Path
+) -> None:
+    asked = ["--data.detector=protection", "--data.detector.false_alarms=0.5"]
+    told = mistake("detect", *args, *asked, "--output", str(tmp_path / "found"))
+    assert "false_alarms" in told
+    assert "from 0.01 to 0.2" in told
+
+
 def test_mistakes_cost_a_line(args: list[str], mistake: Callable[..., str], tmp_path: Path) -> None:
     out = ["--output", str(tmp_path / "found")]
     assert "data.detector is not set" in mistake("detect", *args, *out)

@@ -1,0 +1,1 @@
+"""Which photographs are protected: pictures to learn it from, the fit, and the detector's card."""
