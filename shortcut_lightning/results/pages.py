@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from shortcut_lightning.files.whole import whole
 from shortcut_lightning.membership.tables import AuditTables
 from shortcut_lightning.results.suite import Suite
+from shortcut_lightning.screening.card import Card
 
 TEMPLATE = Path("results") / "page.md.jinja"
 
@@ -35,6 +36,9 @@ def rendered(room: Path) -> Mapping[Path, str]:
     def audits(name: str) -> AuditTables:
         return AuditTables(room / "results" / name)
 
+    def card() -> Card:
+        return Card(room / "results")
+
     def figure(of: Suite, name: str, metric: str, patterns: Sequence[str]) -> str:
         path = room / "results" / f"{name}.svg"
         files[path] = of.figure(metric, patterns)
@@ -47,7 +51,8 @@ def rendered(room: Path) -> Mapping[Path, str]:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    page = environment.get_template(TEMPLATE.name).render(suite=suite, audits=audits, figure=figure)
+    template = environment.get_template(TEMPLATE.name)
+    page = template.render(suite=suite, audits=audits, card=card, figure=figure)
     return {room / "README.md": page, **files}
 
 
