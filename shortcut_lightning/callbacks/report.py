@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.batch import Example
 from shortcut_lightning.callbacks.evaluation import Evaluation
+from shortcut_lightning.callbacks.protection import screen
 from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.callbacks.throughput import Throughput
 from shortcut_lightning.callbacks.trainers import callbacks_of, fast_dev_run, run_folder
@@ -29,10 +30,12 @@ class ReportWriter(Callback):
 
     Args:
         title: Heading of the page; empty takes the first instance prompt.
+        protection: Say how many photographs look protected (`concepts/protection.py`).
     """
 
-    def __init__(self, title: str = "") -> None:
+    def __init__(self, title: str = "", protection: bool = True) -> None:
         self.title = title
+        self.protection = protection
         self.model = ""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -62,6 +65,7 @@ class ReportWriter(Callback):
         seconds = {**getattr(data, "seconds", {}), **throughput.seconds, **evaluation.seconds}
         versions = installed_versions()
         warnings = [*getattr(data, "doubts", []), *evaluation.warnings]
+        screened = screen(data) if self.protection else None
         return Report(
             title=self.title or (given[0].prompt if given else "Untitled run"),
             created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
@@ -73,10 +77,13 @@ class ReportWriter(Callback):
             seconds=seconds,
             throughput=throughput.speed,
             warnings=warnings,
+            protection=screened.as_json() if screened else {},
             config=text,
             versions=versions,
             sections=[
-                *_photographs(given, getattr(data, "trained_on", given)),
+                *_photographs(
+                    given, getattr(data, "trained_on", given), screened.told() if screened else ""
+                ),
                 *([sections.generated(_prompts(evaluation.samples))] if evaluation.samples else []),
                 *([sections.metrics(metrics, evaluation.extractors)] if metrics else []),
                 *([sections.cautions(warnings)] if warnings else []),
@@ -106,14 +113,14 @@ def _counts(data: Any, samples: dict[str, Samples]) -> dict[str, int]:
     return {**counts, **{f"{arm} images": len(of_arm) for arm, of_arm in samples.items()}}
 
 
-def _photographs(given: list[Example], trained_on: list[Example]) -> list[Section]:
+def _photographs(given: list[Example], trained_on: list[Example], remark: str) -> list[Section]:
     left = {after.name: after for after in trained_on}  # some may have been dropped
     pairs = [
         sections.Photograph(before.name, before.image, left[before.name].image)
         for before in given
         if before.name in left
     ]
-    return [sections.photographs(pairs)] if pairs else []
+    return [sections.photographs(pairs, remark)] if pairs else []
 
 
 def _prompts(samples: dict[str, Samples]) -> list[sections.Generated]:

@@ -46,7 +46,7 @@ class Stages(EvaluationCallback):
         if samples.arm != "tuned":
             return {}
         numbers = self._numbers = {}
-        given, *stages = _stages(datamodule).items()
+        given, *stages = stages_of(datamodule).items()
         for name, images in stages:
             pairs = [(a.image, b.image) for a, b in zip(images, given[1], strict=True)]
             found = [fidelity(after, before) for after, before in pairs if differ(after, before)]
@@ -64,7 +64,7 @@ class Stages(EvaluationCallback):
 
     def show(self, samples: Mapping[str, Samples], trainer: Trainer, folder: Path) -> list[Section]:
         datamodule: Any = getattr(trainer, "datamodule", None)
-        stages = _stages(datamodule)
+        stages = stages_of(datamodule)
         if not stages["given"] or "tuned" not in samples:
             return []
         boxes: Sequence[Sequence[ConceptBox]] = getattr(datamodule, "boxes", [])
@@ -75,7 +75,7 @@ class Stages(EvaluationCallback):
         return [pages.section(stages, boxes, numbers, getattr(datamodule, "seconds", {}))]
 
 
-def _stages(datamodule: Any) -> dict[str, list[Example]]:
+def stages_of(datamodule: Any) -> dict[str, list[Example]]:
     """Pictures of each stage that changed something, those given first; only where erasing has not
     dropped any, so that they belong together."""
     given: list[Example] = getattr(datamodule, "given", [])

@@ -40,8 +40,9 @@ class Generated(NamedTuple):
     arms: dict[str, list[Tensor]]  # "tuned" and "base" -> images (3, H, W) in [0, 1]
 
 
-def photographs(images: Sequence[Photograph]) -> Section:
-    """Instance images as given and, where a stage changed them, as trained on."""
+def photographs(images: Sequence[Photograph], remark: str = "") -> Section:
+    """Instance images as given and, where a stage changed them, as trained on; a sentence or two
+    about them."""
     shown = images[:MOST_PHOTOGRAPHS]
     changes = [float((i.given - i.trained_on).abs().max()) * 255 for i in shown if _comparable(i)]
     same = len(changes) == len(shown) and max(changes, default=0) < 0.5
@@ -52,6 +53,7 @@ def photographs(images: Sequence[Photograph]) -> Section:
         lead += "; trained on as given."
     elif changes:
         lead += f"; the stages changed a pixel by up to {max(changes):.0f}/255."
+    lead = f"{lead.removesuffix('.')}. {remark}" if remark else lead
     return Section("Photographs", fill("photographs.html", rows=rows, same=same), lead)
 
 

@@ -39,6 +39,7 @@ class Report:
     seconds: Mapping[str, float] = field(default_factory=dict)  # stage -> duration
     throughput: Mapping[str, float] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    protection: Mapping[str, Any] = field(default_factory=dict)  # how many look protected
     config: str = ""  # YAML
     versions: Mapping[str, str] = field(default_factory=dict)
     sections: Sequence[Section] = ()  # of the page alone
@@ -65,6 +66,7 @@ class Report:
             "seconds": {name: round(s, 3) for name, s in self.seconds.items()},
             "throughput": _finite(self.throughput),
             "warnings": list(self.warnings),
+            **({"protection": dict(self.protection)} if self.protection else {}),
             "versions": dict(self.versions),
             "config": _as_written(yaml.safe_load(self.config)) if self.config else {},
         }
