@@ -1,4 +1,4 @@
-"""A short form of the campaign of kills: `pytest tests/cluster/test_kills.py -m slow`."""
+"""A short form of the campaign of kills: `pytest tests/cluster/test_cluster_kills.py -m slow`."""
 
 import sys
 from pathlib import Path
