@@ -41,9 +41,11 @@ def loss_fell(run: Path) -> bool:
 
 
 @pytest.mark.slow
-def test_the_quickstart_learns_its_subject(tmp_path: Path) -> None:
-    train("--config", str(ROOT / "configs/quickstart.yaml"), "--output_dir", str(tmp_path))
-    run = tmp_path / "quickstart" / "version_0"
+@pytest.mark.parametrize("recipe", ["quickstart", "quickstart_flow"])
+def test_the_quickstart_learns_its_subject(recipe: str, tmp_path: Path) -> None:
+    """On both built-in families."""
+    train("--config", str(ROOT / f"configs/{recipe}.yaml"), "--output_dir", str(tmp_path))
+    run = tmp_path / recipe / "version_0"
     metrics = report_of(run)["metrics"]
     for name in METRICS:
         for arm in ("eval", "base"):
