@@ -4,11 +4,12 @@ python -m shortcut_lightning.membership.tables FOLDER [--keep ROWS]
 """
 
 import argparse
+import csv
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from shortcut_lightning.files.whole import whole
 from shortcut_lightning.membership.joined import (
@@ -147,19 +148,37 @@ def make_tables(folder: Path) -> str:
 
 
 def keep(folder: Path, rows: Path) -> list[str]:
-    """Copies what pages rest on, of every finished audit in `folder/reports`, to `rows`: the report
-    without its layout, and a row for each picture. Returns the audits' names."""
+    """Copies what pages rest on, of every finished audit in `folder/reports`, to `rows`: what the
+    tables read of a report, and a row for each picture without its caption, which is the longest
+    part of it. Returns the audits' names."""
     names = []
     for report in sorted(folder.glob("reports/*/report.json")):
         name = report.parent.name
-        facts = json.dumps(json.loads(report.read_text("utf-8")), separators=(",", ":"))
+        facts = json.loads(report.read_text("utf-8"))
+        facts["scores"] = {title: _kept(score) for title, score in facts["scores"].items()}
         (rows / name).mkdir(parents=True, exist_ok=True)
         with whole(rows / name / "report.json") as half:
-            half.write_text(facts + "\n", encoding="utf-8")
-        with whole(rows / name / "scores.csv") as half:
-            half.write_bytes((report.parent / "scores.csv").read_bytes())
+            half.write_text(json.dumps(facts, separators=(",", ":")) + "\n", encoding="utf-8")
+        with (report.parent / "scores.csv").open(encoding="utf-8", newline="") as file:
+            head, *lines = csv.reader(file)
+        caption = head.index("caption")
+        with whole(rows / name / "scores.csv") as half, half.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(head)
+            writer.writerows([*line[:caption], "", *line[caption + 1 :]] for line in lines)
         names.append(name)
     return names
+
+
+def _kept(score: dict[str, Any]) -> dict[str, Any]:
+    """Of one score: what it costs, its AUC and threshold, and what the base model says."""
+    shifted = score["target_minus_base"]
+    return {
+        "queries": score["queries"],
+        "target": {key: score["target"][key] for key in ("auc", "tau")},
+        "target_minus_base": shifted and {"auc": shifted["auc"]},
+        "base": score["base"],
+    }
 
 
 def _methods(found: Collection, setting: str, times: dict[str, float]) -> str:
