@@ -394,10 +394,10 @@ def test_crops_and_flips_come_from_the_draw_alone() -> None:
         ({"class_transplant": [Gaussian()]}, r"data\.class_transplant needs class images"),
         ({"class_transplant_limit": 0}, r"class_transplant_limit is 0; .* must be above 0"),
         ({"num_noisy_class_images": -1}, r"num_noisy_class_images is -1.* \(0 for all\)"),
-        ({"train_batch_size": 0}, r"\.train_batch_size is 0; it must be at least 1"),
+        ({"train_batch_size": 0}, r"\.train_batch_size is 0; it must be from 1 to 65536"),
         (
             {"resolution": -1},
-            r"PersonalizationDataModule\.resolution is -1; it must be at least 0",
+            r"PersonalizationDataModule\.resolution is -1; it must be from 0 to 32768",
         ),
     ],
 )
