@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -136,9 +136,22 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def add_lora(
-        self, *, unet: bool, text_encoder: bool, rank: int, alpha: int, dropout: float, dora: bool
+        self,
+        *,
+        unet: bool,
+        text_encoder: bool,
+        rank: int,
+        alpha: int,
+        dropout: float,
+        dora: bool,
+        kind: Literal["lora", "loha", "lokr"] = "lora",
+        convolutions: bool = False,
+        ranks: Mapping[str, int] = {},
+        alphas: Mapping[str, int] = {},
     ) -> None:
-        """Puts adapters on the attention projections; only their weights require gradients.
+        """Puts adapters on the attention projections and, with `convolutions`, on those of the
+        denoiser; only their weights require gradients. `ranks` and `alphas` are of layers whose
+        names fit a pattern (`adapter_kinds.py`).
 
         `dora` decomposes the denoiser's by weight. Those of the text encoder stay plain: stock
         loaders (diffusers 0.42 with transformers 5.23) drop a text encoder's magnitudes.
@@ -196,7 +209,7 @@ class Backbone(nn.Module, ABC):
         """
         digest = hashlib.sha256()
         for name, tensor in sorted(self.state_dict().items()):
-            if "lora_" in name or name.endswith("token_embedding.rows"):
+            if is_adapter(name) or name.endswith("token_embedding.rows"):
                 continue
             # The names that a part has without an adapter or new words around it.
             name = name.replace(".base_layer", "").replace(
@@ -256,6 +269,11 @@ class Backbone(nn.Module, ABC):
     def refused(self) -> Mapping[str, str]:
         """Settings of a training that mean nothing for the family, each with the reason."""
         return {}
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a tensor of this name belongs to an adapter, and not to what it stands beside."""
+    return any(mark in name for mark in ("lora_", "hada_", "lokr_"))
 
 
 def in_its_dtype(network: nn.Module) -> AbstractContextManager[Any]:

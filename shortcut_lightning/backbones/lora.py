@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.utils import convert_state_dict_to_diffusers, convert_state_dict_to_peft
-from peft import LoraConfig, inject_adapter_in_model
+from peft import LoraConfig, PeftConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save, save_file
 from torch import Tensor, nn
+
+from shortcut_lightning.backbones import lycoris
 
 if TYPE_CHECKING:
     from shortcut_lightning.backbones.stable_diffusion import StableDiffusion
@@ -36,11 +38,13 @@ TEXT_ENCODER: dict[str, Any] = {
     "init_lora_weights": "gaussian",
     "target_modules": ["q_proj", "k_proj", "v_proj", "out_proj"],
 }
+CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv")
 KOHYA_NAMES = {
     "lora_A": "lora_down.weight",
     "lora_B": "lora_up.weight",
     "lora_magnitude_vector": "dora_scale",
 }
+_TENSORS = "|".join(("lora_[^.]+", *lycoris.NAMES))
 
 
 def adapted(backbone: "StableDiffusion") -> dict[str, nn.Module]:
@@ -49,7 +53,18 @@ def adapted(backbone: "StableDiffusion") -> dict[str, nn.Module]:
     return {name: part for name, part in parts.items() if getattr(part, "peft_config", None)}
 
 
-def insert(network: nn.Module, config: LoraConfig) -> None:
+def adapted_layers(backbone: "StableDiffusion") -> list[str]:
+    """The names of the layers with an adapter, each within its part."""
+    return [name for part in adapted(backbone).values() for name, _ in _layers(part)]
+
+
+def is_lora(backbone: "StableDiffusion") -> bool:
+    """Whether the adapters are LoRA's, and not of one of LyCORIS' kinds."""
+    configs = (part.peft_config["default"] for part in adapted(backbone).values())  # type: ignore[index]
+    return all(isinstance(config, LoraConfig) for config in configs)
+
+
+def insert(network: nn.Module, config: PeftConfig) -> None:
     """Puts an adapter into a network, which holds its configuration as `peft_config`.
 
     Raises ValueError when there is one already.
@@ -93,7 +108,10 @@ def save_diffusers(backbone: "StableDiffusion", folder: Path) -> None:
     for name, part in adapted(backbone).items():
         tensors = get_peft_model_state_dict(part)
         if name != "transformer":  # whose files are written in peft's keys everywhere
-            tensors = convert_state_dict_to_diffusers(tensors)
+            renamed = convert_state_dict_to_diffusers(tensors)
+            # Its names are of attention alone; a file of two kinds of keys is read in part.
+            mixed = any(".lora_A." in key for key in renamed)
+            tensors = tensors if mixed else renamed
         prefix = "text_model." if name.startswith("text_encoder") else ""
         for key, tensor in tensors.items():
             path = f"{name}.{prefix}{key.removeprefix(prefix)}"
@@ -127,15 +145,23 @@ def save_kohya(backbone: "StableDiffusion", path: Path) -> None:
     """
     tensors: dict[str, Tensor] = {}
     for name, part in adapted(backbone).items():
-        alpha = float(part.peft_config["default"].lora_alpha)  # type: ignore[index,union-attr]
+        layers: dict[str, dict[str, Tensor]] = {}
         for key, tensor in get_peft_model_state_dict(part).items():
-            match = re.fullmatch(r"(?:text_model\.)?(.+)\.(lora_[^.]+)(?:\.weight)?", key)
+            match = re.fullmatch(rf"(.+)\.({_TENSORS})(?:\.weight)?", key)
             assert match is not None, key
-            stem = backbone.kohya_name(name, match[1])
             value = tensor.detach().cpu().contiguous()
-            kind = KOHYA_NAMES[match[2]]
-            tensors[f"{stem}.{kind}"] = value.view(-1, 1) if kind == "dora_scale" else value
-            tensors[f"{stem}.alpha"] = torch.tensor(alpha)
+            kind = KOHYA_NAMES.get(match[2], match[2])
+            layers.setdefault(match[1], {})[kind] = (
+                value.view(-1, 1) if kind == "dora_scale" else value
+            )
+        for module, own in layers.items():
+            layer: Any = part.get_submodule(module)
+            if lycoris.is_one(own):
+                own = lycoris.written(own, layer.scaling["default"])
+            else:
+                own["alpha"] = torch.tensor(float(layer.lora_alpha["default"]))
+            stem = backbone.kohya_name(name, module.removeprefix("text_model."))
+            tensors |= {f"{stem}.{kind}": value for kind, value in own.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from shortcut_lightning import weights
-from shortcut_lightning.backbones import lora_kinds, original_names
+from shortcut_lightning.backbones import lora_kinds, lycoris, original_names
 from shortcut_lightning.backbones.lora_kinds import KEY
 from shortcut_lightning.files.reading import read_text
 
@@ -32,6 +32,7 @@ _ENDINGS = {
     "middle": r"\.lora_mid\.weight",
     "alpha": r"(\.lora)?\.alpha",
     "magnitude": r"\.dora_scale|\.lora_magnitude_vector(\.\w+)?",
+    **{name: rf"\.{name}" for name in lycoris.NAMES},
 }
 
 
@@ -45,11 +46,26 @@ class LowRank:
     def scale(self, default: float | None, root: bool) -> float:
         """alpha / rank, or alpha / sqrt(rank) (arXiv 2312.03732); 1 without an alpha."""
         alpha = float(self.tensors["alpha"]) if "alpha" in self.tensors else default
-        rank = len(self.tensors["down"])
-        return 1.0 if alpha is None else alpha / (math.sqrt(rank) if root else rank)
+        rank = lycoris.rank(self.tensors) if self.is_lycoris else len(self.tensors["down"])
+        return 1.0 if alpha is None or not rank else alpha / (math.sqrt(rank) if root else rank)
+
+    @property
+    def is_lycoris(self) -> bool:
+        """Whether it is a LoHa or LoKr."""
+        return lycoris.is_one(self.tensors)
+
+    @property
+    def reads(self) -> Tensor | None:
+        """The matrix next to the layer's input, where one is as wide as that."""
+        return self.tensors.get("down", self.tensors.get("hada_w1_b"))
 
     def fits(self) -> bool:
         """Whether its matrices can be multiplied, and its alpha is one number."""
+        if self.is_lycoris:
+            try:
+                return self.product().dim() > 1
+            except (KeyError, RuntimeError):
+                return False
         down, up, middle, alpha = map(self.tensors.get, ("down", "up", "middle", "alpha"))
         assert down is not None
         assert up is not None
@@ -62,6 +78,8 @@ class LowRank:
 
     def product(self) -> Tensor:
         """The change of the weight before scaling, float32, in the shape of the weight."""
+        if self.is_lycoris:
+            return lycoris.product(self.tensors)
         down, up = self.tensors["down"].float(), self.tensors["up"].float()
         if "middle" in self.tensors:  # a small convolution between two projections (LoCon's Tucker)
             middle = self.tensors["middle"].float()
@@ -86,7 +104,7 @@ def merge(backbone: "StableDiffusion", path: str) -> None:
     weights.refuse_whole_numbers(matrices, str(file), KEY)
     weights.refuse_not_finite(tensors.items(), str(file), KEY)
     layers = _layers(tensors, str(file))
-    downs = {stem: layer.tensors["down"] for stem, layer in layers.items()}
+    downs = {stem: layer.reads for stem, layer in layers.items() if layer.reads is not None}
     lora_kinds.refuse_other_models(backbone, downs, str(file))
     places = _places(backbone)
     strange = sorted(
@@ -111,6 +129,8 @@ def merge(backbone: "StableDiffusion", path: str) -> None:
 def _changed(module: Any, layer: LowRank, scale: float, stem: str, file: Path) -> Tensor:
     """The weight of a layer with its LoRA in it, float32."""
     before, product = module.weight.detach(), layer.product()
+    if layer.is_lycoris and product.numel() == before.numel() and len(product) == len(before):
+        product = product.view_as(before)  # kernels may lie in rows
     if product.numel() != before.numel() or product.shape[:2] != before.shape[:2]:
         shapes = ["x".join(map(str, each.shape)) for each in (product, before)]
         raise ValueError(
@@ -163,10 +183,10 @@ def _layers(tensors: Mapping[str, Tensor], file: str) -> dict[str, LowRank]:
     if unknown:
         raise ValueError(
             f"{len(unknown)} of the {len(tensors)} tensors of '{file}' are of no LoRA format known "
-            f"here (diffusers, PEFT, kohya, LoCon): {weights.first(sorted(unknown))} ({KEY})."
+            f"here (diffusers, PEFT, kohya, LyCORIS): {weights.first(sorted(unknown))} ({KEY})."
         )
     for stem, layer in layers.items():
-        if lacks := {"down", "up"} - layer.tensors.keys():
+        if not layer.is_lycoris and (lacks := {"down", "up"} - layer.tensors.keys()):
             raise ValueError(
                 f"The LoRA '{file}' is incomplete: {stem} lacks its {' and '.join(sorted(lacks))} "
                 f"matrix ({KEY})."

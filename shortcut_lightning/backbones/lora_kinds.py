@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 KEY = "model.lora"
 # What cannot be loaded here, by its keys.
 _KINDS = {
-    "LoKr (Kronecker products)": r"\.lokr_",
-    "LoHa (Hadamard products)": r"\.hada_",
     "OFT (orthogonal)": r"\.b?oft_|\.oft\.",
     "GLoRA": r"\.[ab][12]\.weight$",
     "(IA)^3": r"ia3|\.on_input$",
@@ -43,7 +41,7 @@ def refuse_kinds(tensors: Mapping[str, Tensor], file: str) -> None:
         found = [key for key in tensors if re.search(pattern, key)]
         if found:
             raise ValueError(
-                f"'{file}' is {kind}, at {weights.first(found)}; plain low-rank matrices and DoRA "
+                f"'{file}' is {kind}, at {weights.first(found)}; LoRA, DoRA, LoHa and LoKr "
                 f"for Stable Diffusion 1.x, 2.x and XL are known here ({KEY})."
             )
 

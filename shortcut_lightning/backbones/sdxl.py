@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
+from shortcut_lightning.backbones import original_names
 from shortcut_lightning.backbones.base import Conditioning, in_its_dtype
 from shortcut_lightning.backbones.long_prompts import side_by_side
 from shortcut_lightning.backbones.stable_diffusion import StableDiffusion
@@ -98,4 +99,6 @@ class StableDiffusionXL(StableDiffusion):
                 number = int(match[1]) * per_block + int(match[2]) + first
                 module = f"{original}_blocks.{number}.1.{module[match.end() :]}"
         module = re.sub(r"^mid_block\.attentions\.0\.", "middle_block.1.", module)
+        if "resnets" in module or "samplers" in module:
+            module = original_names.unet(self.unet, module)
         return "lora_unet_" + module.replace(".", "_")

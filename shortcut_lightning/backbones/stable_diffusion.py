@@ -10,13 +10,13 @@ from typing import Any, Self
 import diffusers
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
-from peft import LoraConfig
 from safetensors.torch import save_file
 from tokenizers import AddedToken
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from shortcut_lightning.backbones import lora, lora_files, pipelines, token_files
+from shortcut_lightning.backbones.adapter_kinds import Adapter, Kind
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior, in_its_dtype
 from shortcut_lightning.backbones.long_prompts import in_chunks, side_by_side
 from shortcut_lightning.backbones.paths import Path as NoisePath
@@ -35,6 +35,8 @@ class StableDiffusion(Backbone):
     pipeline_class: Any = StableDiffusionPipeline
     part = "unet"  # the denoiser's name in the pipeline
     lora_settings: Mapping[str, Any] = lora.UNET  # of the denoiser's adapters
+    adapters: Sequence[Kind] = ("lora", "loha", "lokr")
+    convolutions: Sequence[str] = lora.CONVOLUTIONS  # of the denoiser, by the ends of their names
     # What the pipeline is built with besides the networks.
     pipeline_options: Mapping[str, Any] = {
         "safety_checker": None,
@@ -267,16 +269,38 @@ class StableDiffusion(Backbone):
         self.tokens = list(tokens)
 
     def add_lora(
-        self, *, unet: bool, text_encoder: bool, rank: int, alpha: int, dropout: float, dora: bool
+        self,
+        *,
+        unet: bool,
+        text_encoder: bool,
+        rank: int,
+        alpha: int,
+        dropout: float,
+        dora: bool,
+        kind: Kind = "lora",
+        convolutions: bool = False,
+        ranks: Mapping[str, int] = {},
+        alphas: Mapping[str, int] = {},
     ) -> None:
-        """Adapters on the attention projections; only their weights are trainable afterwards."""
-        config = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout}
+        """See `Backbone`; only the adapters' weights are trainable afterwards."""
+        wanted = Adapter(rank, alpha, dropout, dora, kind, convolutions, ranks, alphas)
+        if kind not in self.adapters:
+            raise ValueError(
+                f"model.method is '{kind}', which no program's files have keys for in a model of "
+                f"this family; allowed: full, {', '.join(self.adapters)}."
+            )
+        if convolutions and not (unet and self.convolutions):
+            raise ValueError(
+                "model.lora_convolutions adapts the convolutions of a U-Net that learns: this "
+                "model has none, or model.train_unet is false. Set it to false."
+            )
         if unet:
-            settings = LoraConfig(**config, use_dora=dora, **self.lora_settings)
-            lora.insert(self.denoiser, settings)
+            more = self.convolutions if convolutions else ()
+            lora.insert(self.denoiser, wanted.config(self.lora_settings, more))
         if text_encoder:
             for _, network in self.vocabularies:
-                lora.insert(network, LoraConfig(**config, **lora.TEXT_ENCODER))
+                lora.insert(network, wanted._replace(dora=False).config(lora.TEXT_ENCODER))
+        wanted.check_ranks(lora.adapted_layers(self))
 
     @contextmanager
     def without_lora(self) -> Iterator[None]:
@@ -331,7 +355,8 @@ class StableDiffusion(Backbone):
         pipeline.save_pretrained(folder, safe_serialization=True)
 
     def save_lora(self, folder: Path) -> None:
-        lora.save_diffusers(self, folder)
+        if lora.is_lora(self):
+            lora.save_diffusers(self, folder)
         lora.save_kohya(self, folder / "kohya_lora.safetensors")
 
     def kohya_name(self, part: str, module: str) -> str:

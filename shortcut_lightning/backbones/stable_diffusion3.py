@@ -20,6 +20,7 @@ from torch.nn import functional
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from shortcut_lightning.backbones import lora
+from shortcut_lightning.backbones.adapter_kinds import Kind
 from shortcut_lightning.backbones.base import Conditioning, Posterior, in_its_dtype
 from shortcut_lightning.backbones.long_prompts import side_by_side
 from shortcut_lightning.backbones.paths import Path as NoisePath
@@ -38,6 +39,8 @@ class StableDiffusion3(StableDiffusion):
     pipeline_options: Mapping[str, Any] = {}
     part = "transformer"
     lora_settings = lora.JOINT
+    convolutions: Sequence[str] = ()
+    adapters: Sequence[Kind] = ("lora",)  # LyCORIS' keys are not settled for it
 
     def __init__(self, pipeline: StableDiffusion3Pipeline, max_sequence_length: int = 256) -> None:
         super().__init__(pipeline)

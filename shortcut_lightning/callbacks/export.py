@@ -6,6 +6,7 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from shortcut_lightning.backbones import Backbone
+from shortcut_lightning.backbones.base import is_adapter
 from shortcut_lightning.callbacks.trainers import run_folder
 from shortcut_lightning.files.cache import together
 from shortcut_lightning.files.whole import whole_folder
@@ -18,7 +19,8 @@ class Export(Callback):
     """At the end of `fit`, fills `export/` in the run folder.
 
     A LoRA run gives `pytorch_lora_weights.safetensors` (diffusers) and `kohya_lora.safetensors`
-    (A1111, ComfyUI); learned words give `tokens/<word>.safetensors` (textual inversion).
+    (A1111, ComfyUI), one of LoHa or LoKr the second alone, in LyCORIS' keys; learned words give
+    `tokens/<word>.safetensors` (textual inversion).
 
     Args:
         pipeline: Also write `model/`, a plain diffusers folder with everything merged.
@@ -45,7 +47,7 @@ class Export(Callback):
         log.info("Exported to %s", place)
 
     def _write(self, backbone: Backbone, folder: Path) -> None:
-        if any("lora_" in name for name, _ in backbone.named_parameters()):
+        if any(is_adapter(name) for name, _ in backbone.named_parameters()):
             backbone.save_lora(folder)
         if backbone.token_rows:
             backbone.save_tokens(folder / "tokens")

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import nn
 
+from shortcut_lightning.backbones.base import is_adapter
 from shortcut_lightning.cli.errors import UserError
 from shortcut_lightning.files.cache import describe
 from shortcut_lightning.files.images import SUFFIXES
@@ -99,7 +100,7 @@ def _weights(network: nn.Module) -> str:
     """A hash of some numbers of each pretrained tensor; adapters and new words start by chance."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
-        if "lora_" in name or name.endswith("token_embedding.rows"):
+        if is_adapter(name) or name.endswith("token_embedding.rows"):
             continue
         flat = tensor.detach().reshape(-1)
         some = flat[:: max(1, len(flat) // _PER_TENSOR)].cpu().contiguous()

@@ -21,6 +21,7 @@ from shortcut_lightning.modules.optimizers import Group
 from shortcut_lightning.modules.trainable import (
     DTYPES,
     FrozenDtype,
+    Method,
     choose_trainable,
     shrink_frozen,
     trainable_groups,
@@ -59,10 +60,14 @@ class DreamBooth(Ranged, Optimized):
             whose tokenizer and configurations are taken; empty looks for `tokenizer/` beside it.
         lora: A LoRA file or folder (diffusers or kohya keys), merged into the weights first.
         embeddings: Textual-inversion files, loaded first.
-        method: `full` trains the weights themselves, `lora` adapters on the attention layers.
+        method: `full` trains the weights themselves, `lora` adapters on the attention layers;
+            `loha` and `lokr` are adapters of Hadamard and Kronecker products (LyCORIS).
         train_unet: Whether the denoiser learns.
         train_text_encoder: Whether the text encoder learns, by the same method.
         rank: Rank of the adapters.
+        rank_pattern: Other ranks for layers whose names fit a pattern, such as
+            `{'up_blocks\\.1\\..*': 16}`; the first that fits counts.
+        lora_convolutions: Adapters on the denoiser's convolutions as well.
         lora_alpha: Their scale is alpha / rank; 0 stands for alpha = rank.
         lora_dropout: Dropout inside the adapters.
         use_dora: Weight-decomposed adapters (arXiv 2402.09353) on the denoiser.
@@ -101,7 +106,7 @@ class DreamBooth(Ranged, Optimized):
         single_file_config: str = "",
         lora: str = "",
         embeddings: list[str] = [],  # noqa: B006
-        method: Literal["full", "lora"] = "full",
+        method: Method = "full",
         train_unet: bool = True,
         train_text_encoder: bool = False,
         rank: Rank = 4,
@@ -131,6 +136,8 @@ class DreamBooth(Ranged, Optimized):
         guidance_scale: NotNegative = 7.5,
         sampling_scheduler: str = "",
         prompt_chunks: Chunks = 1,
+        rank_pattern: dict[str, Rank] = {},  # noqa: B006
+        lora_convolutions: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -147,6 +154,9 @@ class DreamBooth(Ranged, Optimized):
             use_dora=use_dora,
             new_tokens=new_tokens,
             token_initializers=token_initializers,
+            convolutions=lora_convolutions,
+            ranks=rank_pattern,
+            alphas={} if lora_alpha else rank_pattern,
         )
         shrink_frozen(self.backbone, frozen_dtype)
         if gradient_checkpointing:
@@ -341,7 +351,7 @@ class DreamBooth(Ranged, Optimized):
     def _only_adapts(self) -> bool:
         """Whether adapters are all that is added to the pretrained model."""
         more = any(self.hparams[name] for name in ("new_tokens", "lora", "embeddings"))
-        return self.hparams["method"] == "lora" and not more
+        return self.hparams["method"] != "full" and not more
 
     def _load_base(self, dtype: FrozenDtype = "fp32") -> Backbone:
         backbone = backbones.load(

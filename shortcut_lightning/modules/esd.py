@@ -45,7 +45,7 @@ class ErasedStableDiffusion(DreamBooth):
     ) -> None:
         if not concept:
             raise ValueError("model.concept is empty; give words for what is to be erased.")
-        if dreambooth.get("method") == "lora" or dreambooth.get("train_text_encoder"):
+        if dreambooth.get("method", "full") != "full" or dreambooth.get("train_text_encoder"):
             raise ValueError(
                 "ErasedStableDiffusion trains parts of the denoiser alone: set model.method to "
                 "'full' and model.train_text_encoder to false."

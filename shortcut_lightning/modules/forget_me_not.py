@@ -45,7 +45,7 @@ class ForgetMeNot(DreamBooth):
             raise ValueError("model.concept is empty; give words for what is to be erased.")
         if "{concept}" not in prompt:
             raise ValueError(f"model.prompt is '{prompt}'; it must hold '{{concept}}'.")
-        if dreambooth.get("method") == "lora" or dreambooth.get("train_text_encoder"):
+        if dreambooth.get("method", "full") != "full" or dreambooth.get("train_text_encoder"):
             raise ValueError(
                 "ForgetMeNot trains the denoiser alone: set model.method to 'full' and "
                 "model.train_text_encoder to false."

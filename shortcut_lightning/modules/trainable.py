@@ -1,13 +1,15 @@
 """Which parameters learn, and how fast."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from shortcut_lightning.backbones import Backbone
+from shortcut_lightning.backbones.base import is_adapter
 
+Method = Literal["full", "lora", "loha", "lokr"]
 FrozenDtype = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -15,7 +17,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def choose_trainable(
     backbone: Backbone,
     *,
-    method: Literal["full", "lora"],
+    method: Method,
     train_unet: bool,
     train_text_encoder: bool,
     rank: int,
@@ -24,6 +26,9 @@ def choose_trainable(
     use_dora: bool,
     new_tokens: Sequence[str],
     token_initializers: Sequence[str],
+    convolutions: bool = False,
+    ranks: Mapping[str, int] = {},
+    alphas: Mapping[str, int] = {},
 ) -> None:
     """Freezes everything, then frees what is to learn.
 
@@ -40,7 +45,7 @@ def choose_trainable(
             "model.new_tokens: give one for each, or none."
         )
     backbone.requires_grad_(False).eval()
-    if method == "lora" and (train_unet or train_text_encoder):
+    if method != "full" and (train_unet or train_text_encoder):
         backbone.add_lora(
             unet=train_unet,
             text_encoder=train_text_encoder,
@@ -48,6 +53,10 @@ def choose_trainable(
             alpha=lora_alpha,
             dropout=lora_dropout,
             dora=use_dora,
+            kind=method,
+            convolutions=convolutions,
+            ranks=ranks,
+            alphas=alphas,
         )
     if new_tokens:
         backbone.add_tokens(new_tokens, token_initializers)
@@ -64,7 +73,7 @@ def shrink_frozen(backbone: Backbone, dtype: FrozenDtype) -> None:
     """Stores the weights of networks that do not learn themselves (adapters may) in `dtype`; the
     autoencoder keeps its own."""
     for network in (backbone.denoiser, *backbone.text_encoders):
-        if any(p.requires_grad and "lora_" not in name for name, p in network.named_parameters()):
+        if any(p.requires_grad and not is_adapter(name) for name, p in network.named_parameters()):
             continue
         for parameter in network.parameters():
             if not parameter.requires_grad:

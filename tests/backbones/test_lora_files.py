@@ -182,8 +182,8 @@ def reshaped(ending: str, *shape: int) -> Callable[[Tensors], Tensors]:
 
 MISTAKES: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
     "misspelt": (misspelt, r"24 of the 120 .* no layer of this model: lora_unet_down_blokcs_0_att"),
-    "LoKr": (lambda t: first_layer(t, "lokr_w1"), r"is LoKr .*, at lora_\w+.lokr_w1; plain"),
-    "LoHa": (lambda t: first_layer(t, "hada_w1_a"), r"is LoHa "),
+    "LoKr": (lambda t: first_layer(t, "lokr_w1"), r"is damaged: the matrices of lora_"),
+    "LoHa": (lambda t: first_layer(t, "hada_w1_a"), r"is damaged: the matrices of lora_"),
     "OFT": (lambda t: first_layer(t, "oft_blocks"), r"is OFT "),
     "whole": (lambda t: first_layer(t, "diff"), r"is LyCORIS of whole weight differences"),
     "FLUX": (
