@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from shortcut_lightning import stopping
 from shortcut_lightning.callbacks.evaluation import Evaluation
 from shortcut_lightning.callbacks.finite import StopAtNaN
+from shortcut_lightning.callbacks.look import Look
 from shortcut_lightning.callbacks.report import ReportWriter
 from shortcut_lightning.callbacks.save_images import SaveImages
 from shortcut_lightning.callbacks.step_bar import StepBar
@@ -373,6 +374,8 @@ class ShortcutCLI(LightningCLI):
         callbacks.insert(0, StopAtNaN())
         if trainer.enable_checkpointing is not False and not rehearsal:
             callbacks.append(KeepLast(regular=not saves))
+        if self.config.subcommand == "fit" and not rehearsal and not _has(callbacks, Look):
+            callbacks.append(Look())  # to be asked from outside
         if trainer.enable_progress_bar is not False and not _has(callbacks, ProgressBar):
             callbacks.append(StepBar())
         if self.config.subcommand == "predict" and not _has(callbacks, SaveImages):
