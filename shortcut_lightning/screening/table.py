@@ -156,7 +156,7 @@ def _protected(file: Path) -> Iterator[tuple[Row, Tensor]]:
     row = clean._replace(
         kind="protected", attack=made.attack, family=made.family, epsilon=made.epsilon
     )
-    if made.source != "photographs":
+    if made.source != "photographs" and made.family == "pocket":  # another one is for the card
         for image, before in zip(levels["protected"], levels["clean"], strict=True):
             yield from _ways(row, image.float() / 255)
             yield from _transplanted(row, (image.float() - before.float()) / 255)
