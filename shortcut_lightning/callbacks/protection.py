@@ -35,11 +35,13 @@ class Screened:
         given = f" {first[0]}" if others else ""
         later = "".join(f", {count} {after}" for after, count in others)
         rates = self.rates
+        found = rates.found_photographs
+        real = "" if found is None else f", {found:.0%} of real photographs"
         return (
-            f"{first[1]} of {self.photographs} photographs look protected{given}{later} (at "
-            f"{rates.rate:.0%} false alarms; finds {rates.found:.0%} of what attacks that it has "
-            f"not seen protect, {rates.least:.0%} of {rates.least_attack}'s, and calls "
-            f"{rates.photographs:.0%} of clean real photographs protected)."
+            f"{first[1]} of {self.photographs} photographs look protected{given}{later} (a guess: "
+            f"at {rates.rate:.0%} false alarms it finds {rates.found:.0%} of what attacks unknown "
+            f"to it have protected, {rates.least:.0%} of {rates.least_attack}{real}, and takes "
+            f"{rates.photographs:.0%} of clean real photographs for protected)."
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Whether a photograph carries a protection: a perturbation that is to spoil what is learned of it.
 
-A small network on `noise_statistics.py`, trained on all of the house's attacks (`screening/`). What
+A small network on `noise_statistics.py`, trained on the house's attacks (`screening/`). What
 it finds and what it calls protected by mistake is on its card, `configs/screening/README.md`; the
 numbers that matter most travel with its weights.
 """
@@ -89,6 +89,7 @@ class ErrorRates(NamedTuple):
     least: float  # the same of the attack it finds least
     least_attack: str
     attacks: int
+    found_photographs: float | None  # share of protected real photographs, where there were any
     alarms: float  # share of ordinary pictures of other people called protected
     edited: float  # the same where they were sharpened, denoised, upscaled or grainy
     photographs: float  # the same of real photographs

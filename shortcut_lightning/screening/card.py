@@ -120,7 +120,9 @@ def error_rates(found: Sequence[Found], alarms: Sequence[Alarms]) -> dict[str, d
     shipped = [row for row in alarms if row.training == "all"]
     for rate in RATES:
         field = f"{rate * 100:.0f}"
-        world = [row for row in found if row.left_out == "attack" and row.source == "world"]
+        home = ("attack", "world", "pocket")  # what is left out, the source and the model
+        world = [row for row in found if (row.left_out, row.source, row.model) == home]
+        real = [r for r in found if (r.left_out, r.source) == ("attack", "photographs")]
         by_attack = {
             attack: _share([row for row in world if row.attack == attack], f"found_{field}")
             for attack in {row.attack for row in world}
@@ -137,6 +139,7 @@ def error_rates(found: Sequence[Found], alarms: Sequence[Alarms]) -> dict[str, d
             least=round(by_attack[least], 3),
             least_attack=least,
             attacks=len(by_attack),
+            found_photographs=round(_share(real, f"found_{field}"), 3) if real else None,
             alarms=share(("clean",), "world"),
             edited=share(tuple(INNOCENT), "world"),
             photographs=share(("clean",), "photographs"),
