@@ -102,7 +102,7 @@ def make(folder: str, photographs: str = "", rounds: int = 1, shard: str = "1/1"
     Args:
         folder: Where; files that are there are not made again.
         photographs: Folder of photographs, with subfolders, that the card alone is measured on.
-        rounds: How often, each on other people. A round is some 8 core-minutes.
+        rounds: How often, each on other people. A round is some 12 core-minutes.
         shard: `1/2` makes every second file, from the first.
 
     Raises ValueError for another form of `shard`, or a folder of photographs without any.
