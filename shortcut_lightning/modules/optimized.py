@@ -112,6 +112,13 @@ class Optimized(LightningModule, ABC):
             GradClipAlgorithmType(gradient_clip_algorithm or "norm"),
         )
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Lets the gradients go with the step: Lightning would keep them through the next forward
+        pass, beside its activations, where memory peaks."""
+        super().optimizer_step(*args, **kwargs)
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
     @contextmanager
     def looked_at(self) -> Iterator[None]:
         """The weights that the optimiser would be judged by; the point in training is back
