@@ -92,6 +92,7 @@ class Levels(Between):
 Finite = Annotated[float, Between()]
 Positive = Annotated[float, Between(0, open="least")]
 NotNegative = Annotated[float, Between(0)]
+AtLeastOne = Annotated[float, Between(1)]
 Share = Annotated[float, Between(0, 1)]  # of a whole, or a probability
 SomeShare = Annotated[float, Between(0, 1, open="least")]
 InnerShare = Annotated[float, Between(0, 1, open="both")]

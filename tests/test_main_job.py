@@ -132,6 +132,38 @@ def test_the_large_recipes_run_as_written_on_a_small_model(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["sd35", "flux", "flux2_klein", "z_image"])
+def test_the_recipes_of_flows_run_as_written_on_a_small_model(recipe: str, tmp_path: Path) -> None:
+    """Text encoders freed, prompts embedded once, decoupling; 4 bits alone need a GPU."""
+    import flow_models
+
+    write = {
+        "sd35": flow_models.write_small_sd3_with_t5,
+        "flux": flow_models.write_small_flux,
+        "flux2_klein": flow_models.write_small_klein,
+        "z_image": flow_models.write_small_z_image,
+    }[recipe]
+    model = write(tmp_path / "model")
+    kept = ("Throughput", "Evaluation", "SampleGrid", "Export", "ReportWriter")
+    small = tmp_path / "small.yaml"
+    callbacks = "".join(f"    - class_path: {name}\n" for name in kept)
+    small.write_text(f"trainer:\n  accelerator: cpu\n  max_steps: 2\n  callbacks:\n{callbacks}")
+    configs = [str(ROOT / f"configs/{recipe}.yaml"), str(small)]
+    train(
+        *(word for config in configs for word in ("--config", config)),
+        *("--output_dir", str(tmp_path), "--data.instance_data_dir", "pocket:0"),
+        *("--model.pretrained_model_name_or_path", str(model), "--data.resolution", "32"),
+        *("--data.num_class_images", "2", "--data.images_per_prompt", "1"),
+        *("--model.num_inference_steps", "2", "--trainer.log_every_n_steps", "1"),
+        *("--model.frozen_dtype", "bf16"),
+        *("--data.decoupling", str(ROOT / "configs/decoupling/code.yaml")),
+    )
+    run = tmp_path / recipe / "version_0"
+    assert report_of(run)["counts"]
+    assert (run / "export/pytorch_lora_weights.safetensors").is_file()
+
+
+@pytest.mark.slow
 def test_everything_at_once_on_sdxl_s_layout(tmp_path: Path) -> None:
     """Attack, purifier, decoupling, learned words of both text encoders, all weights."""
     from models import write_small_sdxl

@@ -1,6 +1,7 @@
 """Text-to-image models behind one interface; the only files that import diffusers' models."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -8,6 +9,8 @@ from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
 from shortcut_lightning.weights import WeightsError
 
 __all__ = ["Backbone", "Conditioning", "Posterior", "load"]
+
+_KNOWN = "Stable Diffusion 1.x, 2.x, XL and 3, FLUX.1, FLUX.2 klein and Z-Image"
 
 
 def load(
@@ -17,6 +20,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     key: str = "model.pretrained_model_name_or_path",
     single_file_config: str = "",
+    nf4: bool = False,
 ) -> Backbone:
     """Loads `pocket`, a local diffusers folder, a hub id, or a checkpoint in a single file.
 
@@ -27,13 +31,10 @@ def load(
         dtype: Of the denoiser and the text encoders; an autoencoder is float32 always.
         key: Where the name was given, for messages.
         single_file_config: For a single file, the folder of its tokenizer (`single_file.load`).
+        nf4: Whether the denoiser's linear layers are stored in 4 bits (bitsandbytes).
 
     Raises ValueError when the name leads nowhere or the folder holds something else.
     """
-    # slow imports
-    from shortcut_lightning.backbones.sdxl import StableDiffusionXL
-    from shortcut_lightning.backbones.stable_diffusion import StableDiffusion
-    from shortcut_lightning.backbones.stable_diffusion3 import StableDiffusion3
     from shortcut_lightning.pocket import BUILT_IN
 
     name = pretrained_model_name_or_path
@@ -54,25 +55,43 @@ def load(
         given = "variant" if variant else "revision"
         raise ValueError(f"{given} is for folders and hub ids; '{name}' is one file.")
     if Path(path).is_file():
+        if nf4:
+            raise ValueError(f"{key}: '{name}' is one file; 4 bits are for diffusers' folders.")
         return _from_file(Path(path), dtype, key, single_file_config)
     if single_file_config:
         raise ValueError(f"single_file_config is for checkpoints in one file; '{name}' is none.")
     try:
         kind = _pipeline_class(path, revision or None)
-        families: dict[str, type[StableDiffusion]] = {
-            "StableDiffusion3": StableDiffusion3,
-            "StableDiffusionXL": StableDiffusionXL,
-            "StableDiffusion": StableDiffusion,
-        }
-        family = next((each for name, each in families.items() if kind.startswith(name)), None)
+        known = families()
+        # Longest first: relatives of a pipeline for text alone begin with its name.
+        starts = sorted((n.removesuffix("Pipeline") for n in known), key=len, reverse=True)
+        start = next((each for each in starts if kind.startswith(each)), "")
+        family = known.get(kind) or (
+            known[f"{start}Pipeline"] if start.startswith("StableDiffusion") else None
+        )
         if family is None:
-            raise ValueError(f"it is a {kind}; Stable Diffusion 1.x, 2.x, XL and 3 are known.")
-        return family.from_pretrained(path, revision or None, variant or None, dtype, key)
+            raise ValueError(f"it is a {kind}; {_KNOWN} are known.")
+        where = path, revision or None, variant or None
+        return family.from_pretrained(*where, dtype, key, nf4)
     except WeightsError:
         raise
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{key}: cannot load '{name}' ({reason}); {wanted}.") from error
+
+
+def families() -> dict[str, Any]:
+    """Each family by the name of its pipeline class."""
+    # slow imports
+    from shortcut_lightning.backbones.flux import Flux
+    from shortcut_lightning.backbones.flux2_klein import Flux2Klein
+    from shortcut_lightning.backbones.sdxl import StableDiffusionXL
+    from shortcut_lightning.backbones.stable_diffusion import StableDiffusion
+    from shortcut_lightning.backbones.stable_diffusion3 import StableDiffusion3
+    from shortcut_lightning.backbones.z_image import ZImage
+
+    each = (Flux, Flux2Klein, ZImage, StableDiffusion3, StableDiffusionXL, StableDiffusion)
+    return {family.pipeline_class.__name__: family for family in each}
 
 
 def _from_file(path: Path, dtype: torch.dtype, key: str, config: str) -> Backbone:

@@ -5,6 +5,7 @@ is one file that implements it.
 """
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +18,10 @@ from torch import Tensor, nn
 
 from shortcut_lightning.backbones.paths import PREDICTIONS, Path, Prediction
 from shortcut_lightning.safe_guidance import SafeGuidance
+
+WeightingScheme = Literal["logit_normal", "none", "mode", "sigma_sqrt", "cosmap", "u_shaped"]
+# What text encoders (CLIP; T5; T5 and language models) call their table of words.
+_TABLES = r"\b(?:token_embedding|shared|embed_tokens)"
 
 
 @dataclass(frozen=True)
@@ -37,20 +42,25 @@ class Conditioning:
 
     hidden: Tensor  # (B, L, D) last hidden states
     pooled: Tensor | None = None  # (B, P) for families that want a pooled embedding too
+    mask: Tensor | None = None  # (B, L) bool, what of `hidden` is text, where that matters
 
     def __len__(self) -> int:
         return len(self.hidden)
 
     def rows(self, index: Tensor | slice) -> "Conditioning":
         """The given rows, in the given order; repeats are allowed."""
-        return Conditioning(self.hidden[index], None if self.pooled is None else self.pooled[index])
+        more = (None if each is None else each[index] for each in (self.pooled, self.mask))
+        return Conditioning(self.hidden[index], *more)
 
     @staticmethod
     def stack(parts: Sequence["Conditioning"]) -> "Conditioning":
         """Concatenates along the batch."""
         pooled = [part.pooled for part in parts if part.pooled is not None]
+        masks = [part.mask for part in parts if part.mask is not None]
         return Conditioning(
-            torch.cat([part.hidden for part in parts]), torch.cat(pooled) if pooled else None
+            torch.cat([part.hidden for part in parts]),
+            torch.cat(pooled) if pooled else None,
+            torch.cat(masks) if masks else None,
         )
 
 
@@ -65,6 +75,13 @@ class Backbone(nn.Module, ABC):
     latent_shift: float = 0.0  # what it takes off them before
     prompt_length: int  # words a prompt may have, begin and end not counted; 75 in CLIP
     prompt_chunks: int = 1  # rows of the text encoder that a prompt fills
+    reads_clip_alone: bool = True  # whether words stand in `hidden` at the places CLIP gives them
+    frees_text: bool = False  # whether text encoders stay on the CPU between prompts
+    steerable: bool = True  # whether `sample` takes `safety`
+    # What a run may set, where the family does not refuse it (`refused`).
+    weighting_scheme: WeightingScheme = "logit_normal"  # how a flow draws and weighs timesteps
+    guidance: float = 1.0  # what a network with guidance as its input is told in `predict`
+    true_cfg_scale: float = 1.0  # guidance by two calls on top of that, in `sample`; 1 is none
 
     @property
     @abstractmethod
@@ -209,12 +226,10 @@ class Backbone(nn.Module, ABC):
         """
         digest = hashlib.sha256()
         for name, tensor in sorted(self.state_dict().items()):
-            if is_adapter(name) or name.endswith("token_embedding.rows"):
+            if is_adapter(name) or re.search(rf"{_TABLES}\.rows$", name):
                 continue
             # The names that a part has without an adapter or new words around it.
-            name = name.replace(".base_layer", "").replace(
-                "token_embedding.table", "token_embedding"
-            )
+            name = re.sub(rf"({_TABLES})\.table", r"\1", name.replace(".base_layer", ""))
             digest.update(name.encode())
             digest.update(tensor_bytes(tensor))
         digest.update(tensor_bytes(self.path.table))
@@ -270,6 +285,25 @@ class Backbone(nn.Module, ABC):
         """Settings of a training that mean nothing for the family, each with the reason."""
         return {}
 
+    @property
+    def learning_text_encoders(self) -> nn.ModuleList:
+        """Those of `text_encoders` that learn where the text encoder is to be trained."""
+        return self.text_encoders
+
+    @property
+    def distilled(self) -> str:
+        """Why training on this checkpoint would disappoint; empty where it is one to be trained."""
+        return ""
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What a reader of results should know of the family."""
+        return ()
+
+    def loss_weights(self, timesteps: Tensor) -> Tensor | None:
+        """(B,) int64 -> (B,) weights of the denoising errors, where training has any."""
+        return None
+
 
 def is_adapter(name: str) -> bool:
     """Whether a tensor of this name belongs to an adapter, and not to what it stands beside."""
@@ -278,7 +312,8 @@ def is_adapter(name: str) -> bool:
 
 def in_its_dtype(network: nn.Module) -> AbstractContextManager[Any]:
     """Where a network's weights are halves it computes in halves, whatever it is given."""
-    weight = next(network.parameters())
+    # Of 4-bit weights only what is left in halves has a dtype to compute in.
+    weight = next(each for each in network.parameters() if each.is_floating_point())
     if weight.dtype not in (torch.bfloat16, torch.float16):
         return nullcontext()
     # No cache: it would outlive a step in which adapters learn.

@@ -180,7 +180,9 @@ def load_diffusers(backbone: "StableDiffusion", path: str) -> None:
         if not own:
             continue
         left -= set(own.values())
-        tensors = {short: state[key] for short, key in own.items()}
+        # Which of the classes has it depends on the version (`save_diffusers`).
+        extra = "" if hasattr(part, "text_model") else "text_model."
+        tensors = {short.removeprefix(extra): state[key] for short, key in own.items()}
         if not any(".lora_A." in short for short in tensors):
             tensors = convert_state_dict_to_peft(tensors)
         ranks = {

@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def load(
     variant: str | None = None,
     dtypes: Mapping[str, torch.dtype] = {},
     options: Mapping[str, Any] = {},
+    nf4: str = "",
 ) -> Any:
     """A diffusers pipeline.
 
@@ -39,6 +41,7 @@ def load(
         variant: Weight files to prefer; a part without such takes the plain ones.
         dtypes: Of networks by part; float32 where a part is not named.
         options: Further arguments of the pipeline.
+        nf4: The part whose linear layers are stored in 4 bits, if any.
 
     Raises ValueError that names the part or the tensors that are missing, unknown or not finite.
     """
@@ -59,7 +62,14 @@ def load(
         if variant:
             _refuse_variant(variant, folder, key)
         networks = {
-            part: _network(each, folder / part, key, variant, dtypes.get(part, torch.float32))
+            part: _network(
+                each,
+                folder / part,
+                key,
+                variant,
+                dtypes.get(part, torch.float32),
+                _four_bits() if part == nf4 else None,
+            )
             for part, each in classes.items()
             if issubclass(each, nn.Module)
         }
@@ -117,8 +127,36 @@ def _refuse_variant(variant: str, folder: Path, key: str) -> None:
         raise ValueError(f"it has no weights of the variant '{variant}' ({named}){there}")
 
 
+def _four_bits() -> Any:
+    """diffusers' own quantisation to NF4 (arXiv 2305.14314), scales quantised as well.
+
+    Raises WeightsError where bitsandbytes or a GPU is missing.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise weights.WeightsError(
+            "model.frozen_dtype is nf4, which needs bitsandbytes: pip install "
+            "'shortcut-lightning[gpu]', or set it to bf16."
+        )
+    if not torch.accelerator.is_available():
+        raise weights.WeightsError(
+            "model.frozen_dtype is nf4, and diffusers puts weights in 4 bits on a GPU only, of "
+            "which none is here: set it to bf16."
+        )
+    return diffusers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
 def _network(
-    kind: Any, folder: Path, key: str, variant: str | None, dtype: torch.dtype
+    kind: Any,
+    folder: Path,
+    key: str,
+    variant: str | None,
+    dtype: torch.dtype,
+    quantization: Any = None,
 ) -> nn.Module:
     """A network from its own folder."""
     has_variant = bool(variant) and any(folder.glob(f"*.{variant}.*"))
@@ -128,6 +166,8 @@ def _network(
         "variant": variant if has_variant else None,
         "use_safetensors": True,
     }
+    if quantization is not None:
+        arguments["quantization_config"] = quantization
     network: nn.Module = weights.load(kind, str(folder), key, folder.name, arguments, strict=True)
     return network
 

@@ -56,7 +56,7 @@ class StableDiffusionXL(StableDiffusion):
         hidden = []
         for tokenizer, text_encoder in self.vocabularies:
             ids = self.token_ids(tokenizer, prompts)
-            with in_its_dtype(text_encoder):
+            with self.using(text_encoder):
                 states = text_encoder(ids, output_hidden_states=True)
             hidden.append(side_by_side(states.hidden_states[-2].float(), self.prompt_chunks))
         # Pooled at the end of the text. The encoder itself, where its config has the legacy end 2,
@@ -67,7 +67,7 @@ class StableDiffusionXL(StableDiffusion):
         kept = torch.tensor(
             [bool(text) or not self.zeros_for_empty for text in prompts], device=ids.device
         )
-        with in_its_dtype(self.text_encoder_2):
+        with self.using(self.text_encoder_2):
             pooled = self.text_encoder_2.text_projection(last).float()
         return Conditioning(torch.cat(hidden, dim=-1) * kept[:, None, None], pooled * kept[:, None])
 

@@ -11,9 +11,8 @@ import diffusers
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
 from safetensors.torch import save_file
-from tokenizers import AddedToken
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from shortcut_lightning.backbones import lora, lora_files, pipelines, token_files
 from shortcut_lightning.backbones.adapter_kinds import Adapter, Kind
@@ -22,7 +21,7 @@ from shortcut_lightning.backbones.long_prompts import in_chunks, side_by_side
 from shortcut_lightning.backbones.paths import Path as NoisePath
 from shortcut_lightning.backbones.paths import VariancePreserving
 from shortcut_lightning.backbones.steering import steered
-from shortcut_lightning.backbones.tokens import TokenTable, all_vectors, initial_rows
+from shortcut_lightning.backbones.tokens import TokenTable, add_rows, all_vectors, merge_rows
 from shortcut_lightning.finite import NotFinite, all_finite
 from shortcut_lightning.safe_guidance import SafeGuidance
 
@@ -53,10 +52,14 @@ class StableDiffusion(Backbone):
         self.scheduler = pipeline.scheduler
         self._read_schedule()
         self.downsampling = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        self.resolution = self.denoiser.config.sample_size * self.downsampling
-        self.latent_scale = float(self.vae.config.scaling_factor)
+        self.resolution = self._native_size() * self.downsampling
+        self.latent_scale = float(getattr(self.vae.config, "scaling_factor", 1.0))
         self.prompt_length = self.text_encoder.config.max_position_embeddings - 2
         self.tokens: list[str] = []
+
+    def _native_size(self) -> int:
+        """Side of the latents of a native image."""
+        return int(self.denoiser.config.sample_size)
 
     def _read_schedule(self) -> None:
         """What the scheduler says of noise levels and of what is predicted."""
@@ -69,6 +72,32 @@ class StableDiffusion(Backbone):
                 f"The model's scheduler says prediction_type '{self.prediction_type}'; this "
                 "backbone knows 'epsilon' and 'v_prediction' (scheduler/scheduler_config.json)."
             )
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Moves to a device, or turns into another dtype, all but freed text encoders."""
+        held = dict(self._modules)
+        for name in self._freed():
+            del self._modules[name]
+        try:
+            return super()._apply(fn, recurse)
+        finally:
+            self._modules.clear()
+            self._modules.update(held)
+
+    def _freed(self) -> list[str]:
+        return [name for name in self.networks if name != self.part] if self.frees_text else []
+
+    @contextmanager
+    def using(self, text_encoder: nn.Module) -> Iterator[None]:
+        """Where a text encoder is asked: on the device for as long, and computing in its dtype."""
+        if self.frees_text:
+            text_encoder.to(self.device)
+        try:
+            with in_its_dtype(text_encoder):
+                yield
+        finally:
+            if self.frees_text:
+                text_encoder.to("cpu")
 
     @property
     def device(self) -> torch.device:
@@ -83,6 +112,7 @@ class StableDiffusion(Backbone):
         variant: str | None = None,
         dtype: torch.dtype = torch.float32,
         key: str = "model.pretrained_model_name_or_path",
+        nf4: bool = False,
     ) -> Self:
         """Loads a diffusers folder or hub id, from safetensors alone.
 
@@ -100,6 +130,7 @@ class StableDiffusion(Backbone):
             variant=variant,
             dtypes=halves,
             options=cls.options_for(path),
+            nf4=cls.part if nf4 else "",
         )
         return cls(pipeline)
 
@@ -139,12 +170,12 @@ class StableDiffusion(Backbone):
         """float32 where float16 would be used and the autoencoder says that it overflows in it."""
         kind = self.device.type
         half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
-        if half and self.vae.config.force_upcast:
+        if half and getattr(self.vae.config, "force_upcast", False):
             return torch.autocast(kind, enabled=False)
         return nullcontext()
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
-        with in_its_dtype(self.text_encoder):
+        with self.using(self.text_encoder):
             hidden = self.text_encoder(self.token_ids(self.tokenizer, prompts))[0]
         return Conditioning(side_by_side(hidden.float(), self.prompt_chunks))
 
@@ -176,6 +207,15 @@ class StableDiffusion(Backbone):
     def path(self) -> NoisePath:
         return VariancePreserving(self.alphas)
 
+    @property
+    def refused(self) -> Mapping[str, str]:
+        return {
+            "weighting_scheme": "it is for rectified flows; this model draws its timesteps "
+            "uniformly, and weighs them by model.snr_gamma. Leave it at 'logit_normal'.",
+            "train_guidance": "this model takes no guidance while it learns; set it to 1.",
+            "true_cfg_scale": "model.guidance_scale is that of this family; set it to 1.",
+        }
+
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         with in_its_dtype(self.denoiser):
             return self.denoiser(noisy, timesteps, conditioning.hidden, return_dict=False)[
@@ -197,26 +237,30 @@ class StableDiffusion(Backbone):
         if isinstance(negative_prompts, str):
             negative_prompts = [negative_prompts] * len(prompts)
         led: AbstractContextManager[None] = nullcontext()
+        if safety is not None and not self.steerable:
+            raise ValueError("Safe guidance is not known for this family (data.erasing.safety).")
         if safety is not None and any(negative_prompts):
             unwanted = self.embed(negative_prompts)
             led = steered(self.denoiser, safety, unwanted, num_inference_steps)
             negative_prompts = [""] * len(prompts)
         # Each latent from its own generator on the CPU: the same image in any batch, on any device.
-        size = self.denoiser.config.sample_size
-        shape = (1, self.denoiser.config.in_channels, size, size)
         draws = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-        latents = torch.cat([torch.randn(shape, generator=draw) for draw in draws])
+        latents = torch.cat([torch.randn(self.noise_shape, generator=draw) for draw in draws])
         arguments = self.prompt_arguments(prompts, negative_prompts)
+        stock = self.pipeline(scheduler)
+        for name in self._freed():  # or the pipeline may take their device for its own
+            setattr(stock, name, None)
         with led, in_its_dtype(self.denoiser):
-            drawn = self.pipeline(scheduler)(
+            drawn = stock(
                 **arguments,
-                latents=latents.to(self.device),
+                latents=self.to_pipeline(latents).to(self.device),
                 generator=draws,
                 num_inference_steps=num_inference_steps,
-                guidance_scale=guidance_scale,
+                guidance_scale=self.stock_guidance(guidance_scale),
                 output_type="latent",
             ).images
-        images = self.decode(drawn.float())
+        drawn = self.from_pipeline(drawn.float())
+        images = self.decode(drawn)
         if not all_finite([drawn, images]):  # clamped, infinity would be white
             raise NotFinite(
                 f"A picture sampled for '{prompts[0]}' is NaN or infinite: the weights are, or "
@@ -224,9 +268,27 @@ class StableDiffusion(Backbone):
             )
         return images
 
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Of the noise that the stock pipeline draws for one picture."""
+        size = self._native_size()
+        return (1, self.denoiser.config.in_channels, size, size)
+
+    def to_pipeline(self, noise: Tensor) -> Tensor:
+        """Noise of `noise_shape` as the stock pipeline takes it."""
+        return noise
+
+    def from_pipeline(self, latents: Tensor) -> Tensor:
+        """What the stock pipeline returns as latents -> (B, C, h, w) as here."""
+        return latents
+
+    def stock_guidance(self, guidance_scale: float) -> float:
+        """A guidance as the stock pipeline counts it; here 1 is none."""
+        return guidance_scale
+
     def prompt_arguments(
         self, prompts: Sequence[str], negative_prompts: Sequence[str]
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """The prompts as the stock pipeline takes them."""
         positive, negative = self.embed(prompts), self.embed(negative_prompts)
         given = {
@@ -296,9 +358,9 @@ class StableDiffusion(Backbone):
             )
         if unet:
             more = self.convolutions if convolutions else ()
-            lora.insert(self.denoiser, wanted.config(self.lora_settings, more))
+            lora.insert(self.denoiser, wanted.config(self.lora_settings_for(self.denoiser), more))
         if text_encoder:
-            for _, network in self.vocabularies:
+            for network in self.learning_text_encoders:
                 lora.insert(network, wanted._replace(dora=False).config(lora.TEXT_ENCODER))
         wanted.check_ranks(lora.adapted_layers(self))
 
@@ -312,6 +374,11 @@ class StableDiffusion(Backbone):
         finally:
             for network in networks:
                 lora.switch(network, on=True)
+
+    @classmethod
+    def lora_settings_for(cls, denoiser: Any) -> Mapping[str, Any]:
+        """Which layers of a denoiser an adapter stands beside."""
+        return cls.lora_settings
 
     def load_lora(self, path: str) -> None:
         lora_files.merge(self, path)
@@ -330,7 +397,15 @@ class StableDiffusion(Backbone):
                 )
 
     def save(self, folder: Path) -> None:
-        """Writes a plain diffusers folder in float32: adapters merged in, tokens in the table."""
+        """Writes a plain diffusers folder in float32: adapters merged in, tokens in the table.
+
+        Raises ValueError where the denoiser is stored in 4 bits.
+        """
+        if getattr(self.denoiser, "hf_quantizer", None) is not None:
+            raise ValueError(
+                "A whole model cannot be written from 4 bits (model.frozen_dtype nf4): export the "
+                "adapter alone (Export's pipeline: false), or train with bf16."
+            )
         for tokenizer in self.tokenizers.values():
             # Or the file says how the last prompt was cut and filled, if there was one.
             tokenizer.backend_tokenizer.no_padding()
@@ -339,20 +414,22 @@ class StableDiffusion(Backbone):
         pipeline.scheduler = self.scheduler
         halves = any(p.dtype != torch.float32 for p in self.parameters())
         if self.tokens or lora.adapted(self) or halves:
-            for name, network in deepcopy(self.networks).items():
+            for name, network in deepcopy(self._changed_networks()).items():
                 setattr(pipeline, name, network.float())
         if self.tokens:
             for name in self.networks.keys() - {self.part}:
-                text_encoder = getattr(pipeline, name)
-                merged = text_encoder.get_input_embeddings().merged()
-                text_encoder.set_input_embeddings(merged)
-                text_encoder.config.vocab_size = merged.num_embeddings
+                merge_rows(getattr(pipeline, name))
                 # With 2, the legacy of old configs, pooling takes the highest id for the end of the
                 # text, which is now a new word.
-                text_encoder.config.eos_token_id = self.tokenizer.eos_token_id
+                if isinstance(config := getattr(pipeline, name).config, CLIPTextConfig):
+                    config.eos_token_id = self.tokenizer.eos_token_id
         for name in lora.adapted(self):
             lora.merge(getattr(pipeline, name))
         pipeline.save_pretrained(folder, safe_serialization=True)
+
+    def _changed_networks(self) -> dict[str, nn.Module]:
+        """The networks that are not written as they lie in memory."""
+        return self.networks
 
     def save_lora(self, folder: Path) -> None:
         if lora.is_lora(self):
@@ -395,33 +472,3 @@ class StableDiffusion(Backbone):
     def token_rows(self) -> list[nn.Parameter]:
         tables = [text_encoder.get_input_embeddings() for _, text_encoder in self.vocabularies]
         return [table.rows for table in tables if isinstance(table, TokenTable)]
-
-
-def add_rows(
-    tokenizer: CLIPTokenizer, text_encoder: Any, tokens: Sequence[str], initializers: Sequence[str]
-) -> None:
-    """Adds words to one vocabulary and learnable rows to its text encoder."""
-    table = text_encoder.get_input_embeddings()
-    rows = initial_rows(table.weight.detach(), len(tokens))
-    for row, word in enumerate(initializers):
-        if not word:
-            continue
-        ids = tokenizer(word, add_special_tokens=False).input_ids
-        if len(ids) != 1:
-            raise ValueError(
-                f"'{word}' is {len(ids)} tokens in this vocabulary; an initializer must be "
-                "exactly one (model.token_initializers)."
-            )
-        rows[row] = table.weight[ids[0]].detach().cpu()
-    # single_word: otherwise a token would also match inside longer words. Words in brackets cannot,
-    # and must match right after a name: "watermark<l3>".
-    tokenizer.add_tokens(
-        [
-            AddedToken(
-                token, single_word=token[0].isalnum() or token[-1].isalnum(), normalized=False
-            )
-            for token in tokens
-        ]
-    )
-    first_id = tokenizer.convert_tokens_to_ids(tokens[0])
-    text_encoder.set_input_embeddings(TokenTable(table, rows.to(table.weight.device), first_id))

@@ -1,7 +1,8 @@
 """Textual-inversion files: words with the vectors that they stand for.
 
-diffusers writes `{word: vectors}`, A1111 `emb_params` or a `.pt` with `string_to_param`, and for XL
-all write `clip_l` and `clip_g`, one for each text encoder.
+diffusers writes `{word: vectors}`, A1111 `emb_params` or a `.pt` with `string_to_param`, and where
+there are several text encoders all write `clip_l`, `clip_g` and `t5xxl` (diffusers' scripts for
+FLUX: `t5`), one for each.
 """
 
 from collections.abc import Container, Sequence
@@ -18,7 +19,14 @@ _FAMILIES = {
     (1024,): "Stable Diffusion 2.x",
     (768, 1280): "Stable Diffusion XL",
     (1280,): "Stable Diffusion XL's refiner",
+    (768, 1280, 4096): "Stable Diffusion 3",
+    (768, 4096): "FLUX.1",
+    (2560,): "FLUX.2 klein 4B or Z-Image",
 }
+
+
+# What files call the text encoders, in the order of the pipelines.
+ENCODERS = ("clip_l", "clip_g", "t5xxl")
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,7 @@ class Word:
 
     token: str
     vectors: list[Tensor]
+    encoders: tuple[str, ...] = ()  # of `ENCODERS`; empty where there is only one
 
 
 def read(path: str) -> Word:
@@ -40,18 +49,22 @@ def read(path: str) -> Word:
     found, metadata = weights.read(file, KEY)
     params = found.get("string_to_param")
     named = metadata.get("token") or file.stem
+    if "t5" in found:
+        found["t5xxl"] = found.pop("t5")
+    encoders = tuple(each for each in ENCODERS if each in found)
     if isinstance(params, dict) and len(params) == 1:
         tensors, named = list(params.values()), str(found.get("name") or file.stem)
-    elif found.keys() == {"clip_l", "clip_g"}:
-        tensors = [found["clip_l"], found["clip_g"]]
+    elif len(encoders) > 1 and len(found) == len(encoders):
+        tensors = [found[each] for each in encoders]
     else:
+        encoders = ()
         tensors = list(found.values())
         named = named if found.keys() == {"emb_params"} else next(iter(found), "")
         if len(tensors) != 1:
             names = weights.first([str(name) for name in found]) or "nothing"
             raise ValueError(
-                f"'{path}' holds {names}; a textual inversion has one word's vectors, or clip_l "
-                f"and clip_g ({KEY})."
+                f"'{path}' holds {names}; a textual inversion has one word's vectors, or "
+                f"several of {', '.join(ENCODERS)} ({KEY})."
             )
     if not named or not all(isinstance(each, Tensor) and each.dim() in (1, 2) for each in tensors):
         raise ValueError(
@@ -60,7 +73,7 @@ def read(path: str) -> Word:
         )
     weights.refuse_whole_numbers([(named, each) for each in tensors], path, KEY)
     weights.refuse_not_finite([(named, each) for each in tensors], path, KEY)
-    return Word(named, [each.detach() for each in tensors])
+    return Word(named, [each.detach() for each in tensors], encoders)
 
 
 def check(word: Word, widths: Sequence[int], places: int, known: Container[str], path: str) -> None:
@@ -81,7 +94,7 @@ def check(word: Word, widths: Sequence[int], places: int, known: Container[str],
             f"{places}, which is all that a prompt holds ({KEY})."
         )
     if len({len(each) for each in word.vectors if each.dim() > 1}) > 1:
-        raise ValueError(f"'{path}' has other numbers of vectors in clip_l and clip_g ({KEY}).")
+        raise ValueError(f"'{path}' has other numbers of vectors for each text encoder ({KEY}).")
 
 
 def _told(widths: Sequence[int]) -> str:
@@ -90,5 +103,6 @@ def _told(widths: Sequence[int]) -> str:
     if name := _FAMILIES.get(tuple(widths)):
         return f"{name} (vectors {wide} wide)"
     if len(widths) > 1:
-        return f"Stable Diffusion XL's kind (two text encoders, vectors {wide} wide)"
+        number = {2: "two", 3: "three"}.get(len(widths), "many")
+        return f"a model with {number} text encoders, vectors {wide} wide"
     return f"a model with one text encoder and vectors {wide} wide"

@@ -5,9 +5,11 @@ them, and a checkpoint holds a few vectors instead of the whole table.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers.loaders import TextualInversionLoaderMixin
+from tokenizers import AddedToken
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
@@ -60,3 +62,69 @@ def all_vectors(prompts: Sequence[str], tokenizer: CLIPTokenizer) -> list[str]:
         convert(prompt, tokenizer) if any(word in prompt for word in several) else prompt
         for prompt in prompts
     ]
+
+
+def add_rows(
+    tokenizer: Any, text_encoder: Any, tokens: Sequence[str], initializers: Sequence[str]
+) -> None:
+    """Adds words to one vocabulary and learnable rows to its text encoder."""
+    table = text_encoder.get_input_embeddings()
+    rows = initial_rows(table.weight.detach(), len(tokens))
+    for row, word in enumerate(initializers):
+        if not word:
+            continue
+        ids = tokenizer(word, add_special_tokens=False).input_ids
+        if isinstance(tokenizer, CLIPTokenizer) and len(ids) != 1:
+            raise ValueError(
+                f"'{word}' is {len(ids)} tokens in this vocabulary; an initializer must be "
+                "exactly one (model.token_initializers)."
+            )
+        # Other vocabularies have longer or shorter pieces: there the mean of a word's.
+        rows[row] = table.weight[ids].detach().float().mean(0).cpu()
+    add_words(tokenizer, tokens)
+    first_id = tokenizer.convert_tokens_to_ids(tokens[0])
+    text_encoder.set_input_embeddings(TokenTable(table, rows.to(table.weight.device), first_id))
+
+
+def add_words(tokenizer: Any, words: Sequence[str]) -> None:
+    """Makes each word one token, in the vocabulary of byte pairs or of sentence pieces."""
+    # single_word: otherwise a token would also match inside longer words. Words in brackets cannot,
+    # and must match right after a name: "watermark<l3>". Outside CLIP's they are special tokens,
+    # as sentence pieces would take a bracket for punctuation.
+    special = not isinstance(tokenizer, CLIPTokenizer)
+    tokenizer.add_tokens(
+        [
+            AddedToken(
+                word,
+                single_word=word[0].isalnum() or word[-1].isalnum(),
+                normalized=False,
+                special=special,
+            )
+            for word in words
+        ],
+        special_tokens=special,
+    )
+
+
+def load_rows(tokenizer: Any, text_encoder: Any, words: Sequence[str], vectors: Tensor) -> None:
+    """Adds words with their vectors (n, D) for good, into the text encoder's own table."""
+    add_words(tokenizer, words)
+    text_encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    table = text_encoder.get_input_embeddings().weight
+    with torch.no_grad():
+        table[tokenizer.convert_tokens_to_ids(list(words))] = vectors.to(table)
+
+
+def merge_rows(text_encoder: Any) -> None:
+    """Puts the learned rows into the table of a text encoder that is to be written."""
+    merged = text_encoder.get_input_embeddings().merged()
+    text_encoder.set_input_embeddings(merged)
+    text_encoder.config.vocab_size = merged.num_embeddings
+    head = text_encoder.get_output_embeddings()  # a language model's, which nothing here asks
+    if head is None:
+        return
+    weight = merged.weight
+    if not text_encoder.config.tie_word_embeddings:
+        old = head.weight.detach()[: len(weight)]
+        weight = nn.Parameter(torch.cat([old, weight[len(old) :].to(old)]))
+    head.weight, head.out_features = weight, len(weight)

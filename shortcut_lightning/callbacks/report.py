@@ -64,7 +64,9 @@ class ReportWriter(Callback):
         text = config.read_text(encoding="utf-8") if config.exists() else ""
         seconds = {**getattr(data, "seconds", {}), **throughput.seconds, **evaluation.seconds}
         versions = installed_versions()
-        warnings = [*getattr(data, "doubts", []), *evaluation.warnings]
+        backbone = getattr(trainer.lightning_module, "backbone", None)
+        remarks = backbone.remarks if isinstance(backbone, Backbone) else []
+        warnings = [*getattr(data, "doubts", []), *evaluation.warnings, *remarks]
         screened = screen(data) if self.protection else None
         return Report(
             title=self.title or (given[0].prompt if given else "Untitled run"),

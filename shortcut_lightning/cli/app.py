@@ -30,6 +30,7 @@ from shortcut_lightning.cli.config_files import config_files
 from shortcut_lightning.cli.errors import UserError, as_user_error, is_first_process, listed, notice
 from shortcut_lightning.cli.explain import explain_interpolation
 from shortcut_lightning.cli.keep_last import LAST, KeepLast, WholeFiles
+from shortcut_lightning.cli.memory import told as memory_told
 from shortcut_lightning.cli.nulls import refuse_nulls
 from shortcut_lightning.cli.numbers import lend_ranges
 from shortcut_lightning.cli.optimizers import add_optimizers, choose_optimizers, with_paths
@@ -351,6 +352,8 @@ class ShortcutCLI(LightningCLI):
                 f"trainer.precision is '{config.trainer.precision}'; allowed: 32-true, bf16-mixed,"
                 " 16-mixed. What does not learn is kept in halves by --model.frozen_dtype bf16."
             )
+        if verb == "fit" and (line := memory_told(config)):
+            notice(line)
         if config.trainer.default_root_dir is not None:
             notice("trainer.default_root_dir does not move the run folder; --output_dir does")
 

@@ -27,6 +27,8 @@ _WARNINGS = (
 _RECORDS = {
     "lightning.pytorch.utilities.rank_zero": r"💡 Tip",
     "transformers.utils.import_utils": r"`\w+ImageProcessor` requires torchvision",
+    # said once before training, of captions and of prompts
+    "diffusers.pipelines.flux.pipeline_flux": r"The following part of your input was truncated",
 }
 
 

@@ -58,9 +58,17 @@ def check_settings(data: "PersonalizationDataModule") -> None:
         )
 
 
-def check_model(data: "PersonalizationDataModule", settings: Mapping[str, Any]) -> None:
-    """Raises ValueError where the model's `settings` leave safe guidance no guidance, or embed each
-    prompt once while captions change from one example to the next."""
+def check_model(
+    data: "PersonalizationDataModule", settings: Mapping[str, Any], steerable: bool = True
+) -> None:
+    """Raises ValueError where the model's `settings` leave safe guidance no guidance, its family
+    has none that can be steered, or each prompt is embedded once while captions change from one
+    example to the next."""
+    if data.erasing.safety and not steerable:
+        raise ValueError(
+            "data.erasing.safety bends the guidance of models that are asked for both prompts in "
+            "one call, which this family is not: set it to null."
+        )
     if data.captions.random and settings.get("cache_text_embeddings"):
         key = "shuffle" if data.captions.shuffle else "dropout"
         raise ValueError(

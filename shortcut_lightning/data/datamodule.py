@@ -227,7 +227,8 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Runs the stages, once per run; `predict` needs them only to know what to avoid."""
-        check_model(self, self._trainer.lightning_module.hparams)
+        model = self._trainer.lightning_module
+        check_model(self, model.hparams, self.backbone.steerable)
         if stage == "predict" and self.erasing.negative == "none":
             return
         strategy = self._trainer.strategy

@@ -29,15 +29,18 @@ class DreamBoothLoss(Ranged, nn.Module):
         snr: Tensor,
         is_prior: Tensor,
         loss_weights: Tensor | None = None,
+        step_weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """(B, C, h, w) twice, (B,) twice, (B, 1, h, w) -> scalars "loss", "loss_instance" and,
-        with class images in the batch, "loss_prior"."""
+        """(B, C, h, w) twice, (B,) twice, (B, 1, h, w), (B,) -> scalars "loss", "loss_instance"
+        and, with class images in the batch, "loss_prior"."""
         errors = (prediction.float() - target.float()) ** 2
         if loss_weights is not None:
             errors = errors * loss_weights
         errors = errors.mean(dim=(1, 2, 3))
         if self.snr_gamma > 0:
             errors = errors * self.snr_weights(snr)
+        if step_weights is not None:
+            errors = errors * step_weights
         instance = errors[~is_prior].mean()
         if not is_prior.any():
             return {"loss": instance, "loss_instance": instance}

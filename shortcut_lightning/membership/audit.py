@@ -264,6 +264,7 @@ class Audit(Ranged):
             Captioner(self.captioner) if self.captioner else None,
             folder / "captions.jsonl" if folder else None,
         )
+        warnings += models["target"].remarks
         # The base comes last: it decides about words for all (see Engine.anchor).
         order = [role for role in ("target", "shadow", "base") if role in models]
         engine = Engine(

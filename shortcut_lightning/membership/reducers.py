@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import ClassVar
 
 import torch
 
 from shortcut_lightning import draws
-from shortcut_lightning.backbones.base import Conditioning
 from shortcut_lightning.membership.attention import word_weights
 from shortcut_lightning.membership.probe import Probe, Variant
 from shortcut_lightning.ranges import Count, NotNegative, Ranged, SamplingSteps, Share
@@ -134,7 +134,7 @@ class GaussianNoise(Reducer):
             stage = f"membership caption noise {scale}"
             noise = draws.normal(hidden.shape[1:], probe.chunk.seed, stage, probe.chunk.keys)
             sigma = scale * hidden.std(dim=(1, 2), keepdim=True)
-            poorer = Conditioning(hidden + sigma * noise, whole.conditioning.pooled)
+            poorer = replace(whole.conditioning, hidden=hidden + sigma * noise)
             versions.append(Variant(f"{whole.label}\0noise {scale}", poorer))
         return versions
 

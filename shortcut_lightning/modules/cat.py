@@ -77,6 +77,7 @@ class CAT(DreamBooth):
 
     def on_fit_start(self) -> None:
         """Adapts the autoencoder, unless a checkpoint brought it."""
+        super().on_fit_start()
         if not self.adapted:
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
             pictures = torch.stack([square(each.image) for each in data.trained_on])

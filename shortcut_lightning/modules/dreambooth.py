@@ -4,6 +4,8 @@ What is special about a method that builds on it (contrastive decoupling, geomet
 with the batch: its prompts and its loss weights. The step itself is the same for all.
 """
 
+import inspect
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from shortcut_lightning import backbones, draws
 from shortcut_lightning.backbones import Backbone, Conditioning
+from shortcut_lightning.backbones.base import WeightingScheme
 from shortcut_lightning.batch import PromptBatch, TrainBatch
 from shortcut_lightning.losses import DreamBoothLoss, contrast_loss
 from shortcut_lightning.losses.contrast import denoising_errors
@@ -27,6 +30,7 @@ from shortcut_lightning.modules.trainable import (
     trainable_groups,
 )
 from shortcut_lightning.ranges import (
+    AtLeastOne,
     Chunks,
     CountOrNone,
     NotNegative,
@@ -37,6 +41,7 @@ from shortcut_lightning.ranges import (
     SamplingSteps,
 )
 
+log = logging.getLogger(__name__)
 Schedule = Literal[
     "constant",
     "constant_with_warmup",
@@ -78,6 +83,12 @@ class DreamBooth(Ranged, Optimized):
         prior_loss_weight: Weight of the class images' loss.
         snr_gamma: Min-SNR gamma (arXiv 2303.09556); 0 is off.
         noise_offset: Strength of a constant added to each noise channel; 0 is off.
+        weighting_scheme: How a rectified flow draws its timesteps and weighs their errors, by the
+            names of diffusers: `logit_normal` (arXiv 2403.03206), `none` (uniform), `mode`,
+            `sigma_sqrt`, `cosmap`; and `u_shaped`, which keeps off the middle of the path, where
+            members of the training set are told best (arXiv 2603.13421).
+        train_guidance: What a guidance-distilled model (FLUX.1 dev) is told while it learns; 1 or
+            3.5 are usual.
         learning_rate: Of the denoiser.
         text_encoder_lr: Of the text encoder; 0 takes `learning_rate`.
         token_lr: Of new tokens; 0 takes `learning_rate`.
@@ -90,11 +101,18 @@ class DreamBooth(Ranged, Optimized):
         lr_warmup_steps: Optimiser steps of linear warm-up.
         gradient_checkpointing: Recompute activations to save memory.
         frozen_dtype: How the denoiser and text encoders are stored where they do not learn (under
-            LoRA both): `bf16` and `fp16` take half the memory, and compute in it.
+            LoRA both): `bf16` and `fp16` take half the memory, and compute in it. `nf4` stores the
+            denoiser's linear layers in 4 bits (arXiv 2305.14314; bitsandbytes, extra `gpu`), for
+            method `lora` alone, and the rest as `bf16`.
         compile_unet: `torch.compile` the denoiser.
         cache_text_embeddings: Embed each prompt once; only while nothing of the text side learns.
+        free_text_encoders: Keep text encoders on the CPU and bring them to the device for a new
+            prompt only; needs `cache_text_embeddings`.
         num_inference_steps: Sampling steps in `test` and `predict`.
-        guidance_scale: Classifier-free guidance in `test` and `predict`.
+        guidance_scale: Classifier-free guidance in `test` and `predict`; 1 is none. What a
+            guidance-distilled model is told there.
+        true_cfg_scale: For distilled models, guidance by a second call for the negative prompt; 1
+            is none.
         sampling_scheduler: diffusers scheduler class for sampling; empty takes the model's own.
     """
 
@@ -118,6 +136,8 @@ class DreamBooth(Ranged, Optimized):
         prior_loss_weight: NotNegative = 1.0,
         snr_gamma: NotNegative = 0.0,
         noise_offset: NotNegative = 0.0,
+        weighting_scheme: WeightingScheme = "logit_normal",
+        train_guidance: NotNegative = 1.0,
         learning_rate: Positive = 5e-6,
         text_encoder_lr: NotNegative = 0.0,
         token_lr: NotNegative = 0.0,
@@ -132,8 +152,10 @@ class DreamBooth(Ranged, Optimized):
         frozen_dtype: FrozenDtype = "fp32",
         compile_unet: bool = False,
         cache_text_embeddings: bool = False,
+        free_text_encoders: bool = False,
         num_inference_steps: SamplingSteps = 25,
         guidance_scale: NotNegative = 7.5,
+        true_cfg_scale: AtLeastOne = 1.0,
         sampling_scheduler: str = "",
         prompt_chunks: Chunks = 1,
         rank_pattern: dict[str, Rank] = {},  # noqa: B006
@@ -141,8 +163,19 @@ class DreamBooth(Ranged, Optimized):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        if frozen_dtype == "nf4" and (method != "lora" or lora):
+            raise ValueError(
+                "model.frozen_dtype nf4 stores weights in 4 bits, which neither learn nor take in "
+                "another adapter: set model.method to 'lora' and leave model.lora empty."
+            )
+        if free_text_encoders and not cache_text_embeddings:
+            raise ValueError(
+                "model.free_text_encoders brings a text encoder to the device for each new prompt: "
+                "set model.cache_text_embeddings to true, or it would come at every step."
+            )
         self.backbone = self._load()
         self.backbone.check_sampler(sampling_scheduler)
+        self._refuse()
         choose_trainable(
             self.backbone,
             method=method,
@@ -170,9 +203,6 @@ class DreamBooth(Ranged, Optimized):
             )
         if compile_unet:
             self.backbone.denoiser.compile()
-        for setting, reason in self.backbone.refused.items():
-            if self.hparams[setting]:
-                raise ValueError(f"model.{setting} is {self.hparams[setting]}: {reason}")
         offset = self.backbone.prediction.snr_offset
         self.loss = DreamBoothLoss(prior_loss_weight, snr_gamma, offset)
         self._text_cache: dict[str, Conditioning] = {}
@@ -190,7 +220,14 @@ class DreamBooth(Ranged, Optimized):
         prediction = self.backbone.predict(noisy, timesteps, conditioning)
         target = self.backbone.target(latents, noise, timesteps)
         snr = self.backbone.snr(timesteps)
-        losses = self.loss(prediction, target, snr, batch.is_prior, batch.loss_weights)
+        losses = self.loss(
+            prediction,
+            target,
+            snr,
+            batch.is_prior,
+            batch.loss_weights,
+            self.backbone.loss_weights(timesteps),
+        )
         if batch.contrast is None:
             return losses
         otherwise = self.backbone.predict(noisy, timesteps, self.embed(batch.contrast.prompts))
@@ -337,6 +374,19 @@ class DreamBooth(Ranged, Optimized):
             )
         self.take_point(checkpoint)
 
+    def on_fit_start(self) -> None:
+        if self.backbone.distilled:
+            log.warning(
+                "%s: %s.", self.hparams["pretrained_model_name_or_path"], self.backbone.distilled
+            )
+
+    def _refuse(self) -> None:
+        """Raises ValueError for a setting that means nothing on this family."""
+        usual = inspect.signature(DreamBooth).parameters
+        for setting, reason in self.backbone.refused.items():
+            if self.hparams[setting] != usual[setting].default:
+                raise ValueError(f"model.{setting} is {self.hparams[setting]}: {reason}")
+
     def _load(self) -> Backbone:
         # Halves from the start need half the memory of the host as well. What learns itself, or
         # has a LoRA merged into it, begins with all its digits.
@@ -360,7 +410,12 @@ class DreamBooth(Ranged, Optimized):
             self.hparams["variant"],
             DTYPES[dtype],
             single_file_config=self.hparams["single_file_config"],
+            nf4=self.hparams["frozen_dtype"] == "nf4",
         )
         if self.hparams["prompt_chunks"] > 1:
             backbone.lengthen(self.hparams["prompt_chunks"])
+        backbone.frees_text = self.hparams["free_text_encoders"]
+        backbone.weighting_scheme = self.hparams["weighting_scheme"]
+        backbone.guidance = self.hparams["train_guidance"]
+        backbone.true_cfg_scale = self.hparams["true_cfg_scale"]
         return backbone

@@ -54,10 +54,11 @@ class ForgetMeNot(DreamBooth):
         reading = text_parameters(self.backbone.denoiser)
         if not reading:
             raise ValueError("ForgetMeNot needs attention to text; this model's denoiser has none.")
-        if getattr(self.backbone, "text_encoder_3", None) is not None:
+        if not self.backbone.reads_clip_alone:
             raise ValueError(
                 "ForgetMeNot knows the places of words in CLIP, and this model reads its text by a "
-                "T5 as well: take it without text_encoder_3, or use ErasedStableDiffusion."
+                "T5 or a language model: take Stable Diffusion 3 without text_encoder_3, or use "
+                "ErasedStableDiffusion."
             )
         for name, parameter in self.backbone.denoiser.named_parameters():
             parameter.requires_grad_(parts == "all" or name in reading)

@@ -10,8 +10,13 @@ from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.backbones.base import is_adapter
 
 Method = Literal["full", "lora", "loha", "lokr"]
-FrozenDtype = Literal["fp32", "bf16", "fp16"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+FrozenDtype = Literal["fp32", "bf16", "fp16", "nf4"]
+DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "nf4": torch.bfloat16,  # of what is not the denoiser's
+}
 
 
 def choose_trainable(
@@ -63,7 +68,7 @@ def choose_trainable(
     if train_unet:
         _free([backbone.denoiser], method)
     if train_text_encoder:
-        _free(backbone.text_encoders, method)
+        _free(backbone.learning_text_encoders, method)
     for parameter in backbone.parameters():
         if parameter.requires_grad:  # an adapter takes the dtype of what it is beside
             parameter.data = parameter.data.float()
@@ -76,7 +81,8 @@ def shrink_frozen(backbone: Backbone, dtype: FrozenDtype) -> None:
         if any(p.requires_grad and not is_adapter(name) for name, p in network.named_parameters()):
             continue
         for parameter in network.parameters():
-            if not parameter.requires_grad:
+            # Weights of 4 bits lie as bytes.
+            if not parameter.requires_grad and parameter.is_floating_point():
                 parameter.data = parameter.data.to(DTYPES[dtype])
 
 

@@ -87,6 +87,11 @@ def edited_projection(
 def text_projections(backbone: Backbone) -> list[nn.Linear]:
     """What reads the text's features: key and value projections of the cross-attention, in the
     denoiser's order, or the one map by which text enters joint attention."""
+    if not backbone.reads_clip_alone:
+        raise ValueError(
+            "UnifiedConceptEditing lays words on words at the places CLIP gives them, and this "
+            "model reads its text by a T5 or a language model; use ErasedStableDiffusion."
+        )
     entry = getattr(backbone.denoiser, "context_embedder", None)
     if isinstance(entry, nn.Linear):
         return [entry]

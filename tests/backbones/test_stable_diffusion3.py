@@ -3,12 +3,18 @@
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
+from diffusers.training_utils import (
+    compute_density_for_timestep_sampling,
+    compute_loss_weighting_for_sd3,
+)
 
 from shortcut_lightning import backbones
+from shortcut_lightning.backbones.base import WeightingScheme
 from shortcut_lightning.backbones.stable_diffusion3 import StableDiffusion3
 from shortcut_lightning.batch import TrainBatch
 from shortcut_lightning.modules import DreamBooth
@@ -128,6 +134,51 @@ def test_timesteps_are_logit_normal(model: StableDiffusion3) -> None:
     assert model.draw_timesteps(4000, torch.Generator().manual_seed(0), least=400).min() == 400
 
 
+@pytest.mark.parametrize("scheme", ["none", "mode", "sigma_sqrt", "cosmap"])
+def test_other_schemes_are_those_of_diffusers(
+    model: StableDiffusion3, small_sd3: Path, scheme: WeightingScheme
+) -> None:
+    """Its own draw, by index into its timesteps from the noisy end, has the same distribution; the
+    weights are the same."""
+    mine = copy.deepcopy(model)
+    mine.weighting_scheme = scheme
+    steps = mine.draw_timesteps(20000, torch.Generator().manual_seed(0))
+    drawn = compute_density_for_timestep_sampling(
+        scheme, 20000, 0, 1, 1.29, generator=torch.Generator().manual_seed(1)
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(small_sd3 / "scheduler")
+    sigmas = scheduler.sigmas[(drawn * 1000).long().clamp(max=999)]
+    levels = torch.linspace(0.05, 0.95, 7)
+    torch.testing.assert_close(
+        mine.sigmas[steps].quantile(levels), sigmas.quantile(levels), atol=0.02, rtol=0
+    )
+    weights = mine.loss_weights(steps[:8])
+    expected = compute_loss_weighting_for_sd3(scheme, mine.sigmas[steps[:8]])
+    torch.testing.assert_close(torch.ones(8) if weights is None else weights, expected)
+    loss = DreamBooth(str(small_sd3), weighting_scheme=scheme).loss
+    ones, zeros = torch.ones(8, 1, 2, 2), torch.zeros(8, 1, 2, 2)
+    found = loss(ones, zeros, torch.ones(8), torch.zeros(8).bool(), None, weights)["loss"]
+    torch.testing.assert_close(found, expected.mean())
+
+
+def test_u_shaped_draws_keep_off_the_middle(model: StableDiffusion3) -> None:
+    mine = copy.deepcopy(model)
+    mine.weighting_scheme = "u_shaped"
+    share = mine.draw_timesteps(20000, torch.Generator().manual_seed(0)).float() / 1000
+    assert float(share.mean()) == pytest.approx(0.5, abs=0.01)
+    middle = ((share > 0.25) & (share < 0.75)).float().mean()
+    assert float(middle) == pytest.approx(1 / 3, abs=0.01)  # of the arcsine law; 1 / 2 if uniform
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("weighting_scheme", "mode"), ("train_guidance", 3.5), ("true_cfg_scale", 2.0)],
+)
+def test_what_means_nothing_elsewhere_is_refused(small_sd: Path, setting: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"model.{setting} is {value}: "):
+        DreamBooth(str(small_sd), **{setting: value})
+
+
 @pytest.mark.parametrize("setting", ["snr_gamma", "noise_offset"])
 def test_what_means_nothing_for_a_flow_is_refused(small_sd3: Path, setting: str) -> None:
     with pytest.raises(ValueError, match=f"model.{setting} is 0.1: .*rectified flow"):
@@ -177,8 +228,8 @@ def test_new_words_are_learned_by_both_text_encoders(small_sd3: Path, tmp_path: 
 
 
 def test_another_pipeline_is_still_refused(small_sd3: Path, tmp_path: Path) -> None:
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
-    with pytest.raises(ValueError, match=r"it is a FluxPipeline; .* XL and 3 are known"):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "SanaPipeline"}))
+    with pytest.raises(ValueError, match=r"it is a SanaPipeline; .* XL and 3.* are known"):
         backbones.load(str(tmp_path))
 
 

@@ -218,8 +218,9 @@ def flux(device: torch.device, tiny: bool) -> Backbone:
     Raises ImportError where the family is missing.
     """
     from diffusers import FluxPipeline, FluxTransformer2DModel
-    from shortcut_lightning.backbones.flux import Flux
     from transformers import T5Config, T5EncoderModel
+
+    from shortcut_lightning.backbones.flux import Flux
 
     layout = TINY_FLUX if tiny else FLUX
     with _on(device):

@@ -244,7 +244,7 @@ def test_adapters_step_aside_for_the_base_arm(
             {"cache_text_embeddings": True, "train_text_encoder": True},
             r"Set model.cache_text_embeddings to false",
         ),
-        ({"rank": 0}, r"DreamBooth.rank is 0; it must be at least 1"),
+        ({"rank": 0}, r"DreamBooth.rank is 0; it must be from 1 to"),
         (
             {"num_inference_steps": 0},
             r"num_inference_steps is 0; it must be from 1 to 1000",

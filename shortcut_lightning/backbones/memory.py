@@ -1,0 +1,193 @@
+"""How much memory a training takes, told before anything large is downloaded or loaded.
+
+From a model's configurations alone: its networks are built without their weights and counted.
+Weights, gradients and optimiser are exact; activations are an estimate, 34 bytes for each token
+and channel of a transformer block in 16 bits (arXiv 2205.05198, eq. 2, without the attention
+matrix, which fused kernels do not store). With gradient checkpointing a block keeps its input, and
+one block at a time the rest. What libraries, kernels and fragments take comes on top, 1 to 2 GiB on
+a GPU.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from torch import nn
+
+from shortcut_lightning.backbones import lora, pipelines
+from shortcut_lightning.backbones.adapter_kinds import Adapter
+from shortcut_lightning.weights import one_line
+
+GIB = 2**30
+_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "nf4": 2.0}  # of what nf4 leaves alone
+# 4 bits, and for each 64 of them a scale of 8 bits, and for each 256 scales one of 32.
+_NF4 = 4 / 8 + 1 / 64 + 4 / (64 * 256)
+_SAVED, _INPUT = 34, 2  # bytes that a block keeps for a token and channel, and of its input
+
+
+@dataclass(frozen=True)
+class Training:
+    """What of a run decides its memory; names as in `DreamBooth` and the data module."""
+
+    method: str = "lora"
+    rank: int = 4
+    train_text_encoder: bool = False
+    frozen_dtype: str = "fp32"
+    gradient_checkpointing: bool = False
+    use_8bit_adam: bool = False
+    free_text_encoders: bool = False
+    train_batch_size: int = 1
+    with_prior_preservation: bool = False
+    resolution: int = 0
+    half: bool = True  # whether activations are of 16 bits (trainer.precision)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """GiB by what they are for."""
+
+    download: float  # of the files, in 16 bits
+    parameters: float  # of the denoiser, in billions
+    denoiser: float
+    text_encoders: float
+    largest_text_encoder: float
+    autoencoder: float
+    trained: float  # what learns, in 32 bits
+    gradients: float
+    optimiser: float
+    activations: float
+    freed: bool
+
+    @property
+    def peak(self) -> float:
+        """GiB on the device."""
+        always = self.denoiser + self.autoencoder + self.trained + self.optimiser
+        step = self.gradients + self.activations
+        if self.freed:
+            return always + max(step, self.largest_text_encoder)
+        return always + step + self.text_encoders
+
+    def __str__(self) -> str:
+        come = "come and go" if self.freed else "stay"
+        return (
+            f"about {self.peak:.1f} GiB on the device: {self.parameters:.1f} billion weights of "
+            f"the denoiser {self.denoiser:.1f}, text encoders {self.text_encoders:.1f} ({come}), "
+            f"autoencoder {self.autoencoder:.1f}, what learns {self.trained:.1f}, its gradients "
+            f"{self.gradients:.1f}, the optimiser {self.optimiser:.1f}, activations "
+            f"{self.activations:.1f} (estimated); the files in 16 bits are {self.download:.1f} GiB"
+        )
+
+
+def budget(path: str, training: Training, revision: str | None = None) -> Budget | None:
+    """Of a diffusers folder or hub id, of which only `config.json` files are fetched.
+
+    None for what is no transformer of a family known here.
+
+    Raises ValueError or OSError where a configuration cannot be read.
+    """
+    from shortcut_lightning.backbones import families
+
+    index = pipelines.index(_file(path, "model_index.json", revision))
+    family: Any = families().get(str(index["_class_name"]))
+    if family is None or family.part != "transformer":
+        return None
+    with one_line():
+        networks = {
+            part: _empty(path, part, entry, revision)
+            for part, entry in index.items()
+            if part in ("transformer", "vae") or part.startswith("text_encoder")
+            if isinstance(entry, list) and all(entry)
+        }
+    denoiser = networks.pop("transformer")
+    vae = networks.pop("vae")
+    encoders = {name: each for name, each in networks.items() if name in family.learning_encoders}
+    in_all = [denoiser, vae, *networks.values()]
+    sizes = {name: _stored(each, training.frozen_dtype) for name, each in networks.items()}
+    own, trained = _denoiser(denoiser, family, training)
+    if training.train_text_encoder:
+        trained += sum(_trained(e, lora.TEXT_ENCODER, training) for e in encoders.values())
+    tokens = _tokens(denoiser, vae, family, training)
+    rows = training.train_batch_size * (2 if training.with_prior_preservation else 1)
+    return Budget(
+        download=sum(_count(each) for each in in_all) * 2 / GIB,
+        parameters=_count(denoiser) / 1e9,
+        denoiser=own / GIB,
+        text_encoders=sum(sizes.values()) / GIB,
+        largest_text_encoder=max(sizes.values()) / GIB,
+        autoencoder=_count(vae) * 4 / GIB,
+        trained=trained * 4 / GIB,
+        gradients=trained * 4 / GIB,
+        optimiser=trained * (2 if training.use_8bit_adam else 8) / GIB,
+        activations=rows * tokens * _per_token(denoiser, training) / GIB,
+        freed=training.free_text_encoders,
+    )
+
+
+def _file(path: str, name: str, revision: str | None) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    local = Path(path) / name
+    return local if Path(path).is_dir() else Path(hf_hub_download(path, name, revision=revision))
+
+
+def _empty(path: str, part: str, entry: list[str], revision: str | None) -> Any:
+    """A network of the layout of a part, without memory."""
+    settings = json.loads(_file(path, f"{part}/config.json", revision).read_text("utf-8"))
+    kind = getattr({"diffusers": diffusers, "transformers": transformers}[entry[0]], entry[1])
+    with torch.device("meta"):
+        if entry[0] == "diffusers":
+            return kind.from_config(settings)
+        return kind(kind.config_class.from_dict(settings))
+
+
+def _count(network: nn.Module) -> int:
+    return sum(each.numel() for each in network.parameters())
+
+
+def _stored(network: nn.Module, dtype: str) -> float:
+    """Bytes of a network that does not learn; text encoders stay at 16 bits beside nf4."""
+    return _count(network) * _BYTES[dtype]
+
+
+def _denoiser(denoiser: Any, family: Any, training: Training) -> tuple[float, int]:
+    """Bytes of its frozen weights, and the number of those that learn."""
+    if training.method == "full":
+        return 0.0, _count(denoiser)
+    linear = sum(m.weight.numel() for m in denoiser.modules() if isinstance(m, nn.Linear))
+    frozen = _count(denoiser) * _BYTES[training.frozen_dtype]
+    if training.frozen_dtype == "nf4":
+        frozen += linear * (_NF4 - _BYTES["nf4"])
+    return frozen, _trained(denoiser, family.lora_settings_for(denoiser), training)
+
+
+def _trained(network: Any, settings: Mapping[str, Any], training: Training) -> int:
+    if training.method == "full":
+        return _count(network)
+    network.requires_grad_(False)
+    lora.insert(network, Adapter(training.rank, training.rank).config(settings))
+    return sum(each.numel() for each in network.parameters() if each.requires_grad)
+
+
+def _tokens(denoiser: Any, vae: Any, family: Any, training: Training) -> int:
+    """Of a picture and its prompt."""
+    side = 2 ** (len(vae.config.block_out_channels) - 1) * 2  # pixels of a token
+    resolution = training.resolution or family.native_size * side // 2
+    return (resolution // side) ** 2 + int(family.max_sequence_length)
+
+
+def _per_token(denoiser: Any, training: Training) -> float:
+    """Bytes of activations for a token."""
+    kinds = set(denoiser._no_split_modules)
+    blocks = [m for m in denoiser.modules() if type(m).__name__ in kinds]
+    queries = [m for name, m in blocks[0].named_modules() if name.split(".")[-1] == "to_q"]
+    width: int = queries[0].in_features
+    saved = _SAVED * (1 if training.half else 2)
+    kept = _INPUT * (1 if training.half else 2)
+    if training.gradient_checkpointing:
+        return float(width * (kept * len(blocks) + saved))
+    return float(width * saved * len(blocks))

@@ -1,0 +1,27 @@
+"""What a run will take in memory, told before its model is downloaded or loaded."""
+
+from dataclasses import fields
+from typing import Any
+
+LEAST = 0.1  # billions of weights; nobody counts memory below
+
+
+def told(config: Any) -> str:
+    """A line for the settings of `fit`; "" for small models, and where nothing can be said."""
+    from shortcut_lightning.backbones import memory
+    from shortcut_lightning.pocket import BUILT_IN
+
+    given: dict[str, Any] = {}
+    for part in ("model", "data"):
+        given |= dict((config.get(part) or {}).get("init_args") or {})
+    path = str(given.get("pretrained_model_name_or_path") or "")
+    if not path or path in BUILT_IN:
+        return ""
+    names = {each.name for each in fields(memory.Training)} & given.keys()
+    half = "16" in str(config.trainer.precision or "32")
+    training = memory.Training(**{name: given[name] for name in names}, half=half)
+    try:
+        found = memory.budget(path, training, given.get("revision") or None)
+    except (OSError, ValueError):
+        return ""  # loading says what is wrong with it
+    return f"memory: {found}" if found and found.parameters >= LEAST else ""

@@ -1,0 +1,125 @@
+"""The memory of a training, from configurations alone: python -m pytest tests/backbones"""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from flow_models import write_small_flux
+from layouts import LAYOUTS, write_layout
+
+from shortcut_lightning import backbones
+from shortcut_lightning.backbones.memory import GIB, Training, budget
+from shortcut_lightning.cli.memory import told
+from shortcut_lightning.modules import DreamBooth
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+class Config(dict):
+    """A configuration as the command line holds it, for what is asked of it."""
+
+    def __getattr__(self, name: str) -> "Config":
+        return Config(self[name]) if isinstance(self[name], dict) else self[name]
+
+
+@pytest.mark.parametrize("recipe", list(LAYOUTS))
+def test_a_recipe_states_what_fit_tells(recipe: str, tmp_path: Path) -> None:
+    text = (CONFIGS / f"{recipe}.yaml").read_text()
+    config = Config(yaml.safe_load(text))
+    folder = write_layout(tmp_path, recipe)
+    config["model"]["init_args"]["pretrained_model_name_or_path"] = str(folder)
+    line = told(config).removeprefix("memory: ")
+    comment = " ".join(each[2:] for each in text.splitlines() if each.startswith("# "))
+    assert f"before anything is loaded: {line}." in re.sub(r"\s+", " ", comment)
+    found = re.search(r"device: ([\d.]+) billion weights", line)
+    assert found is not None
+    assert float(found[1]) == pytest.approx(LAYOUTS[recipe][2], rel=0.1)
+
+
+def test_counts_are_those_of_the_model_itself(tmp_path: Path) -> None:
+    folder = write_small_flux(tmp_path / "model")
+    settings = {"method": "lora", "rank": 3, "train_text_encoder": True, "frozen_dtype": "bf16"}
+    module = DreamBooth(str(folder), **settings)
+    found = budget(str(folder), Training(**settings))
+    assert found is not None
+    model = module.backbone
+    learns = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    assert found.trained * GIB == 4 * learns
+    assert found.optimiser * GIB == 8 * learns
+    frozen = [p for p in model.denoiser.parameters() if not p.requires_grad]
+    assert found.denoiser * GIB == sum(p.numel() * p.element_size() for p in frozen)
+    text = [p for p in model.text_encoders.parameters() if not p.requires_grad]
+    assert found.text_encoders * GIB == sum(p.numel() * p.element_size() for p in text)
+
+
+def test_activations_grow_as_they_must(tmp_path: Path) -> None:
+    folder = str(write_layout(tmp_path, "z_image"))
+
+    def of(**more: object) -> float:
+        found = budget(folder, Training(resolution=1024, **more))  # type: ignore[arg-type]
+        assert found is not None
+        return found.activations
+
+    assert of(train_batch_size=2) == pytest.approx(2 * of())
+    assert of(with_prior_preservation=True) == pytest.approx(2 * of())
+    assert of(half=False) == pytest.approx(2 * of())
+    assert of(gradient_checkpointing=True) < of() / 10
+    tokens, width, blocks = 64 * 64 + 512, 3840, 30 + 2 * 2
+    assert of() * GIB == tokens * width * 34 * blocks
+
+
+def test_small_and_unknown_models_are_passed_over(small_sd: Path, tmp_path: Path) -> None:
+    assert budget(str(small_sd), Training()) is None
+    small = write_small_flux(tmp_path / "model")
+    for path in ("pocket", "pocket-flow", str(small), str(tmp_path)):
+        model = {"init_args": {"pretrained_model_name_or_path": path}}
+        assert told(Config(model=model, trainer={"precision": None})) == ""
+
+
+def test_text_encoders_are_freed_between_prompts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_small_flux(tmp_path / "model")
+    settings = {"method": "lora", "cache_text_embeddings": True}
+    module = DreamBooth(str(folder), free_text_encoders=True, **settings)
+    usual = DreamBooth(str(folder), **settings)
+    model = module.backbone
+    moved: list[str] = []
+    for name in ("text_encoder", "text_encoder_2"):
+        encoder = getattr(model, name)
+        monkeypatch.setattr(encoder, "to", lambda where, name=name: moved.append(f"{name} {where}"))
+    assert (module.embed(["a dog"]).hidden == usual.embed(["a dog"]).hidden).all()
+    assert moved == [
+        "text_encoder cpu", "text_encoder cpu", "text_encoder_2 cpu", "text_encoder_2 cpu"
+    ]  # fmt: skip
+    module.embed(["a dog", "a dog"])
+    assert len(moved) == 4
+    asked = {"seeds": [0], "num_inference_steps": 2}
+    assert (model.sample(["a dog"], **asked) == usual.backbone.sample(["a dog"], **asked)).all()
+    before = list(model._modules)
+    module.double()
+    assert next(model.denoiser.parameters()).dtype == torch.float64
+    assert next(model.text_encoder.parameters()).dtype == torch.float32
+    assert list(model._modules) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"frozen_dtype": "nf4", "method": "full"}, "model.frozen_dtype nf4 .*model.method to"),
+        ({"frozen_dtype": "nf4", "lora": "a"}, "model.frozen_dtype nf4 .*model.lora empty"),
+        ({"free_text_encoders": True}, "set model.cache_text_embeddings to true"),
+    ],
+)
+def test_what_cannot_go_together(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DreamBooth(**{"method": "lora", **settings})  # type: ignore[arg-type]
+
+
+def test_four_bits_need_bitsandbytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_small_flux(tmp_path / "model")
+    monkeypatch.setattr("shortcut_lightning.backbones.pipelines.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"frozen_dtype is nf4, .* install .*\[gpu\]"):
+        backbones.load(str(folder), nf4=True)
