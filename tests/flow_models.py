@@ -172,7 +172,7 @@ def write_small_klein(folder: Path, distilled: bool = False) -> Path:
         tokenizer=tokenizer,
         is_distilled=distilled,
     ).save_pretrained(folder, safe_serialization=True)
-    return own_facts(folder, max_sequence_length=64, native_size=SIDE // 4)
+    return own_facts(folder, max_sequence_length=128, native_size=SIDE // 4)
 
 
 def write_small_z_image(folder: Path) -> Path:
@@ -197,7 +197,7 @@ def write_small_z_image(folder: Path) -> Path:
         text_encoder=encoder,
         tokenizer=tokenizer,
     ).save_pretrained(folder, safe_serialization=True)
-    return own_facts(folder, max_sequence_length=64, native_size=SIDE // 4)
+    return own_facts(folder, max_sequence_length=128, native_size=SIDE // 4)
 
 
 def own_facts(folder: Path, **facts: Any) -> Path:

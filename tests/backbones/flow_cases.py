@@ -18,7 +18,7 @@ from flow_models import (
 from torch import Tensor
 
 LENGTH = 32  # of the prompts in T5
-CHAT = 64  # and in a language model
+CHAT = 128  # and in a language model
 
 
 @dataclass(frozen=True)
