@@ -32,6 +32,13 @@ def pytest_configure(config: pytest.Config) -> None:
         import elsewhere  # noqa: F401
 
 
+@pytest.fixture(autouse=True)
+def _seed_of_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds set by a test end with it: `seed_everything` leaves them in the environment."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    monkeypatch.setenv("PL_SEED_WORKERS", "0")
+
+
 @pytest.fixture(scope="session")
 def small_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in SD 1.5's layout: 32 px, epsilon-prediction, random weights."""

@@ -60,12 +60,12 @@ def _check_utf_8(argv: list[str]) -> None:
     is done. Folders that are not kept there, copies' and an audit's, may be called anything."""
     option = ""
     for word in argv[1:]:
-        if word.startswith("--"):
+        if word.startswith("-"):
             option = word.partition("=")[0]
         if word != word.encode("utf-8", "replace").decode() and option != "--output":
             if argv[0] == "audit" and option.startswith("--audit."):
                 continue
-            value = word.partition("=")[2] if word.startswith("--") else word
+            value = word.partition("=")[2] if word.startswith("-") else word
             raise UserError(
                 f"{shown(option)}: '{shown(value)}' is not UTF-8, in which settings are kept;"
                 " rename it, or write it in UTF-8"

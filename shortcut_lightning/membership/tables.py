@@ -65,6 +65,7 @@ class AuditTables:
         if not done:
             raise ValueError(f"No finished audits in {reports}; run.sh makes them.")
         audits = [read_audit(each) for each in done]
+        self._folder = reports
         self._arms = [each for each in audits if each.name.startswith(ARMS)]
         self._same = Collection([each for each in audits if not each.name.startswith(ARMS)])
         self._times = dict(times or {})
@@ -96,6 +97,26 @@ class AuditTables:
     def methods(self, setting: str) -> str:
         """Every score of a setting: success, AUC, members caught, and after the base is taken."""
         return _methods(self._same, setting, self._times)
+
+    def again(self, name: str) -> str:
+        """AUC values of an earlier state, from a CSV of setting, score and value with its digits
+        that lies beside the folder of audits, against these; settings that were not audited are
+        left out."""
+        rows = []
+        with (self._folder.parent / name).open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                setting, score, value = row["setting"], row["score"], row["value"]
+                if self._same.has(setting, score):
+                    digits = len(value.partition(".")[2])
+                    now = f"{self._same.mean(area, [(1, setting, score)]).value:.{digits}f}"
+                    rows.append([SETTINGS[setting], score, value, now])
+        same = sum(float(then) == float(now) for *_, then, now in rows)
+        differ = [[*row, "no"] for row in rows if float(row[2]) != float(row[3])]
+        said = f"{same} of {len(rows)} AUCs are the same in every digit that was given"
+        if not differ:
+            return f"{said}."
+        table = markdown(["setting", "score", "earlier", "again", "the same"], differ)
+        return f"{said}; the others:\n\n{table}"
 
     def controls(self) -> str:
         """What each audit found on a model that cannot know, and without any model."""

@@ -63,7 +63,8 @@ def test_a_folder_is_no_file(mistake: Mistake) -> None:
 def test_a_name_that_is_no_text(mistake: Mistake) -> None:
     name = os.fsdecode(b"caf\xe9.yaml")
     Path(name).write_text("name: x\n")
-    assert "the name of b'caf\\xe9.yaml' is not UTF-8; rename it" in mistake("fit", "-c", name)
+    said = mistake("fit", "-c", name)
+    assert "-c: 'caf\\xe9.yaml' is not UTF-8, in which settings are kept; rename it" in said
 
 
 @pytest.mark.parametrize("text", ["{a}, {a}", "a {photo}", "[", "*x &y"])

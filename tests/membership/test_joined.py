@@ -127,3 +127,13 @@ def test_what_is_kept_gives_the_same_tables(folder: Path, tmp_path: Path) -> Non
     assert here.area("full40", "CLiD_th") in here.methods("full40")
     assert here.minus_base("full40", "CLiD_th") == "0.80"
     assert here.title("full40") in make_tables(folder)
+
+
+def test_earlier_numbers_are_compared_as_they_were_given(folder: Path) -> None:
+    found = AuditTables(folder / "reports")
+    now = float(found.area("full40", "CLiD_th").split()[0])
+    lines = ["setting,score,value", f"full40,CLiD_th,{now:.1f}", "full40,Loss,0.99"]
+    (folder / "earlier.csv").write_text("\n".join([*lines, "full20,Loss,0.5", ""]))
+    said = found.again("earlier.csv")
+    assert said.startswith("1 of 2 AUCs are the same in every digit that was given; the others:")
+    assert "| Loss | 0.99 |" in said

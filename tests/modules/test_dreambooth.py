@@ -154,7 +154,11 @@ def test_gradients_are_clipped_in_either_precision(
     class Norm(pl.Callback):
         seen = 0.0
 
-        def on_before_zero_grad(self, trainer: Any, module: Any, optimizer: Any) -> None:
+        def on_fit_start(self, trainer: Any, module: Any) -> None:
+            for optimizer in trainer.optimizers:  # before the gradients go with the step
+                optimizer.register_step_post_hook(self.look)
+
+        def look(self, optimizer: Any, *rest: Any) -> None:
             grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
             self.seen = max(
                 self.seen, float(torch.nn.utils.get_total_norm(g for g in grads if g is not None))
