@@ -90,10 +90,8 @@ class Photographs:
         self, change: Attack | Purifier, pictures: list[Tensor], stage: str, seed: int, size: int
     ) -> list[Tensor]:
         """What a stage makes of the pictures, numbered and seeded as `data/stages.py` does."""
-        groups: dict[torch.Size, list[int]] = {}
-        for index, picture in enumerate(pictures):
-            groups.setdefault(picture.shape, []).append(index)
-        parts = [g[i : i + size] for g in groups.values() for i in range(0, len(g), size)]
+        groups = by_shape(pictures)
+        parts = [g[i : i + size] for g in groups for i in range(0, len(g), size)]
         device = next(self.backbone.parameters()).device
         made: dict[int, Tensor] = {}
         with on_device(self.backbone, device):
@@ -104,6 +102,14 @@ class Photographs:
                 after = change(stack, self.backbone, prompts, generator=chance).cpu()
                 made |= dict(zip(part, round_to_8_bits(after), strict=True))
         return [made[index] for index in range(len(pictures))]
+
+
+def by_shape(images: Sequence[Tensor]) -> list[list[int]]:
+    """Indices of images of equal shape, groups in order of their first image."""
+    groups: dict[torch.Size, list[int]] = {}
+    for index, image in enumerate(images):
+        groups.setdefault(image.shape, []).append(index)
+    return list(groups.values())
 
 
 def protected_copy(photograph: Tensor, change: Tensor, epsilon: float) -> Tensor:

@@ -70,10 +70,9 @@ class Flux2Klein(FlowTransformer):
     def encode(self, images: Tensor) -> Posterior:
         raw = super().encode(images)
         stock = self.pipeline_class
-        mean, deviation = self._statistics(raw.mean)
-        centred = (stock._patchify_latents(raw.mean) - mean) / deviation
+        _, deviation = self._statistics(raw.mean)
         spread = stock._patchify_latents(raw.std) / deviation
-        return Posterior(stock._unpatchify_latents(centred), stock._unpatchify_latents(spread))
+        return Posterior(self.from_pipeline(raw.mean), stock._unpatchify_latents(spread))
 
     def decode(self, latents: Tensor) -> Tensor:
         stock = self.pipeline_class

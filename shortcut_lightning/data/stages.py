@@ -26,6 +26,7 @@ from shortcut_lightning.concepts.inpainting import inpaint
 from shortcut_lightning.data import looking
 from shortcut_lightning.data.works import Changing, Looking, Photograph, Pictures, Stack
 from shortcut_lightning.files.cache import Cache
+from shortcut_lightning.photographs import by_shape
 from shortcut_lightning.purifiers.base import Purifier
 from shortcut_lightning.purifiers.oracle import Oracle
 
@@ -33,14 +34,6 @@ log = logging.getLogger(__name__)
 
 _AT_A_TIME = 32  # images a detector sees at a time
 LOOKED_AT = 4096  # pixels of a photograph's longer side, where nothing else is said
-
-
-def by_shape(images: Sequence[Tensor]) -> list[list[int]]:
-    """Indices of images of equal shape, groups in order of their first image."""
-    groups: dict[torch.Size, list[int]] = {}
-    for index, image in enumerate(images):
-        groups.setdefault(image.shape, []).append(index)
-    return list(groups.values())
 
 
 def perturb(

@@ -13,10 +13,10 @@ from shortcut_lightning.batch import ConceptBox, Contrast, Example, TrainBatch
 from shortcut_lightning.captions import Captions
 from shortcut_lightning.concepts.erasing import Captioner
 from shortcut_lightning.concepts.geometry import cropped, mirrored
-from shortcut_lightning.data.stages import by_shape
 from shortcut_lightning.data.stream import shuffled
 from shortcut_lightning.files.cache import Cache
 from shortcut_lightning.freezing import frozen, on_device
+from shortcut_lightning.photographs import by_shape
 from shortcut_lightning.prompts import Prompts
 
 

@@ -7,7 +7,7 @@ from there bit for bit.
 """
 
 import logging
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,9 +36,9 @@ class Optimized(LightningModule, ABC):
     _at_work = False  # whether training has begun, so that the optimiser has a point of its own
     _point: dict[str, Tensor] | None = None  # the weights in training, while others are in place
 
+    @abstractmethod
     def parameter_groups(self) -> list[Group]:
         """What learns: groups with `params`, `lr` and `weight_decay`."""
-        raise NotImplementedError
 
     def choose(self, optimizer: Named | None = None, schedule: Named | None = None) -> None:
         """What learning is done with, in the place of the usual AdamW and schedule.
