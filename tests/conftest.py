@@ -22,14 +22,14 @@ os.environ.setdefault("WANDB_MODE", "offline")
 import lightning.pytorch  # noqa: F401
 from torch.utils import backend_registration
 
-ELSEWHERE = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
+FAKE_GPU = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """A further device, before the first gradient, after which autograd counts none. Not beside the
     slow tests: they train in forked processes, which autograd refuses once it has such a device."""
-    if ELSEWHERE and "not slow" in config.getoption("markexpr"):
-        import elsewhere  # noqa: F401
+    if FAKE_GPU and "not slow" in config.getoption("markexpr"):
+        import fake_gpu  # noqa: F401
 
 
 @pytest.fixture(autouse=True)
@@ -72,19 +72,19 @@ def small_sd3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def elsewhere() -> Any:
+def fake_gpu() -> Any:
     """A device that is not the CPU, wherever the tests run."""
-    if "elsewhere" not in sys.modules:
+    if "fake_gpu" not in sys.modules:
         pytest.skip("needs a torch that knows devices written in Python, and -m 'not slow'")
-    return sys.modules["elsewhere"].DEVICE
+    return sys.modules["fake_gpu"].DEVICE
 
 
 @pytest.fixture(scope="session")
-def on_elsewhere() -> str:
+def on_fake_gpu() -> str:
     """The script that runs a verb on that device, in a process of its own."""
-    if not ELSEWHERE:
+    if not FAKE_GPU:
         pytest.skip("this torch knows no devices written in Python")
-    return "tests/elsewhere.py"
+    return "tests/fake_gpu.py"
 
 
 @pytest.fixture(autouse=True)

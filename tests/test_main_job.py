@@ -58,13 +58,13 @@ def test_the_quickstart_learns_its_subject(recipe: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["quickstart", "combined"])
-def test_a_recipe_on_an_accelerator(recipe: str, on_elsewhere: str, tmp_path: Path) -> None:
+def test_a_recipe_on_an_accelerator(recipe: str, on_fake_gpu: str, tmp_path: Path) -> None:
     """Stages, training, checkpoint, sampling, measures, export: nothing is in the wrong place."""
     train(
         *("--config", str(ROOT / f"configs/{recipe}.yaml"), "--output_dir", str(tmp_path)),
         *("--trainer.max_steps=2", "--data.num_class_images=4", "--data.images_per_prompt=1"),
         *("--data.cache_dir", str(tmp_path / "cache"), "--model.num_inference_steps=2"),
-        script=on_elsewhere,
+        script=on_fake_gpu,
     )
     assert report_of(tmp_path / recipe / "version_0")["metrics"]["eval/identity"]["n"] > 1
 

@@ -25,7 +25,7 @@ READMES = sorted(
     if not any(part.startswith(".") or part == "runs" for part in path.relative_to(ROOT).parts)
 )
 ROOMS = (
-    *("attacks", "backbones", "bench", "cluster", "concepts", "membership", "purifiers"),
+    *("attacks", "audit", "backbones", "bench", "cluster", "concepts", "membership", "purifiers"),
     "verify",
 )
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from shortcut_lightning.attacks import pictures
-from shortcut_lightning.attacks.base import Doubt
+from shortcut_lightning.attacks.base import SoundnessWarning
 from shortcut_lightning.attacks.convergence import convergence
 from shortcut_lightning.attacks.denoising import eps_loss
 from shortcut_lightning.attacks.gradient import GradientAttack
@@ -106,8 +106,8 @@ class Adaptive(GradientAttack):
                     size=self.step_size,
                     ascending=self.loss == "denoising",
                 )
-        for doubt in convergence(watch.losses):
-            warnings.warn(f"Adaptive: {doubt}", Doubt, stacklevel=2)
+        for reason in convergence(watch.losses):
+            warnings.warn(f"Adaptive: {reason}", SoundnessWarning, stacklevel=2)
         return at.value
 
     def _loss(

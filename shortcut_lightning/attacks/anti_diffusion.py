@@ -6,7 +6,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from shortcut_lightning.attacks.base import Doubt
+from shortcut_lightning.attacks.base import SoundnessWarning
 from shortcut_lightning.attacks.denoising import denoise_latents
 from shortcut_lightning.attacks.gradient import GradientAttack
 from shortcut_lightning.attacks.pgd import Watch, sign_pgd
@@ -148,7 +148,7 @@ class AntiDiffusion(GradientAttack):
             warnings.warn(
                 "AntiDiffusion: no attention to text can be read off this denoiser, so that part "
                 "of the loss is missing.",
-                Doubt,
+                SoundnessWarning,
                 stacklevel=2,
             )
             return error

@@ -20,7 +20,7 @@ from shortcut_lightning.freezing import frozen
 from shortcut_lightning.ranges import Levels, Ranged
 
 
-class Doubt(UserWarning):
+class SoundnessWarning(UserWarning):
     """Why what survives an attack should not be called robust; reaches the report of a run."""
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from shortcut_lightning.attacks.advdm import AdvDM
-from shortcut_lightning.attacks.base import Attack, Doubt
+from shortcut_lightning.attacks.base import Attack, SoundnessWarning
 from shortcut_lightning.attacks.gradient import GradientAttack, load_frozen
 from shortcut_lightning.attacks.transforms import gaussian_blur
 from shortcut_lightning.backbones.base import Backbone, Posterior
@@ -81,7 +81,7 @@ class BlurGuard(Attack):
             warnings.warn(
                 f"BlurGuard: {type(inner).__name__} shows no model its perturbed pictures as they "
                 "are, so it did not know that they are blurred in the end.",
-                Doubt,
+                SoundnessWarning,
                 stacklevel=2,
             )
         return images + self._blurred(raw - images, sigmas)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from shortcut_lightning.attacks.base import Doubt
+from shortcut_lightning.attacks.base import SoundnessWarning
 from shortcut_lightning.attacks.progress import Kept, Progress
 from shortcut_lightning.finite import NotFinite
 
@@ -69,7 +69,7 @@ class Watch:
                 f"{self.title}: the gradient was zero in {self.flat} of {len(self.losses)} steps. "
                 "Something between the pixels and the loss hides it; do not call what survives "
                 "this attack robust.",
-                Doubt,
+                SoundnessWarning,
                 stacklevel=2,
             )
 

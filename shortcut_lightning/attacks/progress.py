@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 
 from shortcut_lightning import stopping
-from shortcut_lightning.files.whole import whole
+from shortcut_lightning.files.atomic import atomic
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ def _save(path: Path, step: int, generator: torch.Generator, states: tuple[State
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [state.state_dict() for state in states]
-        with whole(path) as half:
+        with atomic(path) as half:
             torch.save({"step": step, "generator": generator.get_state(), "kept": kept}, half)
     except (OSError, RuntimeError) as error:
         warnings.warn(f"Where the attack stands cannot be kept in {path} ({error}).", stacklevel=2)

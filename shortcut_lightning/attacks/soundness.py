@@ -31,50 +31,50 @@ def soundness(
         return []
     if not isinstance(attack, Adaptive):
         return _unaware(type(attack).__name__, purifiers)
-    doubts = _half_aware(attack, purifiers) if purifiers else []
+    found = _half_aware(attack, purifiers) if purifiers else []
     expected, met = (
         each.suffix(each.instance_suffix, each.training).strip(", ")
         for each in (attack.decoupling, decoupling)
     )
     if expected != met:
-        doubts.append(
+        found.append(
             f"It was made for the noise words ({expected or 'none'}) and the run trains with "
             f"({met or 'none'}); set data.attack.decoupling as data.decoupling."
         )
-    return doubts
+    return found
 
 
 def _unaware(name: str, purifiers: Sequence[Purifier]) -> list[str]:
-    doubts = []
+    found = []
     if random := _names(each for each in purifiers if each.random):
-        doubts.append(
+        found.append(
             f"{random} is random and {name} does not average over it; use Adaptive with this chain "
             "as its purifiers before calling it robust."
         )
     if hiding := _names(each for each in purifiers if not each.differentiable):
-        doubts.append(
+        found.append(
             f"{hiding} passes no useful gradient and {name} knows nothing of it; use Adaptive with "
             "this chain as its purifiers before calling it robust."
         )
-    return doubts
+    return found
 
 
 def _half_aware(attack: Adaptive, purifiers: Sequence[Purifier]) -> list[str]:
-    doubts = []
+    found = []
     expected, met = (_names(chain) for chain in (attack.purifiers, purifiers))
     if expected != met:
-        doubts.append(f"It was made for the purifiers ({expected or 'none'}) and meets ({met}).")
+        found.append(f"It was made for the purifiers ({expected or 'none'}) and meets ({met}).")
     elif describe(list(attack.purifiers)) != describe(list(purifiers)):
-        doubts.append(f"It was made for {met} with other settings than those it meets.")
+        found.append(f"It was made for {met} with other settings than those it meets.")
     random = _names(each for each in purifiers if each.random)
     if random and attack.samples == 1 and attack.steps < 100:
-        doubts.append(
+        found.append(
             f"{random} is random and met with one draw in each of {attack.steps} steps; raise "
             "data.attack.samples or data.attack.steps."
         )
     if attack.identity >= 1:
-        doubts.append("It never sees a purified image (data.attack.identity is 1).")
-    return doubts
+        found.append("It never sees a purified image (data.attack.identity is 1).")
+    return found
 
 
 def _names(purifiers: Iterable[Purifier]) -> str:

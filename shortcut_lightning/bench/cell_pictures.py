@@ -7,7 +7,7 @@ from PIL import Image
 
 from shortcut_lightning.bench.matrix import Cell
 from shortcut_lightning.bench.runner import Runner
-from shortcut_lightning.files.whole import whole
+from shortcut_lightning.files.atomic import atomic
 
 FOLDER = "pictures"
 SIDE, LEARNT = 64, 3  # pixels of a picture; how many sampled ones
@@ -29,7 +29,7 @@ def keep_pictures(runner: Runner, rows: Path) -> int:
             continue
         if strip := _strip(runner, cell, report.parent):
             target.parent.mkdir(parents=True, exist_ok=True)
-            with whole(target) as half:
+            with atomic(target) as half:
                 strip.save(half, "JPEG", quality=85, subsampling=0)
             seen.add(cell.arm)
             written += 1

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from shortcut_lightning.bench.code import deciding_code
 from shortcut_lightning.bench.runner import Runner
+from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.files.reading import read_text
-from shortcut_lightning.files.whole import whole
 
 Name = tuple[str, str, int]  # arm, subject, seed
 
@@ -115,7 +115,7 @@ def gathered(runner: Runner, code: str = "") -> Rows:
 
 
 def _write(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with whole(path) as half, half.open("w", newline="", encoding="utf-8") as file:
+    with atomic(path) as half, half.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(head)
         writer.writerows(rows)

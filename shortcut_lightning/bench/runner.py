@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from shortcut_lightning.bench.code import deciding_code
 from shortcut_lightning.bench.matrix import Cell, Matrix, slug
-from shortcut_lightning.files.whole import whole
+from shortcut_lightning.files.atomic import atomic
 
 log = logging.getLogger(__name__)
 
@@ -217,7 +217,7 @@ class Runner:
             "run": newest.parent.name,
             "seconds": seconds,
         }
-        with whole(folder / STATE) as half:
+        with atomic(folder / STATE) as half:
             half.write_text(json.dumps(state) + "\n", encoding="utf-8")
 
     def _checkpoint(self, cell: Cell) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from shortcut_lightning.bench.matrix import Matrix
 from shortcut_lightning.bench.results import Difference, Table, decided
-from shortcut_lightning.files.whole import whole, write_text
+from shortcut_lightning.files.atomic import atomic, write_text
 from shortcut_lightning.metrics.estimate import Estimate
 from shortcut_lightning.report import plots
 from shortcut_lightning.report.page import Page, Section, render
@@ -38,7 +38,7 @@ def write(matrix: Matrix, table: Table, folder: Path) -> list[Path]:
 
 def _csv(matrix: Matrix, table: Table, path: Path) -> None:
     """One row for each metric, arm and comparison; a first one without any."""
-    with whole(path) as half, half.open("w", newline="", encoding="utf-8") as file:
+    with atomic(path) as half, half.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(
             ["metric", "arm", *matrix.factors, *Estimate._fields]

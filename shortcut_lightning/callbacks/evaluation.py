@@ -22,8 +22,8 @@ from shortcut_lightning.callbacks import samples as sampled
 from shortcut_lightning.callbacks.loggers import log_pictures, log_table
 from shortcut_lightning.callbacks.samples import Sample, Samples
 from shortcut_lightning.callbacks.trainers import callbacks_of, fast_dev_run, run_folder
+from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.files.cache import together
-from shortcut_lightning.files.whole import whole
 from shortcut_lightning.metrics.estimate import FEW, Estimate, mean_estimate
 from shortcut_lightning.ranges import CountOrNone, Ranged
 from shortcut_lightning.report.page import Section
@@ -173,7 +173,7 @@ class Evaluation(Ranged, Callback):
 
     def _write_by_picture(self, path: Path) -> None:
         """Images are numbered in the order of their prompts, as in every run of these prompts."""
-        with whole(path) as half, half.open("w", newline="", encoding="utf-8") as file:
+        with atomic(path) as half, half.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["metric", "image", "value"])
             for name, values in self._by_picture.items():

@@ -8,8 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.backbones.base import is_adapter
 from shortcut_lightning.callbacks.trainers import run_folder
+from shortcut_lightning.files.atomic import atomic_folder
 from shortcut_lightning.files.cache import together
-from shortcut_lightning.files.whole import whole_folder
 from shortcut_lightning.finite import NotFinite, all_finite
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Export(Callback):
         place = run_folder(trainer) / "export"
 
         def write() -> None:
-            with whole_folder(place) as folder:
+            with atomic_folder(place) as folder:
                 self._write(backbone, folder)
 
         together(write, trainer.strategy)

@@ -33,7 +33,7 @@ class ClipIqa(EncoderCallback):
         self.bad = bad
 
     def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
-        self._warnings = list(self._doubts(datamodule))
+        self._warnings = list(self._cautions(datamodule))
         texts = text_features(self.encoder, [self.bad, self.good], samples.device)
         seen = image_features(self.encoder, samples.images, samples.device)
         return self.means(**{f"clip_iqa_{self.extractor}": share_of_second(seen, texts)})

@@ -73,7 +73,7 @@ class ConceptExtraction(EncoderCallback):
     def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
         if samples.arm != "tuned":
             return {}
-        self._warnings, self._sections = list(self._doubts(datamodule)), []
+        self._warnings, self._sections = list(self._cautions(datamodule)), []
         texts = text_features(self.encoder, [self.concept, self.noise], samples.device)
         numbers = {}
         for name, prompt in (("alone", self.alone), ("with_class", self.with_class)):

@@ -83,7 +83,7 @@ class EncoderCallback(NetworkCallback, ABC):
     def reference_features(self, samples: Samples, datamodule: SubjectData | None) -> Tensor:
         """(R, D) features of the references; (0, 0) and a warning where the data has none."""
         references = getattr(datamodule, "references", [])
-        self._warnings = list(self._doubts(datamodule))
+        self._warnings = list(self._cautions(datamodule))
         if not references:
             self._warnings.append(
                 f"{type(self).__name__} compares with reference images, and the data has none."
@@ -92,7 +92,7 @@ class EncoderCallback(NetworkCallback, ABC):
         images = torch.stack([example.image for example in references])
         return image_features(self.encoder, images, samples.device)
 
-    def _doubts(self, datamodule: SubjectData | None) -> Iterator[str]:
+    def _cautions(self, datamodule: SubjectData | None) -> Iterator[str]:
         source = str(getattr(datamodule, "instance_data_dir", "pocket:"))
         if self.encoder.only_pocket and not of_pocket(source):
             yield OTHER_WORLD

@@ -9,20 +9,20 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
+from shortcut_lightning.audit.evaluator import Features
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.batch import Example
 from shortcut_lightning.callbacks.evaluation import EvaluationCallback
 from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.callbacks.trainers import fast_dev_run, looked_at, run_folder
 from shortcut_lightning.draws import run_seed
+from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.files.cache import together
-from shortcut_lightning.files.whole import whole
 from shortcut_lightning.membership.clid import CLiD, Discrepancy, two_features
 from shortcut_lightning.membership.engine import Engine
-from shortcut_lightning.membership.evaluator import Features
 from shortcut_lightning.membership.pictures import Picture, picture, read_pictures
 from shortcut_lightning.membership.reducers import NullOnly
-from shortcut_lightning.membership.statistics import auc, null_error, tpr_member
+from shortcut_lightning.membership.roc import auc, null_error, tpr_member
 from shortcut_lightning.ranges import Count
 from shortcut_lightning.report import plots
 from shortcut_lightning.report.curves import Curve
@@ -108,7 +108,7 @@ class Membership(EvaluationCallback):
         if not self._rows or not trainer.is_global_zero:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        with whole(folder / "membership.csv") as half, half.open("w", newline="") as file:
+        with atomic(folder / "membership.csv") as half, half.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(self._rows[-1]))
             writer.writeheader()
             writer.writerows(self._rows)

@@ -71,7 +71,7 @@ class Misalignment(EncoderCallback):
     def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
         if samples.arm != "tuned":
             return {}
-        self._warnings = list(self._doubts(datamodule))
+        self._warnings = list(self._cautions(datamodule))
         self._features = {
             state: torch.cat(
                 [image_features(self.encoder, image[None], samples.device) for image in images]

@@ -66,7 +66,7 @@ class ReportWriter(Callback):
         versions = installed_versions()
         backbone = getattr(trainer.lightning_module, "backbone", None)
         remarks = backbone.remarks if isinstance(backbone, Backbone) else []
-        warnings = [*getattr(data, "doubts", []), *evaluation.warnings, *remarks]
+        warnings = [*getattr(data, "warnings", []), *evaluation.warnings, *remarks]
         screened = screen(data) if self.protection else None
         return Report(
             title=self.title or (given[0].prompt if given else "Untitled run"),

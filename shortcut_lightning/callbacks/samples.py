@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from shortcut_lightning.batch import PromptBatch
+from shortcut_lightning.files.atomic import write_text
 from shortcut_lightning.files.images import write_png
-from shortcut_lightning.files.whole import write_text
 from shortcut_lightning.report.pictures import to_pil
 
 

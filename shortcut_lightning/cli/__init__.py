@@ -14,7 +14,7 @@ from typing import NoReturn
 from shortcut_lightning import stopping
 from shortcut_lightning.cli.errors import UserError, as_user_error, is_first_process
 from shortcut_lightning.cli.first_look import first_look
-from shortcut_lightning.files.whole import disk_error
+from shortcut_lightning.files.atomic import disk_error
 from shortcut_lightning.finite import NotFinite
 from shortcut_lightning.presets import in_arguments
 

@@ -13,8 +13,8 @@ import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from shortcut_lightning.files.atomic import disk_error
 from shortcut_lightning.files.names import shown
-from shortcut_lightning.files.whole import disk_error
 
 _PACKAGE = Path(__file__).parents[1]
 

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from shortcut_lightning import stopping
-from shortcut_lightning.files.whole import whole
+from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.ranges import Count, Positive, Ranged
 
 LAST = "checkpoints/last.ckpt"  # in the run folder
@@ -81,7 +81,7 @@ class KeepLast(Ranged, Checkpoint):
         here = self.regular and trainer.log_dir and trainer.is_global_zero
         if here and ended and Path(ended).is_file() and not last.exists():
             last.parent.mkdir(parents=True, exist_ok=True)
-            with whole(last) as half:
+            with atomic(last) as half:
                 try:
                     os.link(ended, half)  # never written to, only replaced
                 except OSError:  # on another disk
@@ -132,7 +132,7 @@ class WholeFiles(TorchCheckpointIO):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             # An open file: a path's name would become a part of the file's bytes.
-            with whole(place) as half, half.open("wb") as file:
+            with atomic(place) as half, half.open("wb") as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:160]

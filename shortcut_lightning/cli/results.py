@@ -6,7 +6,7 @@ from pathlib import Path
 from shortcut_lightning.cli.errors import UserError
 from shortcut_lightning.cli.parser import ShortcutParser
 from shortcut_lightning.cli.verbs import PROGRAM
-from shortcut_lightning.files.whole import whole
+from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.results import leaderboard, pages
 
 
@@ -91,6 +91,6 @@ def _rank(path: Path, folder: Path, metric: str, foreign: list[str]) -> None:
     if not any(entry.attack for entry in entries):
         raise UserError(f"--metric is '{metric}'; no rows below '{folder}' have it for an attack")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as half:
+    with atomic(path) as half:
         half.write_text(leaderboard.page(entries, metric), encoding="utf-8")
     sys.stdout.write(f"{path}\n")

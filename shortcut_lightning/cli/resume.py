@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from shortcut_lightning.cli.checkpoints import check_optimizers
 from shortcut_lightning.cli.errors import UserError, is_first_process, no_file, notice
 from shortcut_lightning.cli.same_run import Facts
-from shortcut_lightning.files.whole import reclaim_all
+from shortcut_lightning.files.atomic import reclaim_all
 
 # Words that Lightning resolves itself.
 _LIGHTNINGS = ("hpc", "registry")

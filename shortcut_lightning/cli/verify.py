@@ -19,7 +19,7 @@ from shortcut_lightning.cli.config_files import config_files
 from shortcut_lightning.cli.errors import UserError, as_user_error, did_you_mean, notice
 from shortcut_lightning.cli.parser import ShortcutParser
 from shortcut_lightning.cli.verbs import PROGRAM
-from shortcut_lightning.files.whole import whole
+from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.ranges import CountOrNone
 from shortcut_lightning.stopping import Stopped
 from shortcut_lightning.verify import effects, page, photographs, plan, recipe, routes
@@ -208,7 +208,7 @@ def _write(root: Path, asked: recipe.Recipe, made: routes.Matrix, of: Asked) -> 
     if asked.purifiers:
         files[routes.PURIFIERS] = asked.purifiers
     for name, content in files.items():
-        with whole(root / name) as half:
+        with atomic(root / name) as half:
             half.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 

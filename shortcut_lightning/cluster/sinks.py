@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import fsspec
 
 from shortcut_lightning.cluster.sources import arrow
-from shortcut_lightning.files.whole import whole
+from shortcut_lightning.files.atomic import atomic
 
 DONE = "parts"  # folder with what is known of finished parts
 
@@ -102,7 +102,7 @@ class Output:
         if "file" in files.protocol:
             path = Path(root) / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            with whole(path) as half:
+            with atomic(path) as half:
                 yield half
             return
         with TemporaryDirectory() as folder:  # an object appears as a whole where there is no disk

@@ -18,7 +18,7 @@ from shortcut_lightning import weights
 from shortcut_lightning.batch import ConceptBox
 from shortcut_lightning.concepts.base import Detector
 from shortcut_lightning.concepts.geometry import Grid
-from shortcut_lightning.files.whole import whole, write_text
+from shortcut_lightning.files.atomic import atomic, write_text
 from shortcut_lightning.pocket import WEIGHTS
 from shortcut_lightning.ranges import Share
 
@@ -67,7 +67,7 @@ class GridNetwork(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "config.json", json.dumps(self.config, indent=2) + "\n")
         weights = {name: value.half().contiguous() for name, value in self.state_dict().items()}
-        with whole(folder / "model.safetensors") as half:
+        with atomic(folder / "model.safetensors") as half:
             save_file(weights, half)
 
 

@@ -23,12 +23,12 @@ from shortcut_lightning.data import loading, stages
 from shortcut_lightning.data.copy_records import Begun, cautions, plain, recipe
 from shortcut_lightning.data.datamodule import PersonalizationDataModule
 from shortcut_lightning.files import folders
+from shortcut_lightning.files.atomic import atomic, write_text
 from shortcut_lightning.files.cache import Cache, OneProcess
 from shortcut_lightning.files.colour import profile_of_copy
 from shortcut_lightning.files.contents import look_into
 from shortcut_lightning.files.images import load_image, load_images, open_image, write_png
 from shortcut_lightning.files.names import shown
-from shortcut_lightning.files.whole import whole, write_text
 from shortcut_lightning.metrics.fidelity import Fidelity, fidelity
 from shortcut_lightning.photographs import protected_copy, purified_copy, shrunk
 from shortcut_lightning.ranges import Quality, ranged
@@ -118,7 +118,7 @@ class Copies:
         if self.format == "jpeg":
             settings |= {"quality": self.quality, "subsampling": 0}
         target.parent.mkdir(parents=True, exist_ok=True)
-        with whole(target) as half:
+        with atomic(target) as half:
             to_pil(image).save(half, self.format.upper(), **settings)
             begun.note(target, original, half)
 

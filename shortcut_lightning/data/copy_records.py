@@ -11,8 +11,8 @@ from typing import Any
 
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.draws import run_seed
+from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.files.cache import describe
-from shortcut_lightning.files.whole import whole
 from shortcut_lightning.metrics.fidelity import Fidelity
 from shortcut_lightning.pocket import BUILT_IN
 from shortcut_lightning.report.summary import installed_versions
@@ -104,7 +104,7 @@ class Begun:
         row = {"photograph": digest(original), "copy": digest(half)}
         self.rows[self._name(target)] = row
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(self.path) as file:
+        with atomic(self.path) as file:
             file.write_text(json.dumps({"recipe": self.made, "copies": self.rows}), "utf-8")
 
     def end(self) -> None:

@@ -119,7 +119,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
             `class_transplant`.
         boxes: What the detector found in each image of `trained_on`.
         captioner: Writes the prompts of images with concepts; None while `erasing` does nothing.
-        doubts: Why results of this attack and these purifiers would mislead.
+        warnings: Why results of this attack and these purifiers would mislead.
         seconds: Seconds each stage took, by its name.
     """
 
@@ -220,7 +220,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         self.noisy_class_images: list[Example] = []
         self.boxes: list[list[ConceptBox]] = []
         self.captioner: Captioner | None = None
-        self.doubts: list[str] = []
+        self.warnings: list[str] = []
         self.seconds: dict[str, float] = {}
         self._moments: list[Tensor] = []
         self._negatives: dict[str, str] = {}  # of an arm, where it is not the usual one
@@ -250,13 +250,13 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
                 self.trained_on = self._purify(self.published, self.purifiers, cache, unperturbed)
             self.trained_on, self.references = map(self._said, (self.trained_on, self.references))
             for prompt in self.prompts.strangers(self.eval_prompts):
-                self._doubt(
+                self._warn(
                     f"The evaluation asks for '{prompt}', which does not name the subject of "
                     f"'{self.prompts.instance_prompt}': its numbers are about somebody else "
                     "(data.eval_prompts; '{instance}' in one stands for the instance prompt)."
                 )
-            for doubt in soundness(self.attack, self.purifiers, self.decoupling):
-                self._doubt(f"This will not show what the defence is worth: {doubt}")
+            for reason in soundness(self.attack, self.purifiers, self.decoupling):
+                self._warn(f"This will not show what the defence is worth: {reason}")
             with self._timed("detect"):
                 self.boxes = stages.detect(
                     self.trained_on, self.detector, cache, device, self.detection_side
@@ -497,7 +497,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
 
     def _perturb(self, examples: list[Example], attack: Attack, cache: Cache) -> list[Example]:
         device, chunk = self._trainer.strategy.root_device, self.sample_batch_size
-        return stages.perturb(examples, attack, self.backbone, cache, device, chunk, self._doubt)
+        return stages.perturb(examples, attack, self.backbone, cache, device, chunk, self._warn)
 
     def _purify(
         self,
@@ -536,7 +536,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
 
     def _name_cut(self, what: str, texts: Iterable[str]) -> None:
         if sentence := too_long(what, dict.fromkeys(texts), self._room):
-            self._doubt(sentence)
+            self._warn(sentence)
 
     def _check_lengths(self, training: bool) -> None:
         """Names prompts that are cut off; refuses to train where the subject's name is."""
@@ -566,7 +566,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         if self.decoupling.sampling and not all(
             self._fits(self.prompts.sampling(t)) for t in texts
         ):
-            self._doubt(
+            self._warn(
                 "Some prompts leave no room for data.decoupling.sampling_suffix: the text encoder "
                 f"takes {self.backbone.prompt_length} words. Shorten them."
             )
@@ -585,9 +585,9 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
             )
         )
 
-    def _doubt(self, sentence: str) -> None:
+    def _warn(self, sentence: str) -> None:
         log.warning(sentence)
-        self.doubts.append(sentence)
+        self.warnings.append(sentence)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

@@ -15,9 +15,9 @@ from shortcut_lightning.concepts.base import Detector, NoDetector
 from shortcut_lightning.concepts.geometry import Grid
 from shortcut_lightning.data import loading, looking, stages
 from shortcut_lightning.data.implicit_concepts import pictures_of, write_boxes
+from shortcut_lightning.files.atomic import write_text
 from shortcut_lightning.files.cache import Cache, cache_folder
 from shortcut_lightning.files.images import write_png
-from shortcut_lightning.files.whole import write_text
 from shortcut_lightning.prompts import Prompts
 from shortcut_lightning.ranges import Count
 from shortcut_lightning.report.boxes import contact_sheet

@@ -18,8 +18,8 @@ from zipfile import BadZipFile, ZipFile
 from jsonargparse import auto_cli
 
 from shortcut_lightning.data.implicit_concepts import write_rows
+from shortcut_lightning.files.atomic import atomic, write_text
 from shortcut_lightning.files.images import SUFFIXES
-from shortcut_lightning.files.whole import whole, write_text
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def _unpack(packed: ZipFile, output: Path) -> dict[str, int]:
             continue
         folder = output / str(path.parent).lstrip("/")
         folder.mkdir(parents=True, exist_ok=True)
-        with whole(folder / path.name) as half:
+        with atomic(folder / path.name) as half:
             half.write_bytes(packed.read(name))
         counts[str(path.parent)] += 1
         if name in captions:

@@ -28,11 +28,11 @@ from shortcut_lightning.batch import ConceptBox, Example
 from shortcut_lightning.concepts.generators import ConceptGenerator
 from shortcut_lightning.concepts.pixels import to_tensor
 from shortcut_lightning.data.loading import preparation
+from shortcut_lightning.files.atomic import write_text
 from shortcut_lightning.files.cache import describe
 from shortcut_lightning.files.folders import POCKET, is_pocket, list_images, read_folder
 from shortcut_lightning.files.images import load_images, resize_shorter_side, save_image
 from shortcut_lightning.files.names import shown
-from shortcut_lightning.files.whole import write_text
 from shortcut_lightning.prompts import Prompts
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from shortcut_lightning import draws
-from shortcut_lightning.attacks.base import Attack, Doubt, NoAttack
+from shortcut_lightning.attacks.base import Attack, NoAttack, SoundnessWarning
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.batch import ConceptBox, Example
 from shortcut_lightning.cluster import InProcess, Pool
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 _AT_A_TIME = 32  # images a detector sees at a time
 LOOKED_AT = 4096  # pixels of a photograph's longer side, where nothing else is said
+_TOLD = "doubts"  # where an entry of the cache keeps the warnings of what made it
 
 
 def perturb(
@@ -43,16 +44,16 @@ def perturb(
     cache: Cache,
     device: torch.device,
     batch_size: int,
-    doubt: Callable[[str], None] = log.warning,
+    warn: Callable[[str], None] = log.warning,
     pool: Pool = InProcess(),  # noqa: B008
 ) -> list[Example]:
     """The examples as the attack leaves them, at most `batch_size` of them at a time unless it
-    works on the whole set. `doubt` is told why its work is not to be trusted, also where that work
+    works on the whole set. `warn` is told why its work is not to be trusted, also where that work
     is found in the cache. An attack that was interrupted goes on. `pool` does the work."""
     if isinstance(attack, NoAttack):
         return examples
     size = len(examples) if attack.whole_set else batch_size
-    return _changed("perturb", examples, attack, backbone, cache, device, size, doubt, pool)
+    return _changed("perturb", examples, attack, backbone, cache, device, size, warn, pool)
 
 
 def purify(
@@ -174,7 +175,7 @@ def _changed(
     cache: Cache,
     device: torch.device,
     batch_size: int,
-    doubt: Callable[[str], None] = log.warning,
+    warn: Callable[[str], None] = log.warning,
     pool: Pool = InProcess(),  # noqa: B008
 ) -> list[Example]:
     images = [example.image for example in examples]
@@ -202,19 +203,19 @@ def _changed(
             for number, part in enumerate(parts)
         )
         with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", Doubt)
+            warnings.simplefilter("always", SoundnessWarning)
             for number, levels in pool.map(work, handed, device):
                 made |= {str(i): each for i, each in zip(parts[number], levels, strict=True)}
         for one in caught:
-            if not isinstance(one.message, Doubt):
+            if not isinstance(one.message, SoundnessWarning):
                 warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-        doubts = [str(one.message) for one in caught if isinstance(one.message, Doubt)]
-        return made | {"doubts": _as_bytes(list(dict.fromkeys(doubts)))}
+        told = [str(one.message) for one in caught if isinstance(one.message, SoundnessWarning)]
+        return made | {_TOLD: _as_bytes(list(dict.fromkeys(told)))}
 
     entry = cache.get(name, make, **key)
     shutil.rmtree(half_done, ignore_errors=True)
-    for sentence in _from_bytes(entry["doubts"]) if "doubts" in entry else ():
-        doubt(sentence)
+    for sentence in _from_bytes(entry[_TOLD]) if _TOLD in entry else ():
+        warn(sentence)
     return [
         example._replace(image=entry[str(index)].float() / 255, photograph=None)
         for index, example in enumerate(examples)

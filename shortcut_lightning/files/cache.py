@@ -26,7 +26,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from shortcut_lightning import __version__
-from shortcut_lightning.files.whole import whole
+from shortcut_lightning.files.atomic import atomic
 
 log = logging.getLogger(__name__)
 
@@ -232,7 +232,7 @@ def _read(path: Path) -> Tensors | None:
 
 def _write(path: Path, tensors: Tensors) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with whole(path) as half:
+    with atomic(path) as half:
         half.write_bytes(serialize(tensors, {"checksum": _checksum(tensors)}))
 
 

@@ -9,12 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from shortcut_lightning.files.atomic import atomic, half_of
 from shortcut_lightning.files.cache import writing
 from shortcut_lightning.files.contents import METADATA, look_into
 from shortcut_lightning.files.images import SUFFIXES
 from shortcut_lightning.files.names import shown
 from shortcut_lightning.files.reading import read_text
-from shortcut_lightning.files.whole import half_of, whole
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def of_pocket(source: str) -> bool:
 
 def mark_drawn(folder: Path, source: str) -> None:
     """Writes down that the folders in a folder hold pictures of a generated subject."""
-    with whole(folder / DRAWN) as half:
+    with atomic(folder / DRAWN) as half:
         half.write_text(f"{source}\n", encoding="utf-8")
 
 

@@ -19,9 +19,9 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn import functional
 
+from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.files.colour import BrokenProfile, in_srgb, is_grey, profile_of
 from shortcut_lightning.files.names import shown
-from shortcut_lightning.files.whole import whole
 
 log = logging.getLogger(__name__)
 
@@ -116,13 +116,13 @@ def save_image(image: Tensor, path: Path, notes: Mapping[str, str] = {}) -> None
     texts = PngInfo()
     for key, text in notes.items():
         texts.add_itxt(key, text)
-    with whole(path) as half:
+    with atomic(path) as half:
         Image.fromarray(pixels).save(half, format="PNG", pnginfo=texts)
 
 
 def write_png(picture: Image.Image, path: Path) -> None:
     """Writes a drawn picture, as a whole or not at all."""
-    with whole(path) as half:
+    with atomic(path) as half:
         picture.save(half, "PNG")
 
 

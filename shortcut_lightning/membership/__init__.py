@@ -1,4 +1,4 @@
-"""Was this picture used to train this model? Scores, statistics and controls that answer it."""
+"""What a model is asked about a picture, to tell whether it was trained on it."""
 
 from shortcut_lightning.membership.base import Score
 from shortcut_lightning.membership.clid import CLiD, CLiDThreshold, CLiDTrees

@@ -16,7 +16,7 @@ from shortcut_lightning.membership.base import Rule, Score
 from shortcut_lightning.membership.loss import around
 from shortcut_lightning.membership.probe import Probe
 from shortcut_lightning.membership.reducers import Reducer, SimpleClipping
-from shortcut_lightning.membership.statistics import auc
+from shortcut_lightning.membership.roc import auc
 from shortcut_lightning.membership.trees import boosted_trees
 from shortcut_lightning.ranges import Count, Share, Timestep
 

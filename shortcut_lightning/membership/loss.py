@@ -11,7 +11,7 @@ from torch import Tensor
 
 from shortcut_lightning.membership.base import Rule, Score
 from shortcut_lightning.membership.probe import Probe
-from shortcut_lightning.membership.statistics import auc
+from shortcut_lightning.membership.roc import auc
 from shortcut_lightning.ranges import Count, Timestep
 
 

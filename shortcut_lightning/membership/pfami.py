@@ -72,6 +72,7 @@ class PFAMINN(Score):
     """
 
     fitting = ("epochs", "learning_rate")
+    subtractable = False
     refits_in_bootstrap = False
 
     def __init__(self, epochs: Count = 110, learning_rate: Positive = 0.01) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from shortcut_lightning.membership.base import Rule, Score
 from shortcut_lightning.membership.mask import kept
 from shortcut_lightning.membership.probe import Probe
-from shortcut_lightning.membership.statistics import auc
+from shortcut_lightning.membership.roc import auc
 from shortcut_lightning.ranges import Positive, SomeShare, Timestep
 
 

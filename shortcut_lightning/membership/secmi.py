@@ -82,6 +82,7 @@ class SecMINNs(SecMI):
     """
 
     fitting = ("epochs", "learning_rate", "batch_size")
+    subtractable = False
     refits_in_bootstrap = False
 
     def __init__(

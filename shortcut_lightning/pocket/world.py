@@ -178,14 +178,14 @@ def scene(seed: int, quality: str | None = None) -> Scene:
 def render(who: Identity, where: Scene, size: int = SIZE) -> tuple[np.ndarray, dict[str, Box]]:
     """Picture (uint8, `size` x `size` x 3) and boxes of a person in a scene. Surface and sensor
     noise are as fine in a larger picture; the pocket's networks know those of 64 pixels."""
-    from shortcut_lightning.pocket import drawing, places, texture
+    from shortcut_lightning.pocket import backgrounds, drawing, texture
     from shortcut_lightning.pocket.pen import Pen
 
     rng = generator(where.seed, 0x9E)
     if where.quality == "pattern":
         return texture.to_bytes(texture.pattern(size, rng)), {}
     pen = Pen(size)
-    places.PLACES[where.background](pen, rng)
+    backgrounds.BACKGROUNDS[where.background](pen, rng)
     boxes = drawing.draw_person(pen, who, where, rng)
     pixels = texture.develop(pen.pixels(), where.light, where.warmth, rng)
     return texture.to_bytes(texture.degrade(pixels, where.quality, where.strength, rng)), boxes

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from shortcut_lightning.files.whole import write_text
+from shortcut_lightning.files.atomic import write_text
 from shortcut_lightning.report.page import Page, Section, render
 
 PACKAGES = (

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from shortcut_lightning.files.whole import whole
-from shortcut_lightning.membership.tables import AuditTables
+from shortcut_lightning.audit.tables import AuditTables
+from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.results.suite import Suite
 from shortcut_lightning.screening.card import Card
 
@@ -69,6 +69,6 @@ def write(files: Mapping[Path, str]) -> list[Path]:
     """Writes what differs; returns their paths."""
     changed = stale(files)
     for path in changed:
-        with whole(path) as half:
+        with atomic(path) as half:
             half.write_text(files[path], encoding="utf-8")
     return changed

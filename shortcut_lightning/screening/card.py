@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from shortcut_lightning.concepts.protection import RATES, ErrorRates, ProtectionNetwork
-from shortcut_lightning.files.whole import whole
+from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.metrics.estimate import mean_estimate
 from shortcut_lightning.screening import fit
 from shortcut_lightning.screening.pictures import ATTACKS
@@ -101,7 +101,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in ((FOUND, found), (ALARMS, alarms), (CALIBRATION, bins)):
         _write_rows(folder / name, rows)
-    with whole(rates) as half:
+    with atomic(rates) as half:
         text = json.dumps(error_rates(found, alarms), indent=2)
         half.write_text(text + "\n", "utf-8")
 
@@ -233,7 +233,7 @@ def _share(rows: Sequence[Any], field: str) -> float:
 
 
 def _write_rows(path: Path, rows: Sequence[Any]) -> None:
-    with whole(path) as half, half.open("w", newline="", encoding="utf-8") as file:
+    with atomic(path) as half, half.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(rows[0]._fields)
         writer.writerows(rows)

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from shortcut_lightning import draws, presets
 from shortcut_lightning.concepts.pixels import to_tensor
+from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.files.folders import list_images
 from shortcut_lightning.files.images import load_image, resize_shorter_side, round_to_8_bits
-from shortcut_lightning.files.whole import whole
 from shortcut_lightning.pocket import world
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def generate(folder: str) -> None:
                     some, seeds=list(seeds), num_inference_steps=_STEPS, guidance_scale=_GUIDANCE
                 )
                 parts[part].append(_bytes(made))
-    with whole(file) as half:
+    with atomic(file) as half:
         save_file({name: torch.cat(made) for name, made in parts.items()}, half)
 
 
@@ -160,7 +160,7 @@ def _write(made: Made, file: Path, model: "Backbone", photographs: str) -> None:
     changed = attack(clean, model, prompts, generator=chance)
     about = {**made._asdict(), "seconds": round(time.process_time() - start, 1)}
     levels = {"clean": _bytes(clean), "protected": _bytes(changed)}
-    with whole(file) as half:
+    with atomic(file) as half:
         save_file(levels, half, metadata={"made": json.dumps(about)})
 
 

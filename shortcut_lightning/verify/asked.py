@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from shortcut_lightning.files.whole import whole
+from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.verify.recipe import Recipe
 
 FILE = "asked.json"
@@ -28,7 +28,7 @@ class Asked(NamedTuple):
 
     def write(self, root: Path) -> None:
         """Writes it down in a folder."""
-        with whole(root / FILE) as half:
+        with atomic(root / FILE) as half:
             half.write_text(json.dumps(self._asdict(), indent=1) + "\n", encoding="utf-8")
 
 

@@ -13,9 +13,9 @@ from markupsafe import Markup
 from shortcut_lightning.bench.matrix import Cell
 from shortcut_lightning.bench.results import Difference
 from shortcut_lightning.data.copies import SHEET
+from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.files.folders import list_images
 from shortcut_lightning.files.images import center_crop, load_image, resize_shorter_side
-from shortcut_lightning.files.whole import whole
 from shortcut_lightning.report.axis import Axis
 from shortcut_lightning.report.page import Page, Section, fill, render
 from shortcut_lightning.report.pictures import data_uri
@@ -100,7 +100,7 @@ def write(answer: Answer, root: Path) -> Path:
     """Writes `verify.json` and `verify.html`; returns the page's path."""
     text = json.dumps(as_json(answer), indent=2, ensure_ascii=False, allow_nan=False)
     for name, content in (("verify.json", f"{text}\n"), ("verify.html", page(answer, root))):
-        with whole(root / name) as half:
+        with atomic(root / name) as half:
             half.write_text(content, encoding="utf-8")
     return root / "verify.html"
 

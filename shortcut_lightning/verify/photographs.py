@@ -20,9 +20,9 @@ from filelock import FileLock
 from shortcut_lightning.data.copy_records import BEGUN
 from shortcut_lightning.data.loading import subject_folders
 from shortcut_lightning.files import folders
+from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.files.cache import OneProcess, cache_folder
 from shortcut_lightning.files.contents import METADATA
-from shortcut_lightning.files.whole import whole
 from shortcut_lightning.verify.recipe import Config, Recipe
 
 INSTANCE, REFERENCE, NOISE, PROTECTED = "instance", "reference", "noise", "protected"
@@ -88,7 +88,7 @@ def make(
 
 def _protect(settings: Config, root: Path, name: str, run: Run) -> None:
     file = root / f"protect-{name}.yaml"
-    with whole(file) as half:
+    with atomic(file) as half:
         half.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     words = ["protect", "--config", str(file), "--output", str(root / "photographs" / name)]
     run([*words, "--output_dir", str(root), "--name", "protect"])
@@ -109,7 +109,7 @@ def _copied(entries: Sequence[folders.Captioned], folder: Path) -> dict[str, str
         target = folder / (entry.path.name if differ else f"{number:03d}-{entry.path.name}")
         texts[target.stem] = entry.text
         if not target.is_file():
-            with whole(target) as half:
+            with atomic(target) as half:
                 shutil.copyfile(entry.path, half)
     return texts
 
@@ -122,5 +122,5 @@ def _caption(folder: Path, texts: Mapping[str, str]) -> None:
         json.dumps({"file_name": path.name, "text": texts[path.stem]})
         for path in folders.list_images(folder, "instance_data_dir")
     ]
-    with whole(folder / METADATA) as half:
+    with atomic(folder / METADATA) as half:
         half.write_text("\n".join(rows) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ from naive import PROMPTS, agree, ours, photos
 from torch import Tensor
 
 from shortcut_lightning.attacks import AdvDM, Attack, BlurGuard, NoAttack
-from shortcut_lightning.attacks.base import Doubt
+from shortcut_lightning.attacks.base import SoundnessWarning
 from shortcut_lightning.attacks.blurguard import View, blurred, seen_through, spectrum
 from shortcut_lightning.attacks.denoising import eps_loss
 from shortcut_lightning.attacks.pgd import gradient, sign_step
@@ -102,7 +102,7 @@ class Elsewhere(Attack):
 
 
 def test_what_is_blurred_only_in_the_end_is_doubted(noise_model: Backbone) -> None:
-    with pytest.warns(Doubt, match="Elsewhere shows no model"):
+    with pytest.warns(SoundnessWarning, match="Elsewhere shows no model"):
         ours(BlurGuard(6, Elsewhere(), sigma_steps=1), noise_model, photos())
     with pytest.raises(ValueError, match=r"data\.attack\.attack is BlurGuard itself"):
         BlurGuard(6, BlurGuard())

@@ -27,7 +27,7 @@ import gpu_training
 from gpu_layouts import flux, sdxl, stable_diffusion
 from gpu_measure import Bench, Row, Skipped, ceiling
 
-from shortcut_lightning.files.whole import whole
+from shortcut_lightning.files.atomic import atomic
 
 LORA = "SD 1.5 LoRA step, 512"
 Measure = Callable[[Bench, Row], None]
@@ -79,9 +79,9 @@ def write(folder: Path, facts: dict, rows: list[Row]) -> None:
     """The JSON and the table, each whole."""
     folder.mkdir(parents=True, exist_ok=True)
     data = facts | {"measurements": [row.facts() for row in rows]}
-    with whole(folder / "gpu.json") as path:
+    with atomic(folder / "gpu.json") as path:
         path.write_text(json.dumps(data, indent=1) + "\n")
-    with whole(folder / "gpu.md") as path:
+    with atomic(folder / "gpu.md") as path:
         path.write_text(table(facts, rows))
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 from shortcut_lightning import backbones
+from shortcut_lightning.audit.collection import drawn
+from shortcut_lightning.audit.splits import Split
 from shortcut_lightning.membership import CLiD, Engine, NullOnly, read_pictures
-from shortcut_lightning.membership.collection import drawn
-from shortcut_lightning.membership.splits import Split
 
 
 def main() -> None:

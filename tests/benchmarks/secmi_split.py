@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shortcut_lightning.audit.loading import AuditedModel
 from shortcut_lightning.membership import Engine, Score, read_pictures
-from shortcut_lightning.membership.loading import AuditedModel
 from shortcut_lightning.membership.probe import Probe
+from shortcut_lightning.membership.roc import auc
 from shortcut_lightning.membership.secmi import _move
-from shortcut_lightning.membership.statistics import auc
 
 STEP = 10
 LAST = 100  # SecMI's t_sec

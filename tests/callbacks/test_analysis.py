@@ -75,7 +75,7 @@ class ProtectedData(SmallData):
             for e in self.given
         ]
         self.purifiers = [Gaussian(1.0)]
-        self.doubts = ["Three steps are too few."]
+        self.warnings = ["Three steps are too few."]
         self.trained_on = [e._replace(image=(e.image * 255).round() / 255) for e in self.given]
 
 
@@ -246,7 +246,7 @@ def test_the_report_shows_them(run: tuple[Evaluation, Sampler, Path]) -> None:
     assert "Extracted: &#39;a photo of sks&#39;" in page
 
 
-def test_doubts_about_the_attack_reach_the_report(run: tuple[Evaluation, Sampler, Path]) -> None:
+def test_warnings_about_the_attack_reach_the_report(run: tuple[Evaluation, Sampler, Path]) -> None:
     told = json.loads((run[2] / "report.json").read_text())["warnings"]
     assert told[0] == "Three steps are too few."
     assert "Three steps are too few." in (run[2] / "report.html").read_text()

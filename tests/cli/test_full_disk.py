@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from shortcut_lightning.cli import main
-from shortcut_lightning.files import whole
+from shortcut_lightning.files import atomic
 
 FULL = Path("/dev/full")  # takes no byte: what is written there fails as on a full disk
 PROMPT = "a photo of sks dog"
@@ -25,7 +25,7 @@ def no_room_for(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """From here on the disk is full for whole files of a name."""
 
     def fill(name: str) -> None:
-        half_of = whole.half_of
+        half_of = atomic.half_of
 
         def full(path: Path) -> Path:
             half = half_of(path)
@@ -33,7 +33,7 @@ def no_room_for(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
                 half.symlink_to(FULL)
             return half
 
-        monkeypatch.setattr(whole, "half_of", full)
+        monkeypatch.setattr(atomic, "half_of", full)
 
     return fill
 
@@ -227,9 +227,9 @@ def test_what_writers_of_others_say_of_a_disk_is_understood(tmp_path: Path) -> N
         ):
             with pytest.raises(Exception) as caught:  # noqa: PT011
                 write()
-            assert whole.disk_error(caught.value) is not None, repr(caught.value)
-            with pytest.raises(OSError, match=str(tmp_path / "b")), whole.whole(tmp_path / "b"):
+            assert atomic.disk_error(caught.value) is not None, repr(caught.value)
+            with pytest.raises(OSError, match=str(tmp_path / "b")), atomic.atomic(tmp_path / "b"):
                 write()
     assert not (tmp_path / "b").exists()
-    assert whole.disk_error(ValueError("a word")) is None
-    assert whole.disk_error(FileNotFoundError(2, os.strerror(2))) is None
+    assert atomic.disk_error(ValueError("a word")) is None
+    assert atomic.disk_error(FileNotFoundError(2, os.strerror(2))) is None

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 import pytest
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 
+from shortcut_lightning.audit.audit import Audit
 from shortcut_lightning.bench.matrix import Matrix
 from shortcut_lightning.cli.app import ShortcutTrainer
 from shortcut_lightning.cli.audit import audit_parser
@@ -22,7 +23,6 @@ from shortcut_lightning.cli.explain import classes_in
 from shortcut_lightning.cli.keep_last import KeepLast
 from shortcut_lightning.cli.verbs import VERBS
 from shortcut_lightning.data.copies import Copies
-from shortcut_lightning.membership.audit import Audit
 from shortcut_lightning.ranges import Between, declared, refused
 
 

@@ -175,10 +175,10 @@ def test_same_generator_same_output(kind: type, images: Tensor) -> None:
 
 
 @pytest.mark.parametrize("kind", ATTACKS + PURIFIERS)
-def test_works_where_the_model_is(kind: type, images: Tensor, elsewhere: torch.device) -> None:
+def test_works_where_the_model_is(kind: type, images: Tensor, fake_gpu: torch.device) -> None:
     """On a device of its own, and to the same pixels."""
-    there = call(build(kind), images.to(elsewhere), FakeBackbone().to(elsewhere))
-    assert there.device == elsewhere
+    there = call(build(kind), images.to(fake_gpu), FakeBackbone().to(fake_gpu))
+    assert there.device == fake_gpu
     assert torch.equal(there.cpu(), call(build(kind), images, FakeBackbone()))
 
 
@@ -267,10 +267,10 @@ def test_detectors_answer_for_each_image(kind: type, images: Tensor, tmp_path: P
 
 @pytest.mark.parametrize("kind", DETECTORS)
 def test_detectors_look_where_the_images_are(
-    kind: type, images: Tensor, elsewhere: torch.device, tmp_path: Path
+    kind: type, images: Tensor, fake_gpu: torch.device, tmp_path: Path
 ) -> None:
     detector, names = build(kind, tmp_path), ["a.png", "b.png"]
-    assert detector.detect(images.to(elsewhere), names) == detector.detect(images, names)
+    assert detector.detect(images.to(fake_gpu), names) == detector.detect(images, names)
 
 
 class Wild(Attack):

@@ -310,11 +310,11 @@ def test_noise_words_stay_behind_captions_that_are_too_long(
         assert prompt.endswith(", bhj noisy pattern")
         assert module.backbone.count_tokens(prompt) <= module.backbone.prompt_length
     data.test_dataloader()
-    (doubt,) = data.doubts
+    (doubt,) = data.warnings
     assert doubt.startswith("captions (data.use_captions): 1 of 1 do not fit")
     data.eval_prompts = ["a dog " * 60]
     data.test_dataloader()
-    assert "no room for data.decoupling.sampling_suffix" in data.doubts[1]
+    assert "no room for data.decoupling.sampling_suffix" in data.warnings[1]
 
 
 def test_a_generated_subject_brings_its_references(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def cut(tmp_path: Path, *texts: str, **options: Any) -> list[str]:
     """The sentences about what is cut off in a training with these captions."""
     options = {"class_prompt": "a photo of dog", "use_captions": True} | options
     data, _, _ = fit(captioned(tmp_path, *texts), tmp_path, steps=1, **options)
-    return [doubt for doubt in data.doubts if "text encoder's" in doubt]
+    return [doubt for doubt in data.warnings if "text encoder's" in doubt]
 
 
 def test_the_lost_name_of_the_subject_is_refused(tmp_path: Path) -> None:

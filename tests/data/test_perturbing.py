@@ -46,7 +46,7 @@ def pixels(examples: list[Example], attack: Attack, cache: Cache, size: int = 4)
     return [example.image for example in made]
 
 
-def test_doubts_about_an_attack_are_told_again_from_the_cache(
+def test_warnings_about_an_attack_are_told_again_from_the_cache(
     examples: list[Example], tmp_path: Path
 ) -> None:
     for _ in range(2):

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from shortcut_lightning import membership
+from shortcut_lightning.audit.default_scores import dataset_scores, default_scores
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.membership import (
     CLiD,
@@ -26,7 +27,6 @@ from shortcut_lightning.membership import (
     SimA,
     picture,
 )
-from shortcut_lightning.membership.battery import dataset_scores, default_scores
 from shortcut_lightning.membership.engine import measuring, settings
 from shortcut_lightning.membership.mask import influence, kept
 from shortcut_lightning.membership.model import Model
@@ -151,10 +151,10 @@ def test_works_where_the_model_is(
     epsilon_model: Backbone,
     images: Tensor,
     captions: list[str],
-    elsewhere: torch.device,
+    fake_gpu: torch.device,
 ) -> None:
     """On a device of its own, and to the same numbers; L-BFGS blows up the rounding."""
-    there = kind()(images[:1], captions[:1], deepcopy(epsilon_model).to(elsewhere))
+    there = kind()(images[:1], captions[:1], deepcopy(epsilon_model).to(fake_gpu))
     with sdpa_kernel(SDPBackend.MATH):  # the form that an unknown device takes
         here = kind()(images[:1], captions[:1], epsilon_model)
     torch.testing.assert_close(there, here, rtol=1e-4, atol=1e-6)

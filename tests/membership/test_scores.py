@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from conftest import Plain
 from PIL import Image
+from plain_model import Plain
 from torch import Tensor
 
 from shortcut_lightning.backbones import Backbone
@@ -36,7 +36,7 @@ from shortcut_lightning.membership import (
     SimA,
 )
 from shortcut_lightning.membership.reducers import without
-from shortcut_lightning.membership.statistics import auc
+from shortcut_lightning.membership.roc import auc
 
 Loop = Callable[[Plain], list[float]]
 

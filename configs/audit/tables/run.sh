@@ -4,7 +4,7 @@
 #   sh configs/audit/tables/run.sh runs/audit-tables [part...]      (parts below; all by default)
 #   MODEL=pocket-flow sh configs/audit/tables/run.sh runs/audit-tables-flow [part...]
 # Stopped at any moment, the same command goes on. Then the tables:
-#   python -m shortcut_lightning.membership.tables runs/audit-tables
+#   python -m shortcut_lightning.audit.tables runs/audit-tables
 #
 # Three models learn three random halves of the same 240 pictures, with three seeds. Each is audited
 # with the next one as its shadow, which is CLiD's protocol: a shadow on another split of the same
@@ -20,7 +20,7 @@ shift
 parts=${*:-full40 full20 slow20 full10 lora dreambooth timesteps controls flip queries rest}
 
 sets() { # NUMBER: the split of that number
-  [ -f "$out/sets/$1/split.json" ] || python -m shortcut_lightning.membership.collection \
+  [ -f "$out/sets/$1/split.json" ] || python -m shortcut_lightning.audit.collection \
     --output "$out/sets/$1" --n_members 120 --n_nonmembers 120 --shadow same --seed "$1"
 }
 fit() { # NAME NUMBER [OPTION...]: a model of the members of that split

@@ -1,0 +1,131 @@
+"""Can members be told from hold-outs without any model? If so, an audit measures the split.
+
+Each baseline is a logistic regression on something that has nothing to do with the model, judged by
+cross-validation (arXiv 2406.16201 shows how often such baselines beat published attacks).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from shortcut_lightning.membership.pictures import Picture
+from shortcut_lightning.membership.roc import auc, null_error
+from shortcut_lightning.metrics.encoders import ImageEncoder, image_features
+
+FOLDS = 5
+CHUNK = 64  # images in memory at a time
+
+
+class Blind(NamedTuple):
+    """The AUC of a baseline that sees no model; `error` is its deviation if nothing is there."""
+
+    name: str
+    auc: float
+    error: float
+
+    @property
+    def tells(self) -> bool:
+        """Whether the sets differ by more than chance, on either side: who is wrong nearly always
+        tells them apart as well as who is right nearly always."""
+        return abs(self.auc - 0.5) > 3 * self.error
+
+
+def blind_baselines(
+    members: Sequence[Picture],
+    holdouts: Sequence[Picture],
+    seed: int = 0,
+    encoder: ImageEncoder | None = None,
+) -> list[Blind]:
+    """Captions, image statistics, the encoder's embeddings and, for files, their metadata.
+
+    A baseline with nothing to look at, such as one caption for all, is left out.
+    """
+    pictures = [*members, *holdouts]
+    labels = np.repeat([1, 0], [len(members), len(holdouts)])
+    if np.bincount(labels).min() < FOLDS:
+        return []
+    found: list[tuple[str, np.ndarray]] = []
+    if len({each.caption for each in pictures}) > 1:
+        found.append(("captions", _bag_of_words([each.caption for each in pictures])))
+    found.append(("image statistics", np.stack([image_statistics(p.pixels()) for p in pictures])))
+    if encoder:
+        found.append((f"embeddings ({encoder.name})", _embeddings(encoder, pictures)))
+    if all(isinstance(each.source, Path) for each in pictures):
+        rows = [file_metadata(each.source) for each in pictures if isinstance(each.source, Path)]
+        found.append(("file metadata", np.stack(rows)))
+    error = null_error(len(members), len(holdouts))
+    return [
+        Blind(name, cross_validated(features, labels, seed), error)
+        for name, features in found
+        if (features.std(0) > 0).any()
+    ]
+
+
+def cross_validated(features: np.ndarray, labels: np.ndarray, seed: int) -> float:
+    """Mean AUC over stratified folds of a logistic regression on standardised features."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    values = []
+    for train, test in folds.split(features, labels):
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+        model.fit(features[train], labels[train])
+        scores = model.decision_function(features[test])
+        values.append(auc(scores[labels[test] == 1], scores[labels[test] == 0]))
+    return float(np.mean(values))
+
+
+def image_statistics(image: Tensor) -> np.ndarray:
+    """(37,) of (3, H, W) in [0, 1]: colour, contrast, sharpness and noise, and a coarse picture."""
+    extremes = image.flatten(1).kthvalue(max(1, image[0].numel() // 20), dim=1).values
+    colour = [image.mean((1, 2)), image.std((1, 2)), extremes]
+    across, down = image.diff(dim=2), image.diff(dim=1)
+    edges = [across.square().mean((1, 2)).sqrt(), down.square().mean((1, 2)).sqrt()]
+    fine = [across.diff(dim=2).square().mean((1, 2)).sqrt(), across.diff(dim=2).abs().amax((1, 2))]
+    coarse = functional.interpolate(image[None].mean(1, keepdim=True), (4, 4), mode="area")
+    parts = [*colour, *edges, *fine, coarse.flatten()]
+    return np.concatenate([part.numpy() for part in parts])
+
+
+def file_metadata(path: Path) -> np.ndarray:
+    """(7,): size on disk, size in pixels, kind, JPEG quantisation, EXIF."""
+    with Image.open(path) as image:
+        width, height = image.size
+        tables: dict[int, list[int]] = getattr(image, "quantization", {})
+        strength = float(
+            np.mean([np.mean(list(table)) for table in tables.values()] or [np.float64(0)])
+        )
+        has_exif, kind = float(bool(image.getexif())), float(sum(map(ord, image.format or "")))
+    size = np.log(path.stat().st_size)
+    return np.array([size, size - np.log(width * height), width, height, kind, strength, has_exif])
+
+
+def _embeddings(encoder: ImageEncoder, pictures: Sequence[Picture]) -> np.ndarray:
+    device = torch.device("cpu")
+    chunks = (pictures[i : i + CHUNK] for i in range(0, len(pictures), CHUNK))
+    rows = [
+        image_features(encoder, torch.stack([p.pixels() for p in chunk]), device)
+        for chunk in chunks
+    ]
+    return torch.cat(rows).double().numpy()
+
+
+def _bag_of_words(captions: Sequence[str]) -> np.ndarray:
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    words = CountVectorizer(ngram_range=(1, 2), binary=True, max_features=2000, min_df=2)
+    try:
+        counts = words.fit_transform(captions).toarray().astype(np.float64)
+    except ValueError:  # no word occurs twice
+        counts = np.zeros((len(captions), 1))
+    lengths = [[len(text), len(text.split())] for text in captions]
+    return np.concatenate([counts, np.array(lengths, dtype=np.float64)], 1)

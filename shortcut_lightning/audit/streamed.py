@@ -1,0 +1,241 @@
+"""An audit of sets that are shards, tables or patterns of files: measured a part at a time, judged
+from the numbers alone, so that memory grows by some bytes a picture and not by pictures."""
+
+import hashlib
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from shortcut_lightning.audit.evaluator import Features
+from shortcut_lightning.audit.judge import Judge
+from shortcut_lightning.audit.result import AuditResult
+from shortcut_lightning.audit.sets import Sets
+from shortcut_lightning.audit.verdict import verdict
+from shortcut_lightning.backbones import Backbone
+from shortcut_lightning.cluster import Pool
+from shortcut_lightning.cluster.sinks import Output
+from shortcut_lightning.cluster.sources import Part, Row, arrow, parts_of
+from shortcut_lightning.cluster.stream import Job, stream
+from shortcut_lightning.files.images import load_image
+from shortcut_lightning.membership.base import Score
+from shortcut_lightning.membership.engine import Asked, Engine, Measuring, measuring
+from shortcut_lightning.membership.ledger import as_kept
+from shortcut_lightning.membership.pictures import Picture, content_key, prepared
+
+if TYPE_CHECKING:
+    from shortcut_lightning.audit.audit import Audit
+
+LEFT_OUT = [
+    "Baselines without a model, caption controls, the test of the set as a whole, near-copies, and "
+    "deciding image by image with few queries: folders of some thousand pictures have them, shards "
+    "and tables do not (audit.members, audit.nonmembers).",
+]
+
+
+class MeasureRows(Job):
+    """What scores say of picture and caption, a list of numbers for each score and model.
+
+    Args:
+        engine: Whose models and settings; it keeps no rows.
+        scores: Scores by name.
+        roles: Of the models that are asked.
+        caption: One sentence for all pictures; empty for their own.
+    """
+
+    def __init__(
+        self, engine: Engine, scores: Mapping[str, Score], roles: Sequence[str], caption: str
+    ) -> None:
+        self.work = Measuring(engine, dict(scores), tuple(roles))
+        self.caption = caption
+        self.batch_size = engine.images_per_chunk
+        self.resolution = engine.models[roles[0]].backbone.resolution
+        self.needs_captions = [name for name, each in scores.items() if each.needs_captions]
+
+    def ready(self, device: torch.device) -> AbstractContextManager[object]:
+        """See `Job`."""
+        return self.work.ready(device)
+
+    def prepare(self, row: Row) -> Picture:
+        """See `Job`."""
+        image = prepared(load_image(Path(row.name), row.data), self.resolution)
+        caption = self.caption or row.caption
+        if self.needs_captions and not caption:
+            raise ValueError(
+                f"has no caption, which {self.needs_captions[0]} needs (audit.caption gives one "
+                "sentence to all)"
+            )
+        return Picture(row.name, caption, content_key(image), image, self.resolution)
+
+    def alike(self, prepared: Picture) -> Hashable:
+        """See `Job`: all have the model's resolution."""
+        return self.resolution
+
+    def do(
+        self, part: Part, rows: Sequence[Row], prepared: Sequence[Picture]
+    ) -> list[dict[str, Any]]:
+        """See `Job`."""
+        asked = [(name, role) for name in self.work.scores for role in self.work.roles]
+        made: list[dict[str, Any]] = [
+            {"part": part.label, "row": row.number, "name": row.name, "key": picture.key}
+            for row, picture in zip(rows, prepared, strict=True)
+        ]
+        for name, role, features, _ in self.work(Asked(prepared, asked)):
+            for each, numbers in zip(made, as_kept(features).tolist(), strict=True):
+                each[f"{name} on {role}"] = numbers
+        return made
+
+
+class Table(NamedTuple):
+    """What was measured of a set: (N,) keys of the pictures, (N, F) features by column."""
+
+    keys: np.ndarray
+    columns: dict[str, np.ndarray]
+
+
+class _Some(NamedTuple):
+    """Rows of a set's table."""
+
+    of: str
+    rows: np.ndarray
+
+
+@dataclass(frozen=True)
+class _StreamedJudge(Judge):
+    """A judge whose sets are rows of tables."""
+
+    tables: Mapping[str, Table]
+
+    def _features(self, name: str, role: str, members: Any, holdouts: Any) -> Features:
+        both = (
+            self.tables[some.of].columns[f"{name} on {role}"][some.rows]
+            for some in (members, holdouts)
+        )
+        return Features(*both)
+
+
+def judge_streams(
+    audit: "Audit", models: dict[str, Backbone], folder: Path, pool: Pool, max_failures: int
+) -> AuditResult:
+    """Measures the sets of an audit into `measured/` of its folder, and judges them.
+
+    Raises ValueError for a set that cannot be read, and for pictures in two opposite sets.
+    """
+    if audit.captioner:
+        raise ValueError("audit.captioner describes pictures of folders; give audit.caption.")
+    order = [role for role in ("target", "shadow", "base") if role in models]
+    engine = Engine(
+        {role: models[role] for role in order},
+        seed=audit.seed,
+        batch_size=audit.batch_size,
+        images_per_chunk=audit.images_per_chunk,
+        bf16=audit.bf16,
+        progress=False,
+    )
+    tuning = "shadow" if "shadow" in models else "target"
+    tables, warnings = {}, []
+    for key in ("members", "nonmembers", "shadow_members", "shadow_nonmembers"):
+        if source := str(getattr(audit, key)):
+            asked = ["shadow" if key.startswith("shadow") else "target"]
+            roles = [role for role in order if role in (*asked, "base")]
+            job = MeasureRows(engine, audit.scores, roles, audit.caption)
+            parts = parts_of(source, f"audit.{key}")
+            output = Output(str(folder / "measured" / key), "parquet")
+            made = _recipe(engine, audit, roles, parts)
+            device = engine.models[roles[0]].device
+            tally = stream(job, parts, output, made, pool, device, max_failures=max_failures)
+            if tally.failures:
+                warnings.append(f"Of audit.{key} {tally.told()}.")
+            tables[key] = _read(folder / "measured" / key)
+    sets, told = _sets(tables, audit.seed)
+    judge = _StreamedJudge(engine, sets, tuning, audit.seed, audit.fprs, audit.resamples, tables)
+    judged = {name: judge._judged(name, score) for name, score in audit.scores.items()}
+    head = judged[audit.headline]
+    tuned_on = "the shadow model" if tuning == "shadow" else "a separate half of the images"
+    return AuditResult(
+        verdict=verdict(audit.headline, head.plain, head.base, [], tuned_on),
+        headline=audit.headline,
+        tuned_on=tuned_on,
+        judged=judged,
+        blind=[],
+        captions=[],
+        ladder=None,
+        dataset={},
+        members=[],
+        holdouts=[],
+        warnings=[*warnings, *told, *(f"{audit.headline}: {n}" for n in head.plain.notes)],
+        seconds={"in all": 0.0},
+        rows=Features(*(some.rows + 1 for some in sets[:2])),  # type: ignore[attr-defined]
+        left_out=LEFT_OUT,
+    )
+
+
+def _recipe(
+    engine: Engine, audit: "Audit", roles: Sequence[str], parts: Sequence[Part]
+) -> dict[str, Any]:
+    listed = hashlib.sha256(json.dumps([list(part) for part in parts]).encode()).hexdigest()
+    made = {
+        "scores": {name: measuring(score) for name, score in audit.scores.items()},
+        "models": {role: engine.models[role].name for role in roles},
+        "settings": [audit.seed, audit.bf16, audit.images_per_chunk, audit.caption],
+        "parts": listed[:16],
+    }
+    return dict(json.loads(json.dumps(made)))
+
+
+def _read(folder: Path) -> Table:
+    """The tables of all parts, in order of the parts; what lies in memory is their numbers."""
+    keys, columns = [], dict[str, list[np.ndarray]]()
+    for file in sorted(folder.glob("*.parquet")):
+        table = arrow().read_table(file)
+        if not table.num_rows:
+            continue
+        keys.append(table.column("key").to_numpy())
+        for name in table.column_names:
+            if " on " in name:
+                flat = table.column(name).combine_chunks().flatten().to_numpy()
+                columns.setdefault(name, []).append(flat.reshape(table.num_rows, -1))
+    return Table(
+        np.concatenate(keys), {name: np.concatenate(found) for name, found in columns.items()}
+    )
+
+
+def _sets(tables: Mapping[str, Table], seed: int) -> tuple[Sets, list[str]]:
+    """Rows to judge and to tune on, without exact copies; as `sets.read_sets` divides folders."""
+    warnings, kept = [], {}
+    for key, table in tables.items():
+        rows = np.sort(np.unique(table.keys, return_index=True)[1])
+        if twice := len(table.keys) - len(rows):
+            warnings.append(f"{twice} exact copies within audit.{key} were left out.")
+        kept[key] = rows
+    for inside, outside in (
+        ("members", "nonmembers"),
+        ("shadow_members", "shadow_nonmembers"),
+    ):
+        if inside in tables and (
+            both := len(np.intersect1d(tables[inside].keys, tables[outside].keys))
+        ):
+            raise ValueError(
+                f"{both} images are in both audit.{inside} and audit.{outside}; remove them from "
+                "one."
+            )
+    if "shadow_members" in kept:
+        some: Any = [_Some(key, rows) for key, rows in kept.items()]
+        return Sets(*some), warnings
+    rng = np.random.default_rng(seed)
+    halves: Any = []
+    for key in ("members", "nonmembers"):
+        order = rng.permutation(len(kept[key]))
+        middle = len(order) // 2
+        parts = (order[middle:], order[:middle])
+        halves.append([_Some(key, kept[key][part]) for part in parts])
+    warnings.append(
+        "No shadow model (audit.shadow): half of the images was used for tuning and is not "
+        "judged; thresholds come from the audited model itself."
+    )
+    return Sets(halves[0][0], halves[1][0], halves[0][1], halves[1][1]), warnings

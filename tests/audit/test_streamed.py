@@ -1,0 +1,92 @@
+"""An audit of shards ends where one of folders does: pytest tests/audit/test_streamed.py"""
+
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from shortcut_lightning.audit.audit import Audit
+from shortcut_lightning.audit.loading import AuditedModel
+from shortcut_lightning.audit.result import AuditResult
+from shortcut_lightning.files.images import save_image
+from shortcut_lightning.membership import CLiDThreshold, NullOnly
+
+pytest.importorskip("pyarrow", reason="needs the extra cluster")
+COUNT = 12
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> Path:
+    """Two sets, each as a folder and as two shards of the same pictures."""
+    generator = torch.Generator().manual_seed(3)
+    for part in ("members", "nonmembers"):
+        folder, shards, rows = tmp_path / part, tmp_path / f"{part}-shards", []
+        folder.mkdir()
+        shards.mkdir()
+        for number in range(COUNT):
+            name, caption = f"{part}{number:02d}.png", f"a photo of dog {number}"
+            save_image(torch.rand(3, 32, 32, generator=generator), folder / name)
+            rows.append(json.dumps({"file_name": name, "text": caption}))
+            with tarfile.open(shards / f"{number // 7}.tar", "a") as archive:
+                archive.add(folder / name, name)
+                member = tarfile.TarInfo(name.replace(".png", ".txt"))
+                member.size = len(caption)
+                archive.addfile(member, io.BytesIO(caption.encode()))
+        (folder / "metadata.jsonl").write_text("\n".join(rows))
+    return tmp_path
+
+
+def audited(sets: Path, model: Path, suffix: str, **settings: Any) -> AuditResult:
+    audit = Audit(
+        AuditedModel(str(model)),
+        str(sets / f"members{suffix}"),
+        str(sets / f"nonmembers{suffix}"),
+        base=AuditedModel(str(model)),
+        scores={"CLiD_th": CLiDThreshold(n_t=1, reducer=NullOnly())},
+        blind=False,
+        caption_controls=False,
+        dataset=False,
+        resamples=100,
+        images_per_chunk=5,
+        device="cpu",
+        **settings,
+    )
+    return audit.run(sets / f"out{suffix}")
+
+
+def test_an_audit_of_shards_is_that_of_the_folders(sets: Path, small_sd: Path) -> None:
+    folder, shards = (audited(sets, small_sd, suffix) for suffix in ("", "-shards"))
+    for part in (0, 1):
+        np.testing.assert_allclose(
+            folder.judged["CLiD_th"].scores[part], shards.judged["CLiD_th"].scores[part], rtol=1e-3
+        )
+    assert shards.judged["CLiD_th"].base is not None
+    assert "folders of some thousand pictures" in shards.left_out[0]
+    rows = (sets / "out-shards" / "scores.csv").read_text().splitlines()
+    assert len(rows) == 1 + COUNT
+    assert (sets / "out-shards" / "report.html").is_file()
+
+
+def test_what_cannot_be_read_and_what_is_in_both_sets_is_named(sets: Path, small_sd: Path) -> None:
+    (sets / "bad.png").write_bytes(b"nothing")
+    with tarfile.open(sets / "members-shards" / "2.tar", "w") as archive:
+        archive.add(sets / "bad.png", "bad.png")
+        archive.add(sets / "members" / "members00.png", "mute.png")
+    result = audited(sets, small_sd, "-shards")
+    said = " ".join(result.warnings)
+    assert "bad.png cannot be read" in said
+    assert "mute.png has no caption, which CLiD_th needs" in said
+    with tarfile.open(sets / "nonmembers-shards" / "2.tar", "w") as archive:
+        archive.add(sets / "members" / "members00.png", "copy.png")
+        archive.add(sets / "bad.png", "copy.txt")
+    with pytest.raises(ValueError, match=r"nonmembers already holds something .* did not make"):
+        audited(sets, small_sd, "-shards")
+    shutil.rmtree(sets / "out-shards")
+    with pytest.raises(ValueError, match=r"1 images are in both audit\.members and"):
+        audited(sets, small_sd, "-shards")
