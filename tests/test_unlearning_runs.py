@@ -1,4 +1,4 @@
-"""The tables of the erasing runs, and the shell script of the model-removal rows in miniature:
+"""The tables of erasing runs, and the shell script of the model-removal rows in miniature:
 pytest tests/test_unlearning_runs.py [-m slow]
 """
 
@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks.erasing_table import Arm, answer, difference, of_runs, ordering
+
+from shortcut_lightning.bench.rows import Rows, Value
+from shortcut_lightning.results.erasing import Arm, ErasingTables, answer, difference, of_runs
 
 ROOT = Path(__file__).parents[1]
 ROWS = (
@@ -54,15 +56,17 @@ def test_unlearning_rows_run_and_make_a_table(tmp_path: Path) -> None:
     assert {report.parts[-3] for report in reports} == {*ROWS, "words for places"}
     run(*script)  # nothing is done twice
     assert len(list(tmp_path.glob("runs/1/qr/*/version_*"))) == len(reports)
-    table = run(sys.executable, "tests/benchmarks/erasing_table.py", "--runs", "runs")
+    keep = ("-m", "shortcut_lightning.results.erasing", "--runs", "runs", "--keep", "rows")
+    table = run(sys.executable, *keep)
     assert all(f"| {row} |" in table for row in ROWS)
+    assert len(Rows.read(tmp_path / "rows").ran) == len(reports)
 
 
 def arm(**ratios: float) -> Arm:
     """Runs of fifty images each."""
     made = Arm()
     for run, value in ratios.items():
-        made.add(run, {"eval/concept_ratio": {"value": value, "n": 50}})
+        made.add(run, [Value("", "", 0, "eval/concept_ratio", value, 50)])
     return made
 
 
@@ -74,16 +78,39 @@ def test_arms_are_compared_by_the_runs_that_both_have() -> None:
     assert difference(first, tipped) == difference(first, second)
     assert answer(first, ">>", tipped) == "holds"
     assert tipped.images == 300
-    assert ordering({"plain/none": first, "name/none": arm(d=0.1)}) == []
 
 
-def test_the_newest_version_of_a_run_counts(tmp_path: Path) -> None:
-    """Ten is newer than nine, whichever report was touched last."""
+def test_the_newest_version_of_a_run_counts_and_its_rows_make_a_table(tmp_path: Path) -> None:
+    """Ten is newer than nine, whichever report was touched last; an arm without a run that the
+    other has is not compared with it."""
     for version, value in ((10, 0.2), (9, 0.8), (0, 1.0)):
-        folder = tmp_path / "2" / "qr" / "UCE" / f"version_{version}"
-        folder.mkdir(parents=True)
-        metrics = {"eval/concept_ratio": {"value": value, "n": 50}}
-        (folder / "report.json").write_text(json.dumps({"metrics": metrics}))
-    found = of_runs(tmp_path)["qr"]["UCE"]
-    assert found.counts == {"2": (10, 50)}
-    assert found.values["eval/concept_ratio"] == [0.2]
+        report(tmp_path / "runs" / "2" / "qr" / "name" / f"version_{version}", value)
+    report(tmp_path / "runs" / "1" / "qr" / "plain" / "version_0", 0.9)
+    of_runs(tmp_path / "runs").write(tmp_path / "rows")
+    tables = ErasingTables(tmp_path / "rows")
+    assert (tables.concepts, tables.cells, tables.runs) == (["qr"], 2, 1)
+    assert tables.arms["qr"]["name"].counts == {"2": (10, 50)}
+    assert tables.ratio("name", "qr").startswith("0.20 [0.11, 0.33]")
+    assert tables.ratio("full", "qr") == "–"
+    assert "| plain | 0.90 [0.79, 0.96] | 50 | 1 |" in tables.table("qr")
+    assert tables.ordering("qr") == ""
+    report(tmp_path / "runs" / "2" / "qr" / "plain" / "version_0", 0.9)
+    of_runs(tmp_path / "runs").write(tmp_path / "rows")
+    said = ErasingTables(tmp_path / "rows").ordering("qr")
+    assert (
+        "| plain >> name | +0.70 [+0.53, +0.80] | +0.70 | undecided (these runs: holds) |" in said
+    )
+
+
+def report(folder: Path, ratio: float) -> None:
+    """What a run leaves, with one metric over fifty images."""
+    folder.mkdir(parents=True)
+    facts = {"versions": {"torch": "2"}, "created": "2026-01-01", "seconds": {"sample": 2.0}}
+    metrics = {"metrics": {"eval/concept_ratio": {"value": ratio, "n": 50}}}
+    (folder / "report.json").write_text(json.dumps(facts | metrics))
+    (folder / "config.yaml").write_text("{}\n")
+
+
+def test_a_folder_without_rows_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has no rows"):
+        ErasingTables(tmp_path)

@@ -58,13 +58,14 @@ def results(argv: list[str]) -> None:
     rooms = pages.rooms(Path(given.folder))
     if given.foreign and not given.leaderboard:
         raise UserError("--foreign adds to the page of --leaderboard, which names no file")
-    if not rooms:
+    if not rooms and not (Path(given.folder) / "insets").is_dir():
         raise UserError(f"--folder is '{given.folder}'; no {pages.TEMPLATE} is below it")
     if given.leaderboard:
         _rank(Path(given.leaderboard), Path(given.folder), given.metric, given.foreign)
         return
     try:
         files = {path: text for room in rooms for path, text in pages.rendered(room).items()}
+        files |= pages.insets(Path(given.folder))
     except ValueError as error:
         raise UserError(str(error)) from error
     if given.check:

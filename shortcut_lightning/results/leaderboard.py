@@ -65,8 +65,8 @@ def own(root: Path, page: Path, metric: str) -> list[Entry]:
     entries = []
     for room in rooms(root):
         for folder in sorted((room / TEMPLATE).parent.iterdir()):
-            if (folder / "cells.csv").is_file():
-                recipe = room / f"{folder.name}.yaml"
+            recipe = room / f"{folder.name}.yaml"
+            if (folder / "cells.csv").is_file() and recipe.is_file():
                 entries += _of(Suite(recipe, folder), recipe, page, metric)
     return entries
 

@@ -1,20 +1,25 @@
 """Fills the templates of pages from rows, and knows when a page on disk says something else.
 
 A room's page is `README.md`; its template is `results/page.md.jinja` in that room, and the rows of
-each matrix `NAME.yaml` there lie in `results/NAME/`.
+each matrix `NAME.yaml` there lie in `results/NAME/`. Pages that say other things too have a part
+between two marks filled in, from the template of the same path below `insets/`.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from shortcut_lightning.audit.tables import AuditTables
 from shortcut_lightning.files.atomic import atomic
+from shortcut_lightning.results.erasing import SCRIPT, ErasingTables, factors_of
 from shortcut_lightning.results.suite import Suite
 from shortcut_lightning.screening.card import Card
 
 TEMPLATE = Path("results") / "page.md.jinja"
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 
 def rooms(root: Path) -> list[Path]:
@@ -30,30 +35,74 @@ def rendered(room: Path) -> Mapping[Path, str]:
     """
     files: dict[Path, str] = {}
 
-    def suite(name: str) -> Suite:
-        return Suite(room / f"{name}.yaml", room / "results" / name)
-
-    def audits(name: str) -> AuditTables:
-        return AuditTables(room / "results" / name)
-
-    def card() -> Card:
-        return Card(room / "results")
-
     def figure(of: Suite, name: str, metric: str, patterns: Sequence[str]) -> str:
         path = room / "results" / f"{name}.svg"
         files[path] = of.figure(metric, patterns)
         return f"![{name}]({path.relative_to(room).as_posix()})"
 
+    page = _filled(room / TEMPLATE, questions(room) | {"figure": figure})
+    return {room / "README.md": page, **files}
+
+
+def insets(root: Path) -> Mapping[Path, str]:
+    """Pages beside and below the parent of `root` with their marked part filled in: path -> text.
+
+    Raises:
+        ValueError: rows that cannot be read, or a page without both marks.
+    """
+    files = {}
+    for template in sorted((root / "insets").rglob("*.md.jinja")):
+        page = root.parent / template.relative_to(root / "insets").with_suffix("")
+        before, begin, rest = page.read_text("utf-8").partition(BEGIN)
+        _, end, after = rest.partition(END)
+        if not begin or not end:
+            raise ValueError(f"{page} has no part between '{BEGIN}' and '{END}' for {template}.")
+        files[page] = f"{before}{begin}\n{_filled(template, questions(root)).strip()}\n{end}{after}"
+    return files
+
+
+def questions(room: Path) -> dict[str, Callable[..., object]]:
+    """What a template may ask of rows; names are paths of recipes below `room`, without `.yaml`."""
+
+    def kept(name: str) -> Path:
+        return (room / name).parent / "results" / Path(name).name
+
+    def suite(name: str) -> Suite:
+        return Suite(room / f"{name}.yaml", kept(name))
+
+    def audits(name: str) -> AuditTables:
+        return AuditTables(kept(name))
+
+    def erasing(name: str) -> ErasingTables | None:
+        recipe = room / f"{name}.yaml"
+        if not (kept(name) / "cells.csv").is_file():
+            return None
+        return ErasingTables(kept(name), factors_of(recipe) if recipe.is_file() else SCRIPT)
+
+    def figures(path: str) -> Any:
+        return json.loads((room / path).read_text("utf-8"))
+
+    def card(name: str = "screening") -> Card:
+        return Card(kept(name).parent)
+
+    return {
+        "suite": suite,
+        "audits": audits,
+        "erasing": erasing,
+        "figures": figures,
+        "card": card,
+    }
+
+
+def _filled(template: Path, questions: Mapping[str, Callable[..., object]]) -> str:
     environment = Environment(
-        loader=FileSystemLoader(room / "results"),
+        loader=FileSystemLoader(template.parent),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    template = environment.get_template(TEMPLATE.name)
-    page = template.render(suite=suite, audits=audits, card=card, figure=figure)
-    return {room / "README.md": page, **files}
+    return environment.get_template(template.name).render(questions)
 
 
 def stale(files: Mapping[Path, str]) -> list[Path]:

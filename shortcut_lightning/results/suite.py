@@ -94,6 +94,13 @@ class Suite:
         """Mean over subjects with its interval and their number."""
         return cell(self._estimate(metric, arm, subjects))
 
+    def share(self, metric: str, ceiling: str, arm: str) -> str:
+        """What part of its ceiling a metric reaches: mean over subjects of the two's ratio."""
+        tops = self.table.values.get(ceiling, {}).get(arm, {})
+        values = self.table.values.get(metric, {}).get(arm, {})
+        parts = [value / tops[subject] for subject, value in values.items() if subject in tops]
+        return cell(mean_estimate(torch.tensor(parts)))
+
     def difference(self, metric: str, arm: str, against: str) -> str:
         """Paired difference of two arms with its interval."""
         return spread(self.table.difference(metric, arm, against))

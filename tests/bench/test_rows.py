@@ -137,6 +137,25 @@ def test_rows_of_an_arm_that_the_matrix_has_not(room: Path) -> None:
 def test_the_committed_pages_say_what_their_rows_say() -> None:
     for room in pages.rooms(CONFIGS):
         assert not pages.stale(pages.rendered(room)), room
+    assert not pages.stale(pages.insets(CONFIGS))
+
+
+def test_part_of_a_page_is_filled_in(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipes = room / "configs"
+    (recipes / "insets").mkdir(parents=True)
+    (room / "some.yaml").rename(recipes / "some.yaml")
+    gathered(finished(room, Matrix(**SETTINGS))).write(recipes / "results" / "some")
+    (recipes / "insets" / "PAGE.md.jinja").write_text("{{ suite('some').cells }} cells\n")
+    (room / "PAGE.md").write_text(f"before\n{pages.BEGIN}\nold\n{pages.END}\nafter\n")
+    main(["results", "--folder", str(recipes)])
+    filled = f"before\n{pages.BEGIN}\n16 cells\n{pages.END}\nafter\n"
+    assert (room / "PAGE.md").read_text() == filled
+    main(["results", "--folder", str(recipes), "--check", "true"])
+    (room / "PAGE.md").write_text("before\n")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["results", "--folder", str(recipes)])
+    assert "PAGE.md has no part between '<!-- results -->'" in capsys.readouterr().err
 
 
 def test_a_strip_is_kept_for_each_arm(room: Path) -> None:

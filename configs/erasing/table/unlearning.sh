@@ -3,7 +3,7 @@
 # prompt, SLD, ESD, UCE and FMN, which need a word for it, and the words for places alone (model removal).
 # About ten minutes of one core a concept and run. After the sets of configs/bench/erasing.yaml:
 #   sh configs/erasing/table/unlearning.sh runs/unlearning [qr|watermark|text...]
-#   python tests/benchmarks/erasing_table.py --runs runs/unlearning
+#   python -m shortcut_lightning.results.erasing --runs runs/unlearning --keep ROWS
 # Stopped at any moment, the same command goes on. RUNS='0 1 2' in the environment says which runs
 # (trainings with other seeds and other starting noise); OPTIONS='--trainer.max_steps 1 ...' is added
 # to every command.
