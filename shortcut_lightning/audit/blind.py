@@ -4,9 +4,10 @@ Each baseline is a logistic regression on something that has nothing to do with 
 cross-validation (arXiv 2406.16201 shows how often such baselines beat published attacks).
 """
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -52,23 +53,37 @@ def blind_baselines(
         return []
     found: list[tuple[str, np.ndarray]] = []
     if len({each.caption for each in pictures}) > 1:
-        found.append(("captions", _bag_of_words([each.caption for each in pictures])))
+        words = bag_of_words([each.caption for each in pictures])
+        found.append(("captions", words.toarray()))
     found.append(("image statistics", np.stack([image_statistics(p.pixels()) for p in pictures])))
     if encoder:
         found.append((f"embeddings ({encoder.name})", _embeddings(encoder, pictures)))
     if all(isinstance(each.source, Path) for each in pictures):
-        rows = [file_metadata(each.source) for each in pictures if isinstance(each.source, Path)]
-        found.append(("file metadata", np.stack(rows)))
-    error = null_error(len(members), len(holdouts))
+        sources = [each.source for each in pictures if isinstance(each.source, Path)]
+        found.append(("file metadata", np.stack([file_metadata(s.read_bytes()) for s in sources])))
+    return judged(found, labels, seed)
+
+
+def judged(found: Sequence[tuple[str, Any]], labels: np.ndarray, seed: int) -> list[Blind]:
+    """Named features, (N, F) arrays or sparse matrices, for labels of 1 (member) and 0."""
+    error = null_error(*np.bincount(labels)[::-1])
     return [
         Blind(name, cross_validated(features, labels, seed), error)
         for name, features in found
-        if (features.std(0) > 0).any()
+        if _differ(features)
     ]
 
 
-def cross_validated(features: np.ndarray, labels: np.ndarray, seed: int) -> float:
-    """Mean AUC over stratified folds of a logistic regression on standardised features."""
+def _differ(features: Any) -> bool:
+    """Whether any column has more than one value."""
+    low, high = features.min(0), features.max(0)
+    return bool((high != low).sum() > 0)
+
+
+def cross_validated(features: Any, labels: np.ndarray, seed: int) -> float:
+    """Mean AUC over stratified folds of a logistic regression on standardised features; sparse ones
+    are scaled, but not centred."""
+    from scipy.sparse import issparse
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
     from sklearn.pipeline import make_pipeline
@@ -77,7 +92,8 @@ def cross_validated(features: np.ndarray, labels: np.ndarray, seed: int) -> floa
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     values = []
     for train, test in folds.split(features, labels):
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+        scaler = StandardScaler(with_mean=not issparse(features))
+        model = make_pipeline(scaler, LogisticRegression(C=0.1, max_iter=1000))
         model.fit(features[train], labels[train])
         scores = model.decision_function(features[test])
         values.append(auc(scores[labels[test] == 1], scores[labels[test] == 0]))
@@ -96,16 +112,16 @@ def image_statistics(image: Tensor) -> np.ndarray:
     return np.concatenate([part.numpy() for part in parts])
 
 
-def file_metadata(path: Path) -> np.ndarray:
-    """(7,): size on disk, size in pixels, kind, JPEG quantisation, EXIF."""
-    with Image.open(path) as image:
+def file_metadata(data: bytes) -> np.ndarray:
+    """(7,) of a file: size on disk, size in pixels, kind, JPEG quantisation, EXIF."""
+    with Image.open(io.BytesIO(data)) as image:
         width, height = image.size
         tables: dict[int, list[int]] = getattr(image, "quantization", {})
         strength = float(
             np.mean([np.mean(list(table)) for table in tables.values()] or [np.float64(0)])
         )
         has_exif, kind = float(bool(image.getexif())), float(sum(map(ord, image.format or "")))
-    size = np.log(path.stat().st_size)
+    size = np.log(len(data))
     return np.array([size, size - np.log(width * height), width, height, kind, strength, has_exif])
 
 
@@ -119,13 +135,15 @@ def _embeddings(encoder: ImageEncoder, pictures: Sequence[Picture]) -> np.ndarra
     return torch.cat(rows).double().numpy()
 
 
-def _bag_of_words(captions: Sequence[str]) -> np.ndarray:
+def bag_of_words(captions: Sequence[str]) -> Any:
+    """(N, up to 2002) sparse: words and pairs of words that occur, and two lengths."""
+    from scipy.sparse import csr_matrix, hstack
     from sklearn.feature_extraction.text import CountVectorizer
 
     words = CountVectorizer(ngram_range=(1, 2), binary=True, max_features=2000, min_df=2)
     try:
-        counts = words.fit_transform(captions).toarray().astype(np.float64)
+        counts = words.fit_transform(captions)
     except ValueError:  # no word occurs twice
-        counts = np.zeros((len(captions), 1))
+        counts = csr_matrix((len(captions), 1))
     lengths = [[len(text), len(text.split())] for text in captions]
-    return np.concatenate([counts, np.array(lengths, dtype=np.float64)], 1)
+    return hstack([counts, np.array(lengths)], format="csr", dtype=np.float64)

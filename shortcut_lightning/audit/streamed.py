@@ -7,58 +7,79 @@ from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from shortcut_lightning.audit.blind import Blind
 from shortcut_lightning.audit.evaluator import Features
 from shortcut_lightning.audit.judge import Judge
 from shortcut_lightning.audit.result import AuditResult
 from shortcut_lightning.audit.sets import Sets
+from shortcut_lightning.audit.streamed_looks import (
+    Some,
+    Table,
+    blind_of,
+    looks,
+    near_copies,
+    read,
+)
 from shortcut_lightning.audit.verdict import verdict
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.cluster import Pool
 from shortcut_lightning.cluster.sinks import Output
-from shortcut_lightning.cluster.sources import Part, Row, arrow, parts_of
+from shortcut_lightning.cluster.sources import Part, Row, parts_of
 from shortcut_lightning.cluster.stream import Job, stream
 from shortcut_lightning.files.images import load_image
 from shortcut_lightning.membership.base import Score
 from shortcut_lightning.membership.engine import Asked, Engine, Measuring, measuring
 from shortcut_lightning.membership.ledger import as_kept
 from shortcut_lightning.membership.pictures import Picture, content_key, prepared
+from shortcut_lightning.metrics.encoders import ImageEncoder
 
 if TYPE_CHECKING:
     from shortcut_lightning.audit.audit import Audit
 
 LEFT_OUT = [
-    "Baselines without a model, caption controls, the test of the set as a whole, near-copies, and "
-    "deciding image by image with few queries: folders of some thousand pictures have them, shards "
-    "and tables do not (audit.members, audit.nonmembers).",
+    "Caption controls, the test of the set as a whole, and deciding image by image with few "
+    "queries: folders of some thousand pictures have them, shards and tables do not "
+    "(audit.members, audit.nonmembers).",
 ]
 
 
 class MeasureRows(Job):
-    """What scores say of picture and caption, a list of numbers for each score and model.
+    """What scores say of picture and caption, a list of numbers for each score and model, and what
+    controls look at.
 
     Args:
         engine: Whose models and settings; it keeps no rows.
         scores: Scores by name.
         roles: Of the models that are asked.
         caption: One sentence for all pictures; empty for their own.
+        blind: Whether baselines without a model are wanted.
+        encoder: Whose embeddings they look at.
     """
 
     def __init__(
-        self, engine: Engine, scores: Mapping[str, Score], roles: Sequence[str], caption: str
+        self,
+        engine: Engine,
+        scores: Mapping[str, Score],
+        roles: Sequence[str],
+        caption: str,
+        blind: bool,
+        encoder: ImageEncoder | None,
     ) -> None:
         self.work = Measuring(engine, dict(scores), tuple(roles))
-        self.caption = caption
+        self.caption, self.blind, self.encoder = caption, blind, encoder
+        self.device = torch.device("cpu")
         self.batch_size = engine.images_per_chunk
         self.resolution = engine.models[roles[0]].backbone.resolution
         self.needs_captions = [name for name, each in scores.items() if each.needs_captions]
 
     def ready(self, device: torch.device) -> AbstractContextManager[object]:
         """See `Job`."""
+        self.device = device
         return self.work.ready(device)
 
     def prepare(self, row: Row) -> Picture:
@@ -81,28 +102,15 @@ class MeasureRows(Job):
     ) -> list[dict[str, Any]]:
         """See `Job`."""
         asked = [(name, role) for name in self.work.scores for role in self.work.roles]
+        seen = looks(rows, prepared, self.blind, self.encoder, self.device)
         made: list[dict[str, Any]] = [
-            {"part": part.label, "row": row.number, "name": row.name, "key": picture.key}
-            for row, picture in zip(rows, prepared, strict=True)
+            {"part": part.label, "row": row.number, "name": row.name, "key": picture.key, **own}
+            for row, picture, own in zip(rows, prepared, seen, strict=True)
         ]
         for name, role, features, _ in self.work(Asked(prepared, asked)):
             for each, numbers in zip(made, as_kept(features).tolist(), strict=True):
                 each[f"{name} on {role}"] = numbers
         return made
-
-
-class Table(NamedTuple):
-    """What was measured of a set: (N,) keys of the pictures, (N, F) features by column."""
-
-    keys: np.ndarray
-    columns: dict[str, np.ndarray]
-
-
-class _Some(NamedTuple):
-    """Rows of a set's table."""
-
-    of: str
-    rows: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -143,7 +151,10 @@ def judge_streams(
         if source := str(getattr(audit, key)):
             asked = ["shadow" if key.startswith("shadow") else "target"]
             roles = [role for role in order if role in (*asked, "base")]
-            job = MeasureRows(engine, audit.scores, roles, audit.caption)
+            blind = audit.blind and not key.startswith("shadow")
+            job = MeasureRows(
+                engine, audit.scores, roles, audit.caption, blind, audit.blind_encoder
+            )
             parts = parts_of(source, f"audit.{key}")
             output = Output(str(folder / "measured" / key), "parquet")
             made = _recipe(engine, audit, roles, parts)
@@ -151,18 +162,19 @@ def judge_streams(
             tally = stream(job, parts, output, made, pool, device, max_failures=max_failures)
             if tally.failures:
                 warnings.append(f"Of audit.{key} {tally.told()}.")
-            tables[key] = _read(folder / "measured" / key)
+            tables[key] = read(folder / "measured" / key)
     sets, told = _sets(tables, audit.seed)
+    blind_found = _blind(audit, tables, sets) if audit.blind else []
     judge = _StreamedJudge(engine, sets, tuning, audit.seed, audit.fprs, audit.resamples, tables)
     judged = {name: judge._judged(name, score) for name, score in audit.scores.items()}
     head = judged[audit.headline]
     tuned_on = "the shadow model" if tuning == "shadow" else "a separate half of the images"
     return AuditResult(
-        verdict=verdict(audit.headline, head.plain, head.base, [], tuned_on),
+        verdict=verdict(audit.headline, head.plain, head.base, blind_found, tuned_on),
         headline=audit.headline,
         tuned_on=tuned_on,
         judged=judged,
-        blind=[],
+        blind=blind_found,
         captions=[],
         ladder=None,
         dataset={},
@@ -175,6 +187,11 @@ def judge_streams(
     )
 
 
+def _blind(audit: "Audit", tables: Mapping[str, Table], sets: Sets) -> list[Blind]:
+    judged = [(tables[some.of], some.rows) for some in sets[:2]]  # type: ignore[attr-defined]
+    return blind_of(judged, audit.seed, audit.blind_encoder.name)
+
+
 def _recipe(
     engine: Engine, audit: "Audit", roles: Sequence[str], parts: Sequence[Part]
 ) -> dict[str, Any]:
@@ -183,26 +200,10 @@ def _recipe(
         "scores": {name: measuring(score) for name, score in audit.scores.items()},
         "models": {role: engine.models[role].name for role in roles},
         "settings": [audit.seed, audit.bf16, audit.images_per_chunk, audit.caption],
+        "looks": [audit.blind, audit.blind_encoder.name],
         "parts": listed[:16],
     }
     return dict(json.loads(json.dumps(made)))
-
-
-def _read(folder: Path) -> Table:
-    """The tables of all parts, in order of the parts; what lies in memory is their numbers."""
-    keys, columns = [], dict[str, list[np.ndarray]]()
-    for file in sorted(folder.glob("*.parquet")):
-        table = arrow().read_table(file)
-        if not table.num_rows:
-            continue
-        keys.append(table.column("key").to_numpy())
-        for name in table.column_names:
-            if " on " in name:
-                flat = table.column(name).combine_chunks().flatten().to_numpy()
-                columns.setdefault(name, []).append(flat.reshape(table.num_rows, -1))
-    return Table(
-        np.concatenate(keys), {name: np.concatenate(found) for name, found in columns.items()}
-    )
 
 
 def _sets(tables: Mapping[str, Table], seed: int) -> tuple[Sets, list[str]]:
@@ -217,15 +218,15 @@ def _sets(tables: Mapping[str, Table], seed: int) -> tuple[Sets, list[str]]:
         ("members", "nonmembers"),
         ("shadow_members", "shadow_nonmembers"),
     ):
-        if inside in tables and (
-            both := len(np.intersect1d(tables[inside].keys, tables[outside].keys))
-        ):
-            raise ValueError(
-                f"{both} images are in both audit.{inside} and audit.{outside}; remove them from "
-                "one."
-            )
+        if inside not in tables:
+            continue
+        own, other = tables[inside], tables[outside]
+        what = f"audit.{inside} and audit.{outside}"
+        if both := len(np.intersect1d(own.keys, other.keys)):
+            raise ValueError(f"{both} images are in both {what}; remove them from one.")
+        warnings += near_copies(own, other, (kept[inside], kept[outside]), what)
     if "shadow_members" in kept:
-        some: Any = [_Some(key, rows) for key, rows in kept.items()]
+        some: Any = [Some(key, rows) for key, rows in kept.items()]
         return Sets(*some), warnings
     rng = np.random.default_rng(seed)
     halves: Any = []
@@ -233,7 +234,7 @@ def _sets(tables: Mapping[str, Table], seed: int) -> tuple[Sets, list[str]]:
         order = rng.permutation(len(kept[key]))
         middle = len(order) // 2
         parts = (order[middle:], order[:middle])
-        halves.append([_Some(key, kept[key][part]) for part in parts])
+        halves.append([Some(key, kept[key][part]) for part in parts])
     warnings.append(
         "No shadow model (audit.shadow): half of the images was used for tuning and is not "
         "judged; thresholds come from the audited model itself."

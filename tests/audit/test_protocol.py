@@ -15,6 +15,7 @@ from shortcut_lightning.audit.collection import drawn as drawn_pictures
 from shortcut_lightning.audit.collection import make_collection
 from shortcut_lightning.audit.dataset_inference import dataset_test, logistic
 from shortcut_lightning.audit.duplicates import find_copies, first_of_each, signature
+from shortcut_lightning.audit.near_hashes import close_pairs, packed, surely_found
 from shortcut_lightning.audit.splits import PARTS, require_disjoint, split
 from shortcut_lightning.membership.pictures import Picture, picture, read_pictures
 from shortcut_lightning.pocket import world
@@ -62,6 +63,30 @@ def test_a_changed_picture_is_a_copy(change: str, tmp_path: Path) -> None:
     others = [signature(drawn(i)) for i in range(20, 26)]
     found = find_copies([signature(changed)], [*others, signature(image)])
     assert [(each.first, each.second) for each in found] == [(0, 6)]
+
+
+def test_copies_among_very_many_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables find what comparing all with all finds, up to the bits that they promise."""
+    rng = np.random.default_rng(0)
+    first, second = (packed(rng.normal(size=(400, 63))) for _ in range(2))
+    for place in range(120):  # of 0 to 11 bits
+        flipped = rng.permutation(63)[: place % 12].astype(np.int64)
+        second[place] = first[place] ^ np.bitwise_or.reduce(np.left_shift(np.int64(1), flipped))
+    naive = [
+        (i, j) for i in range(400) for j in range(400) if (first[i] ^ second[j]).bit_count() <= 10
+    ]
+    assert len(naive) >= 110
+    found = list(zip(*(each.tolist() for each in close_pairs(first, second, 10)), strict=True))
+    assert found == sorted(set(found) & set(naive))
+    missed = set(naive) - set(found)
+    assert all((first[i] ^ second[j]).bit_count() > surely_found(400) == 6 for i, j in missed)
+    assert len(missed) < 30
+
+    monkeypatch.setattr("shortcut_lightning.audit.duplicates.ALL_WITH_ALL", 0)
+    images = [drawn(i) for i in range(4)]
+    others = [signature(images[2].flip(-1) * 0.9), signature(drawn(9)), signature(images[0])]
+    found = find_copies([signature(image) for image in images], others)
+    assert [(each.first, each.second) for each in found] == [(0, 2), (2, 0)]
 
 
 @pytest.mark.parametrize("shadow", ["same", "disjoint"])

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from shortcut_lightning.audit import streamed_looks
 from shortcut_lightning.audit.audit import Audit
+from shortcut_lightning.audit.blind import blind_baselines
 from shortcut_lightning.audit.loading import AuditedModel
 from shortcut_lightning.audit.result import AuditResult
-from shortcut_lightning.files.images import save_image
-from shortcut_lightning.membership import CLiDThreshold, NullOnly
+from shortcut_lightning.files.images import load_image, save_image
+from shortcut_lightning.membership import CLiDThreshold, NullOnly, read_pictures
+from shortcut_lightning.metrics.encoders import PocketClip
 
 pytest.importorskip("pyarrow", reason="needs the extra cluster")
 COUNT = 12
@@ -42,14 +45,16 @@ def sets(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def audited(sets: Path, model: Path, suffix: str, **settings: Any) -> AuditResult:
+def audited(
+    sets: Path, model: Path, suffix: str, blind: bool = False, **settings: Any
+) -> AuditResult:
     audit = Audit(
         AuditedModel(str(model)),
         str(sets / f"members{suffix}"),
         str(sets / f"nonmembers{suffix}"),
         base=AuditedModel(str(model)),
         scores={"CLiD_th": CLiDThreshold(n_t=1, reducer=NullOnly())},
-        blind=False,
+        blind=blind,
         caption_controls=False,
         dataset=False,
         resamples=100,
@@ -90,3 +95,38 @@ def test_what_cannot_be_read_and_what_is_in_both_sets_is_named(sets: Path, small
     shutil.rmtree(sets / "out-shards")
     with pytest.raises(ValueError, match=r"1 images are in both audit\.members and"):
         audited(sets, small_sd, "-shards")
+
+
+def test_baselines_and_near_copies_are_those_of_folders(sets: Path, small_sd: Path) -> None:
+    for name, of in (("copy.png", 0), ("mirrored.png", 1)):
+        image = load_image(sets / "members" / f"members{of:02d}.png") * 0.9
+        for folder in ("nonmembers", "nonmembers-shards"):
+            save_image(image.flip(-1) if of else image, sets / folder / name)
+    with (sets / "nonmembers" / "metadata.jsonl").open("a") as file:
+        for name in ("copy.png", "mirrored.png"):
+            file.write("\n" + json.dumps({"file_name": name, "text": f"a photo of dog {name}"}))
+    with tarfile.open(sets / "nonmembers-shards" / "2.tar", "a") as archive:
+        for name in ("copy.png", "mirrored.png"):
+            archive.add(sets / "nonmembers-shards" / name, name)
+            caption = f"a photo of dog {name}".encode()
+            member = tarfile.TarInfo(name.replace(".png", ".txt"))
+            member.size = len(caption)
+            archive.addfile(member, io.BytesIO(caption))
+            (sets / "nonmembers-shards" / name).unlink()
+    folder, shards = (audited(sets, small_sd, suffix, blind=True) for suffix in ("", "-shards"))
+    said = " ".join(shards.warnings)
+    assert "2 pairs of audit.members and audit.nonmembers are near-copies" in said
+    assert "members00.png and copy.png" in said
+    assert "members01.png and mirrored.png" in said
+    assert sum("near-copies" in warning for warning in folder.warnings) == 2
+    assert [each.name for each in shards.blind] == [each.name for each in folder.blind]
+    assert len(shards.blind) >= 3  # the files may be of one size
+    # Folders and shards draw other halves to judge, so that values are compared on the same rows.
+    table = streamed_looks.read(sets / "out-shards" / "measured" / "members")
+    rows = np.arange(COUNT)
+    found = streamed_looks.blind_of([(table, rows), (table, rows)], 0, "pocket-clip")
+    pictures, _ = read_pictures(sets / "members", "members", 32)
+    wanted = blind_baselines(pictures, pictures, 0, PocketClip())
+    for one, other in zip(found, wanted, strict=True):
+        assert one.name == other.name
+        assert one.auc == pytest.approx(other.auc, abs=0.1 if one.name == "captions" else 0.02)

@@ -1,13 +1,13 @@
 """Kills actors, nodes and drivers of a cluster of three nodes at random moments, and compares.
 
-    python tests/benchmarks/cluster_kills.py [--count 30] [--seed 0] [--jobs rows detect purify]
+    python tests/benchmarks/cluster_kills.py [--count 30] [--minutes 10] [--jobs detect audit ...]
 
 The cluster is Ray's own simulated one, on this machine and its loopback; the driver is a process
-that joins it. A trial runs a job over shards, sends one SIGKILL when some of them, by chance, are
-done, and lets the job end; a killed driver is started again by the same command, a killed node is
-replaced. Then the output must have each row once, with the bits that one process without Ray
-writes. Writes a row for each kill to results/cluster_kills.csv; ends with code 1 where a row is not
-right.
+that joins it. A trial runs a verb (`cluster_jobs.py`), sends one SIGKILL when some of its parts or
+cells, by chance, are done, and lets it end; a killed driver is started again by the same command, a
+killed node is replaced. Then the output must have each row once, with the bits that one process
+without Ray writes. A row for each kill is added to results/cluster_kills.csv as it comes; the same
+command goes on after the rows that are there. Ends with code 1 where a row is not right.
 """
 
 import argparse
@@ -19,35 +19,20 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-HERE = Path(__file__).parent
-REPOSITORY = HERE.parents[1]
+sys.path.insert(0, str(Path(__file__).parent))
+from cluster_jobs import HERE, REPOSITORY, Job, jobs, prepare
+
 RESULTS = HERE / "results" / "cluster_kills.csv"
-JOBS = ("rows", "detect", "purify")
+VERBS = ("detect", "purify", "protect", "audit", "bench")
 VICTIMS = ("actor", "node", "driver")
 NODES = 3
-sys.path.insert(0, str(HERE.parent / "cluster"))
 # Before anything imports Ray: the loopback alone, and nobody is told.
 os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-
-_ROWS = """
-import sys
-sys.path.insert(0, {tests!r})
-from shards import Measure
-import torch
-from shortcut_lightning.cluster import open_pool
-from shortcut_lightning.cluster.sinks import Output
-from shortcut_lightning.cluster.sources import parts_of
-from shortcut_lightning.cluster.stream import stream
-with open_pool({engine!r}, {workers}) as pool:
-    stream(Measure(), parts_of({source!r}, "source"), Output({output!r}, "parquet"), {{}}, pool,
-           torch.device("cpu"), max_failures=0)
-"""
 
 
 class Row(NamedTuple):
@@ -55,53 +40,11 @@ class Row(NamedTuple):
 
     job: str
     victim: str
-    parts: int  # that were finished before it
+    done: int  # parts or cells, before it
+    of: int
     seconds: float  # until the job had ended
     drivers: int  # how often it was started
     right: bool
-
-
-def command(job: str, source: Path, output: Path, engine: str) -> list[str]:
-    """The driver's command line."""
-    workers = 2 if engine == "ray" else 1
-    if job == "rows":
-        script = _ROWS.format(
-            tests=str(HERE.parent / "cluster"),
-            engine=engine,
-            workers=workers,
-            source=str(source),
-            output=str(output),
-        )
-        return [sys.executable, "-c", script]
-    configs = REPOSITORY / "configs"
-    kind = {
-        "detect": f"--data.detector={configs}/detectors/qr.yaml",
-        "purify": f"--data.purifiers={configs}/purifiers/code_sr_pocket.yaml",
-    }
-    return [
-        *(sys.executable, str(REPOSITORY / "train.py"), job, "--model=DreamBooth"),
-        *("--model.pretrained_model_name_or_path=pocket", "--data=PersonalizationDataModule"),
-        *(f"--data.instance_data_dir={source}", "--data.instance_prompt=a photo of a man"),
-        *("--trainer.accelerator=cpu", kind[job], "--output", str(output)),
-        *("--engine", engine, "--workers", str(workers)),
-    ]
-
-
-def contents(output: Path) -> dict[str, Any]:
-    """What a job wrote: rows of tables and members of shards, by file."""
-    import pyarrow.parquet as parquet
-
-    found: dict[str, Any] = {}
-    for path in sorted(output.glob("*.parquet")):
-        found[path.name] = parquet.read_table(path).to_pylist()
-    for path in sorted(output.glob("*.tar")):
-        with tarfile.open(path) as archive:
-            found[path.name] = [
-                (member.name, opened.read())
-                for member in archive
-                if (opened := archive.extractfile(member))
-            ]
-    return found
 
 
 class Nodes:
@@ -124,7 +67,7 @@ class Nodes:
         return os.environ | own | {"PYTHONPATH": str(REPOSITORY)}
 
     def kill_actor(self, rng: random.Random) -> bool:
-        """One of the processes that hold models; False where there is none."""
+        """One of the processes that hold models or run cells; False where there is none."""
         import psutil
 
         actors = []
@@ -133,7 +76,7 @@ class Nodes:
                 words = " ".join(process.cmdline())
             except psutil.Error:  # gone meanwhile
                 continue
-            if words.startswith("ray::") and "MapWorker" in words:
+            if words.startswith("ray::") and ("MapWorker" in words or "_run" in words):
                 actors.append(process)
         if not actors:
             return False
@@ -152,81 +95,115 @@ class Nodes:
 
 
 def trial(
-    nodes: Nodes,
-    job: str,
-    victim: str,
-    source: Path,
-    output: Path,
-    shards: int,
-    rng: random.Random,
-    wanted: dict[str, Any],
+    nodes: Nodes, name: str, victim: str, folder: Path, rng: random.Random, wanted: dict[str, Any]
 ) -> Row:
     """Runs the job to its end through one kill."""
-    parts, started, drivers = rng.randrange(shards - 1), time.monotonic(), 1
-    words, settings = command(job, source, output, "ray"), {"env": nodes.environment()}
-    driver = subprocess.Popen(words, **settings)  # type: ignore[call-overload]
-    while len(list(output.glob("parts/*.json"))) < parts and driver.poll() is None:
+    job, output = jobs()[name], folder / f"{name}-killed"
+    shutil.rmtree(output, ignore_errors=True)
+    done, started, drivers = rng.randrange(job.most - 1), time.monotonic(), 1
+    driver = _start(nodes, job, output)
+    while len(list(output.glob(job.steps))) < done and driver.poll() is None:
         time.sleep(0.05)
-    time.sleep(rng.uniform(0, 0.5))
+    time.sleep(rng.uniform(0, 0.5) if done else rng.uniform(0, 20))
     if victim == "driver" and driver.poll() is None:
         driver.send_signal(signal.SIGKILL)
         driver.wait()
         drivers += 1
-        driver = subprocess.Popen(words, **settings)  # type: ignore[call-overload]
+        driver = _start(nodes, job, output)
     elif victim == "node":
         nodes.kill_node(rng)
     elif victim == "actor":
         while driver.poll() is None and not nodes.kill_actor(rng):
             time.sleep(0.1)
     code = driver.wait()
-    right = code == 0 and contents(output) == wanted and not list(output.rglob("*.part"))
-    return Row(job, victim, parts, round(time.monotonic() - started, 1), drivers, right)
+    right = code == 0 and job.contents(output) == wanted
+    return Row(name, victim, done, job.most, round(time.monotonic() - started, 1), drivers, right)
 
 
-def campaign(jobs: Sequence[str], count: int, seed: int, folder: Path, shards: int) -> list[Row]:
-    """`count` kills, the jobs and the victims by turns."""
-    from shards import write_shards
+def _start(nodes: Nodes, job: Job, output: Path, engine: str = "ray") -> "subprocess.Popen[bytes]":
+    """What it says goes to a file beside its output, which it runs beside."""
+    words = job.words(output.name, engine, 2 if engine == "ray" else 1)
+    with (output.parent / f"{output.name}.txt").open("ab") as said:
+        own = nodes.environment() | {"SHORTCUT_LIGHTNING_CACHE": str(output.parent / "cache")}
+        return subprocess.Popen(words, env=own, cwd=output.parent, stdout=said, stderr=said)
 
-    rng, rows = random.Random(seed), []
-    source = write_shards(folder / "source", shards, 4)
+
+def unbroken(nodes: Nodes, name: str, folder: Path) -> dict[str, Any]:
+    """What one process without Ray writes."""
+    job, output = jobs()[name], folder / f"{name}-local"
+    if not (folder / f"{name}-local.done").exists():
+        shutil.rmtree(output, ignore_errors=True)
+        if _start(nodes, job, output, "local").wait():
+            raise SystemExit(f"{name} fails by itself; see {output}.txt")
+        (folder / f"{name}-local.done").touch()
+    return job.contents(output)
+
+
+def campaign(
+    names: Sequence[str], count: int, seed: int, folder: Path, results: Path, minutes: float = 600
+) -> list[Row]:
+    """`count` kills, the jobs and the victims by turns; rows that `results` has are not made again,
+    and none is begun after so many minutes. All rows so far."""
+    began, rows = time.monotonic(), read(results)
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        prepare(folder)
     nodes = Nodes()
     try:
-        wanted = {}
-        for job in jobs:
-            for engine in ("local", "ray"):
-                words = command(job, source, folder / f"{job}-{engine}", engine)
-                subprocess.run(words, env=nodes.environment(), check=True)
-            wanted[job] = contents(folder / f"{job}-local")
-            assert wanted[job] == contents(folder / f"{job}-ray"), job
-        for number in range(count):
-            job, victim = jobs[number % len(jobs)], VICTIMS[(number // len(jobs)) % 3]
-            out = folder / f"out-{number}"
-            row = trial(nodes, job, victim, source, out, shards, rng, wanted[job])
+        for number in range(len(rows), count):
+            if time.monotonic() - began > minutes * 60:
+                break
+            name, victim = names[number % len(names)], VICTIMS[(number // len(names)) % 3]
+            wanted = unbroken(nodes, name, folder)
+            row = trial(nodes, name, victim, folder, random.Random(f"{seed} {number}"), wanted)
             print(json.dumps(row._asdict()), flush=True)  # noqa: T201
             rows.append(row)
-            if row.right:
-                shutil.rmtree(out)
+            write(rows, results)
     finally:
         nodes.close()
     return rows
 
 
-def main() -> int:
-    """Runs the campaign and writes its rows."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--count", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--shards", type=int, default=12)
-    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
-    parser.add_argument("--folder", type=Path, default=Path("cluster_kills"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    given = parser.parse_args()
-    given.folder.mkdir(parents=True)
-    rows = campaign(given.jobs, given.count, given.seed, given.folder.resolve(), given.shards)
-    with given.results.open("w", newline="") as file:
+def read(results: Path) -> list[Row]:
+    """The rows so far."""
+    if not results.exists():
+        return []
+    with results.open(newline="") as file:
+        return [
+            Row(
+                row["job"],
+                row["victim"],
+                int(row["done"]),
+                int(row["of"]),
+                float(row["seconds"]),
+                int(row["drivers"]),
+                row["right"] == "True",
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def write(rows: Sequence[Row], results: Path) -> None:
+    """All of them."""
+    with results.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Row._fields)
         writer.writerows(rows)
+
+
+def main() -> int:
+    """Runs the campaign, or a portion of it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--count", type=int, default=30)
+    parser.add_argument("--minutes", type=float, default=600, help="No kill is begun after.")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", nargs="+", choices=list(jobs()), default=list(VERBS))
+    parser.add_argument("--folder", type=Path, default=Path("runs/cluster_kills"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    rows = campaign(
+        given.jobs, given.count, given.seed, given.folder.resolve(), given.results, given.minutes
+    )
     return 0 if all(row.right for row in rows) else 1
 
 

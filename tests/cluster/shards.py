@@ -74,11 +74,11 @@ def write_shard(path: Path, pictures: dict[str, bytes]) -> None:
                 archive.addfile(member, io.BytesIO(what))
 
 
-def write_shards(folder: Path, count: int, each: int) -> Path:
-    """`count` shards of `each` pictures, of two shapes."""
+def write_shards(folder: Path, count: int, each: int, first: int = 0) -> Path:
+    """`count` shards of `each` pictures, of two shapes; `first` is the number of the first."""
     folder.mkdir()
     for shard in range(count):
-        numbers = range(shard * each, (shard + 1) * each)
+        numbers = range(first + shard * each, first + (shard + 1) * each)
         sizes = [(32, 32), (32, 40)]
         write_shard(
             folder / f"shard-{shard:03d}.tar",

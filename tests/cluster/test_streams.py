@@ -86,27 +86,61 @@ def test_what_can_be_read_of_a_broken_shard_is(tmp_path: Path, damage: str) -> N
     assert "cannot be read further" in broken.reason
 
 
-def test_nothing_of_a_file_is_unpickled(tmp_path: Path) -> None:
+class Harm:
+    """Unpickled, it leaves a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def write_harm(folder: Path, harmed: Path) -> None:
+    """A shard and a table with a pickle in every place that a library might take it from."""
     import pyarrow
 
-    class Harm:
-        def __reduce__(self) -> Any:
-            return Path.touch, (tmp_path / "harmed",)
-
-    harm = pickle.dumps(Harm())
-    write_shard(tmp_path / "a.tar", {"0": encoded(0), "1": harm})
-    with tarfile.open(tmp_path / "a.tar", "a") as archive:
-        (tmp_path / "x.pkl").write_bytes(harm)
-        archive.add(tmp_path / "x.pkl", "0.pkl")
+    harm = pickle.dumps(Harm(harmed))
+    pictures = {"0": encoded(0), "1": harm}
+    write_shard(folder / "a.tar", pictures)
+    with tarfile.open(folder / "a.tar", "a") as archive:
+        for suffix in ("pkl", "pyd", "pth"):
+            (folder / "x").write_bytes(harm)
+            archive.add(folder / "x", f"0.{suffix}")
+    (folder / "x").unlink()
     kind = {b"ARROW:extension:name": b"ray.data.arrow_pickled_object"}
     kind |= {b"ARROW:extension:metadata": harm}
     field = pyarrow.field("image", pyarrow.binary(), metadata=kind)
     made = pyarrow.table({"image": [harm]}, schema=pyarrow.schema([field]))
-    parquet.write_table(made, tmp_path / "b.parquet")
+    parquet.write_table(made, folder / "b.parquet")
+
+
+def test_nothing_of_a_file_is_unpickled(tmp_path: Path) -> None:
+    write_harm(tmp_path, tmp_path / "harmed")
     pytest.importorskip("ray.data")  # registers the type
     read(tmp_path / "*.tar")
     read(tmp_path / "*.parquet")
     assert not (tmp_path / "harmed").exists()
+    pickle.loads(pickle.dumps(Harm(tmp_path / "harmed")))
+    assert (tmp_path / "harmed").exists()
+
+
+def test_a_damaged_table_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+    import pyarrow
+
+    for name in "ab":
+        table = pyarrow.table({"image": [encoded(n) for n in range(4)]})
+        parquet.write_table(table, tmp_path / f"{name}.parquet", row_group_size=2)
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    data[4 : len(data) // 2] = b"x" * (len(data) // 2 - 4)  # the first rows
+    (tmp_path / "a.parquet").write_bytes(data)
+    broken, *rows = read(tmp_path)
+    assert isinstance(broken, Broken)
+    assert "the table cannot be read" in broken.reason
+    assert len(rows) >= 4
+    (tmp_path / "a.parquet").write_bytes(b"no table")
+    rows = read(tmp_path)
+    assert [isinstance(row, Broken) for row in rows] == [True] + [False] * 4
 
 
 def test_every_row_once_and_what_fails_is_named(tmp_path: Path) -> None:
@@ -232,5 +266,9 @@ def test_on_ray_the_same_rows_and_a_picture_that_ends_a_worker(ray: Any, tmp_pat
         assert table(tmp_path / "ray") == table(tmp_path / "local")
         write_shard(source / "x.tar", {"0": encoded(0), "crash": encoded(1), "2": encoded(2)})
         tally = detect(source, tmp_path / "crashed", pool=pool)
-    assert tally.rows == 14
-    assert list(tally.failures) == ["000003-x/crash.png"]
+        assert tally.rows == 14
+        assert list(tally.failures) == ["000003-x/crash.png"]
+        (tmp_path / "harm").mkdir()
+        write_harm(tmp_path / "harm", tmp_path / "harmed")
+        assert detect(tmp_path / "harm", tmp_path / "unharmed", pool=pool).rows == 1
+    assert not (tmp_path / "harmed").exists()
