@@ -29,6 +29,8 @@ _RECORDS = {
     "transformers.utils.import_utils": r"`\w+ImageProcessor` requires torchvision",
     # said once before training, of captions and of prompts
     "diffusers.pipelines.flux.pipeline_flux": r"The following part of your input was truncated",
+    # bitsandbytes without a GPU, wherever it is installed
+    "bitsandbytes.backends.cpu.ops": r"Failed to load CPU gemm",
 }
 
 
