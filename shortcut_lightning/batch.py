@@ -53,6 +53,7 @@ class PromptBatch(NamedTuple):
     arm: str = "tuned"  # "tuned" or "base": the model after or before personalisation
     texts: Sequence[str] = ()  # B prompts before a method added to them; empty where none did
     safety: SafeGuidance | None = None  # how the negative prompts are avoided; None as usual
+    size: tuple[int, int] | None = None  # (H, W) of the images in pixels; None for the model's own
 
 
 class ConceptBox(NamedTuple):

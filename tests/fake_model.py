@@ -105,11 +105,12 @@ class FakeBackbone(Backbone):
         guidance_scale: float = 7.5,
         scheduler: str = "",
         safety: SafeGuidance | None = None,
+        size: tuple[int, int] | None = None,
     ) -> Tensor:
         self.sampled += zip(prompts, seeds, strict=True)
-        side = self.resolution
+        height, width = size or (self.resolution, self.resolution)
         rows = [
-            torch.rand(3, side, side, generator=torch.Generator().manual_seed(seed))
+            torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
             for seed in seeds
         ]
         return torch.stack(rows).to(self.mix.device)

@@ -84,6 +84,16 @@ class Backbone(nn.Module, ABC):
     true_cfg_scale: float = 1.0  # guidance by two calls on top of that, in `sample`; 1 is none
 
     @property
+    def step(self) -> int:
+        """Pixels that the sides of any picture are multiples of, for the denoiser to take it."""
+        return self.downsampling
+
+    @property
+    def longest(self) -> int:
+        """Pixels that a side may have at most; 0 for any number."""
+        return 0
+
+    @property
     @abstractmethod
     def samplers(self) -> Sequence[str]:
         """What `sample` takes as `scheduler`."""
@@ -139,9 +149,11 @@ class Backbone(nn.Module, ABC):
         guidance_scale: float = 7.5,
         scheduler: str = "",
         safety: SafeGuidance | None = None,
+        size: tuple[int, int] | None = None,
     ) -> Tensor:
         """B prompts, B seeds -> (B, 3, H, W) in [0, 1]; an image depends on its own seed alone.
 
+        `size` is (H, W) in multiples of `step`; None is the native square.
         With `safety` pictures are led away from the negative prompts by safe latent diffusion, and
         the prompt beside the wanted one is the empty one; it needs a `guidance_scale` above 1.
         """

@@ -70,6 +70,11 @@ class FlowTransformer(StableDiffusion):
         self.resolution = self._native_size() * self.downsampling
         self.prompt_length = self._room(self.tokenizer)
 
+    @property
+    def step(self) -> int:
+        """A token is a patch of 2 x 2 latents."""
+        return self.downsampling * 2
+
     def _native_size(self) -> int:
         return self.native_size
 

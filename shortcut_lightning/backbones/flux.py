@@ -99,30 +99,27 @@ class Flux(FlowTransformer):
         found: Tensor = stock._unpack_latents(output.float(), *sides, self.downsampling)
         return found
 
-    @property
-    def noise_shape(self) -> tuple[int, ...]:
-        return (1, self.vae.config.latent_channels, self.native_size, self.native_size)
+    def noise_shape(self, height: int, width: int) -> tuple[int, ...]:
+        return (1, self.vae.config.latent_channels, height, width)
 
     def to_pipeline(self, noise: Tensor) -> Tensor:
         packed: Tensor = self.pipeline_class._pack_latents(noise.contiguous(), *noise.shape)
         return packed
 
-    def from_pipeline(self, latents: Tensor) -> Tensor:
-        sides = self.resolution, self.resolution
-        found: Tensor = self.pipeline_class._unpack_latents(latents, *sides, self.downsampling)
+    def from_pipeline(self, latents: Tensor, size: tuple[int, int]) -> Tensor:
+        found: Tensor = self.pipeline_class._unpack_latents(latents, *size, self.downsampling)
         return found
 
     def prompt_arguments(
         self, prompts: Sequence[str], negative_prompts: Sequence[str]
     ) -> dict[str, Any]:
-        sides = {"height": self.resolution, "width": self.resolution}
         if self.true_cfg_scale > 1:
             more = {"true_cfg_scale": self.true_cfg_scale}
-            return super().prompt_arguments(prompts, negative_prompts) | sides | more
+            return super().prompt_arguments(prompts, negative_prompts) | more
         if any(negative_prompts):
             self.say_once(
                 "Negative prompts do nothing on this distilled model: they need a second call, "
                 "model.true_cfg_scale above 1."
             )
         said = self.embed(prompts)
-        return {"prompt_embeds": said.hidden, "pooled_prompt_embeds": said.pooled, **sides}
+        return {"prompt_embeds": said.hidden, "pooled_prompt_embeds": said.pooled}

@@ -72,7 +72,7 @@ class Flux2Klein(FlowTransformer):
         stock = self.pipeline_class
         _, deviation = self._statistics(raw.mean)
         spread = stock._patchify_latents(raw.std) / deviation
-        return Posterior(self.from_pipeline(raw.mean), stock._unpatchify_latents(spread))
+        return Posterior(self._normalised(raw.mean), stock._unpatchify_latents(spread))
 
     def decode(self, latents: Tensor) -> Tensor:
         stock = self.pipeline_class
@@ -105,13 +105,14 @@ class Flux2Klein(FlowTransformer):
         unpacked: Tensor = stock._unpatchify_latents(found)
         return unpacked
 
-    @property
-    def noise_shape(self) -> tuple[int, ...]:
-        side = self.native_size // 2
-        return (1, 4 * self.vae.config.latent_channels, side, side)
+    def noise_shape(self, height: int, width: int) -> tuple[int, ...]:
+        return (1, 4 * self.vae.config.latent_channels, height // 2, width // 2)
 
-    def from_pipeline(self, latents: Tensor) -> Tensor:
+    def from_pipeline(self, latents: Tensor, size: tuple[int, int]) -> Tensor:
         """The stock pipeline gives back the autoencoder's own latents."""
+        return self._normalised(latents)
+
+    def _normalised(self, latents: Tensor) -> Tensor:
         stock = self.pipeline_class
         mean, deviation = self._statistics(latents)
         found: Tensor = stock._unpatchify_latents(
@@ -126,5 +127,4 @@ class Flux2Klein(FlowTransformer):
             self.say_once(
                 "Negative prompts do nothing on this distilled model: it has no guidance."
             )
-        sides = {"height": self.resolution, "width": self.resolution}
-        return super().prompt_arguments(prompts, negative_prompts) | sides
+        return super().prompt_arguments(prompts, negative_prompts)

@@ -57,6 +57,11 @@ class StableDiffusion(Backbone):
         self.prompt_length = self.text_encoder.config.max_position_embeddings - 2
         self.tokens: list[str] = []
 
+    @property
+    def step(self) -> int:
+        """A U-Net halves the latents between each two of its levels."""
+        return self.downsampling * 2 ** (len(self.denoiser.config.down_block_types) - 1)
+
     def _native_size(self) -> int:
         """Side of the latents of a native image."""
         return int(self.denoiser.config.sample_size)
@@ -233,7 +238,9 @@ class StableDiffusion(Backbone):
         guidance_scale: float = 7.5,
         scheduler: str = "",
         safety: SafeGuidance | None = None,
+        size: tuple[int, int] | None = None,
     ) -> Tensor:
+        size = size or (self.resolution, self.resolution)
         if isinstance(negative_prompts, str):
             negative_prompts = [negative_prompts] * len(prompts)
         led: AbstractContextManager[None] = nullcontext()
@@ -245,7 +252,8 @@ class StableDiffusion(Backbone):
             negative_prompts = [""] * len(prompts)
         # Each latent from its own generator on the CPU: the same image in any batch, on any device.
         draws = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-        latents = torch.cat([torch.randn(self.noise_shape, generator=draw) for draw in draws])
+        shape = self.noise_shape(*(side // self.downsampling for side in size))
+        latents = torch.cat([torch.randn(shape, generator=draw) for draw in draws])
         arguments = self.prompt_arguments(prompts, negative_prompts)
         stock = self.pipeline(scheduler)
         for name in self._freed():  # or the pipeline may take their device for its own
@@ -253,13 +261,15 @@ class StableDiffusion(Backbone):
         with led, in_its_dtype(self.denoiser):
             drawn = stock(
                 **arguments,
+                height=size[0],
+                width=size[1],
                 latents=self.to_pipeline(latents).to(self.device),
                 generator=draws,
                 num_inference_steps=num_inference_steps,
                 guidance_scale=self.stock_guidance(guidance_scale),
                 output_type="latent",
             ).images
-        drawn = self.from_pipeline(drawn.float())
+        drawn = self.from_pipeline(drawn.float(), size)
         images = self.decode(drawn)
         if not all_finite([drawn, images]):  # clamped, infinity would be white
             raise NotFinite(
@@ -268,18 +278,17 @@ class StableDiffusion(Backbone):
             )
         return images
 
-    @property
-    def noise_shape(self) -> tuple[int, ...]:
-        """Of the noise that the stock pipeline draws for one picture."""
-        size = self._native_size()
-        return (1, self.denoiser.config.in_channels, size, size)
+    def noise_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Of the noise that the stock pipeline draws for one picture with latents of this size."""
+        return (1, self.denoiser.config.in_channels, height, width)
 
     def to_pipeline(self, noise: Tensor) -> Tensor:
         """Noise of `noise_shape` as the stock pipeline takes it."""
         return noise
 
-    def from_pipeline(self, latents: Tensor) -> Tensor:
-        """What the stock pipeline returns as latents -> (B, C, h, w) as here."""
+    def from_pipeline(self, latents: Tensor, size: tuple[int, int]) -> Tensor:
+        """What the stock pipeline returns as latents of pictures of a size in pixels -> (B, C, h,
+        w) as here."""
         return latents
 
     def stock_guidance(self, guidance_scale: float) -> float:

@@ -41,6 +41,11 @@ class StableDiffusion3(FlowTransformer):
             {"text_encoder_3": None, "tokenizer_3": None} if self.text_encoder_3 is None else {}
         )
 
+    @property
+    def longest(self) -> int:
+        """As many patches as the transformer has places for."""
+        return int(self.denoiser.config.pos_embed_max_size) * self.step
+
     def _native_size(self) -> int:
         return int(self.denoiser.config.sample_size)
 

@@ -76,10 +76,6 @@ class ZImage(FlowTransformer):
             )[0]
         return -torch.stack(list(output)).squeeze(2).float()
 
-    @property
-    def noise_shape(self) -> tuple[int, ...]:
-        return (1, self.denoiser.config.in_channels, self.native_size, self.native_size)
-
     def stock_guidance(self, guidance_scale: float) -> float:
         """This pipeline counts from 0, which is none."""
         return max(guidance_scale - 1, 0.0)
@@ -88,12 +84,7 @@ class ZImage(FlowTransformer):
         self, prompts: Sequence[str], negative_prompts: Sequence[str]
     ) -> dict[str, Any]:
         texts = [_texts(self.embed(each)) for each in (prompts, negative_prompts)]
-        return {
-            "prompt_embeds": texts[0],
-            "negative_prompt_embeds": texts[1],
-            "height": self.resolution,
-            "width": self.resolution,
-        }
+        return {"prompt_embeds": texts[0], "negative_prompt_embeds": texts[1]}
 
 
 def _texts(conditioning: Conditioning) -> list[Tensor]:

@@ -68,6 +68,9 @@ class ReportWriter(Callback):
         remarks = backbone.remarks if isinstance(backbone, Backbone) else []
         warnings = [*getattr(data, "warnings", []), *evaluation.warnings, *remarks]
         screened = screen(data) if self.protection else None
+        buckets = {str(size): count for size, count in getattr(data, "buckets", {}).items()}
+        said = [sections.in_buckets(buckets)] if buckets else []
+        remark = " ".join([*said, screened.told()] if screened else said)
         return Report(
             title=self.title or (given[0].prompt if given else "Untitled run"),
             created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
@@ -82,10 +85,9 @@ class ReportWriter(Callback):
             protection=screened.as_json() if screened else {},
             config=text,
             versions=versions,
+            buckets=buckets,
             sections=[
-                *_photographs(
-                    given, getattr(data, "trained_on", given), screened.told() if screened else ""
-                ),
+                *_photographs(given, getattr(data, "trained_on", given), remark),
                 *([sections.generated(_prompts(evaluation.samples))] if evaluation.samples else []),
                 *([sections.metrics(metrics, evaluation.extractors)] if metrics else []),
                 *([sections.cautions(warnings)] if warnings else []),

@@ -73,9 +73,10 @@ class Erasing:
         """Whether any prompt has words for bins, which the model must know."""
         return self.caption == "geometry" or self.negative in ("name+all", "name+top-k")
 
-    def loss_weights(self, boxes: Iterable[ConceptBox], side: int) -> Tensor:
-        """(1, side, side) on the latent grid, mean one."""
-        return latent_weights(Grid(self.grid_size).bins(boxes), self.grid_size, self.alpha, side)
+    def loss_weights(self, boxes: Iterable[ConceptBox], height: int, width: int) -> Tensor:
+        """(1, height, width) on the latent grid, mean one."""
+        bins = Grid(self.grid_size).bins(boxes)
+        return latent_weights(bins, self.grid_size, self.alpha, height, width)
 
 
 class Captioner:

@@ -41,8 +41,10 @@ def bin_weights(covered: Tensor, alpha: float) -> Tensor:
     return torch.where((inside == 0) | (inside == total), 1.0, weights).float()
 
 
-def latent_weights(bins: Sequence[int], grid_size: int, alpha: float, side: int) -> Tensor:
-    """Covered bins -> (1, side, side) weights on the latent grid with mean one.
+def latent_weights(
+    bins: Sequence[int], grid_size: int, alpha: float, height: int, width: int
+) -> Tensor:
+    """Covered bins -> (1, height, width) weights on the latent grid with mean one.
 
     A bin is copied to its cells; where the grid does not divide the latent, cells take the mean of
     the bins they lie in and the result is scaled back to mean one.
@@ -50,12 +52,12 @@ def latent_weights(bins: Sequence[int], grid_size: int, alpha: float, side: int)
     covered = torch.zeros(grid_size**2, dtype=torch.bool)
     covered[list(bins)] = True
     weights = bin_weights(covered.view(1, grid_size, grid_size), alpha)
-    if side % grid_size == 0:
-        step = side // grid_size
-        return weights.repeat_interleave(step, -1).repeat_interleave(step, -2)
-    # Exact area means by way of the least common multiple of both sides.
-    common = math.lcm(side, grid_size)
-    fine = weights.repeat_interleave(common // grid_size, -1)
-    fine = fine.repeat_interleave(common // grid_size, -2)
-    weights = functional.avg_pool2d(fine[None], common // side)[0]
+    if height % grid_size == width % grid_size == 0:
+        fine = weights.repeat_interleave(width // grid_size, -1)
+        return fine.repeat_interleave(height // grid_size, -2)
+    # Exact area means by way of the least common multiples.
+    high, wide = math.lcm(height, grid_size), math.lcm(width, grid_size)
+    fine = weights.repeat_interleave(wide // grid_size, -1)
+    fine = fine.repeat_interleave(high // grid_size, -2)
+    weights = functional.avg_pool2d(fine[None], (high // height, wide // width))[0]
     return weights / weights.mean()

@@ -27,6 +27,13 @@ def check_settings(data: "PersonalizationDataModule") -> None:
             "crops it anew each time: set data.center_crop to true or data.cache_latents to "
             "false."
         )
+    if data.bucketing and not data.center_crop:
+        raise ValueError(
+            "data.bucketing fits each picture into its bucket, so that there is no crop to draw: "
+            "set data.center_crop to true."
+        )
+    if data.bucket_ratio != 2 and not data.bucketing:
+        log.warning("data.bucket_ratio is %g, but data.bucketing is false.", data.bucket_ratio)
     if data.attack_share < 1 and isinstance(data.attack, NoAttack):
         log.warning("data.attack_share is %g, but there is no data.attack.", data.attack_share)
     if data.prompts.decoupling.training and not data.with_prior_preservation:

@@ -6,6 +6,7 @@ were there before. So an interrupted run continues where it was and more images 
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,10 +14,11 @@ from tqdm import tqdm
 
 from shortcut_lightning import draws
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.data.buckets import Bucket, class_sizes, nearest
 from shortcut_lightning.files.cache import alone, key_of, writing
 from shortcut_lightning.files.contents import Contents, look_into
 from shortcut_lightning.files.folders import name_left_out
-from shortcut_lightning.files.images import read_notes, save_image
+from shortcut_lightning.files.images import read_notes, save_image, upright_size
 from shortcut_lightning.files.names import shown
 from shortcut_lightning.freezing import frozen, on_device
 
@@ -36,13 +38,20 @@ def class_image_folder(
     return cache / "class-images" / key
 
 
-def class_image_paths(folder: Path, count: int) -> list[Path]:
-    """The `count` files to train on: first what the user put there, then `class-<k>.png`."""
+def class_image_paths(folder: Path, count: int, photographs: Sequence[Bucket] = ()) -> list[Path]:
+    """The `count` files to train on: first what the user put there, then `class-<k>.png`. Beside
+    `photographs` in buckets, as many as their buckets need of each, `class-<k>-<w>x<h>.png`."""
     found = look_into(folder, None) if folder.is_dir() else Contents([], {})
     if found.left_out:
         where = f"{shown(folder)} (data.class_data_dir)"
         name_left_out(where, tuple(found.left_out.items()))
     given = [path for path in found.pictures if not path.name.startswith("class-")]
+    if photographs:
+        used, given = list(dict.fromkeys(photographs)), given[:count]
+        there = [nearest(used, *upright_size(path)) for path in given]
+        missing = class_sizes(photographs, count, there)
+        names = [f"class-{k:05d}-{each.width}x{each.height}.png" for k, each in enumerate(missing)]
+        return [*given, *(folder / name for name in names)]
     made = [folder / f"class-{number:05d}.png" for number in range(count - len(given))]
     return (given + made)[:count]
 
@@ -113,18 +122,29 @@ def _make(
 ) -> None:
     notes = {_PROMPT: prompt, _MODEL: backbone.fingerprint()}
     bar = tqdm(total=len(missing), desc="Class images", unit="image", disable=quiet)
+    sizes = dict.fromkeys(map(_size, missing))
+    groups = [[path for path in missing if _size(path) == size] for size in sizes]
+    chunks = [g[i : i + batch_size] for g in groups for i in range(0, len(g), batch_size)]
     with on_device(backbone, device), frozen(backbone), torch.no_grad(), bar:
-        for start in range(0, len(missing), batch_size):
-            chunk = missing[start : start + batch_size]
-            seeds = [_seed(path) for path in chunk]
-            images = backbone.sample([prompt] * len(chunk), seeds=seeds)
+        for chunk in chunks:
+            seeds, size = [_seed(path) for path in chunk], _size(chunk[0])
+            images = backbone.sample([prompt] * len(chunk), seeds=seeds, size=size)
             with writing(chunk[0].parent):
                 for image, path in zip(images, chunk, strict=True):
                     save_image(image, path, notes)
             bar.update(len(chunk))
 
 
+def _size(path: Path) -> tuple[int, int] | None:
+    """(H, W) by the file's name; None for the model's own."""
+    _, _, size = path.stem.removeprefix("class-").partition("-")
+    if not size:
+        return None
+    width, height = map(int, size.split("x"))
+    return height, width
+
+
 def _seed(path: Path) -> int:
     """By the number in the file's name; independent of the run's seed, so that runs share them."""
-    number = int(path.stem.removeprefix("class-"))
+    number = int(path.stem.split("-")[1])
     return draws.generator(0, "class image", number).initial_seed()

@@ -6,6 +6,7 @@ Every stage runs once, in `setup`, before a checkpoint is restored: `fit`, a res
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -26,6 +27,7 @@ from shortcut_lightning.concepts.base import Detector, NoDetector
 from shortcut_lightning.concepts.erasing import Captioner, Erasing
 from shortcut_lightning.concepts.generators import ConceptGenerator
 from shortcut_lightning.data import evaluation, loading, shares, stages, training
+from shortcut_lightning.data.buckets import Bucket, buckets, preparation, size_of
 from shortcut_lightning.data.checks import check_model, check_settings
 from shortcut_lightning.data.class_images import (
     check_made_before,
@@ -40,6 +42,7 @@ from shortcut_lightning.data.transplant import transplant
 from shortcut_lightning.files.cache import Cache, cache_folder, everywhere, together
 from shortcut_lightning.files.images import center_crop, load_images
 from shortcut_lightning.files.names import shown
+from shortcut_lightning.photographs import by_shape
 from shortcut_lightning.prompts import Decoupling, Prompts
 from shortcut_lightning.purifiers.base import Purifier
 from shortcut_lightning.ranges import Between, Count, Levels, Ranged, Seed, Share
@@ -75,6 +78,9 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         resolution: Side of training images in pixels; 0 for the model's own.
         center_crop: Crop the middle (on here, off in diffusers, so that stages, caches and metrics
             all see what is trained on); off draws the crop anew each time.
+        bucketing: Learn photographs in their own shapes instead: each is resized to the nearest of
+            a row of sizes of about the area of `resolution` squared (`data/buckets.py`).
+        bucket_ratio: Longer side over shorter side of a bucket, at most.
         random_flip: Mirror half of the examples; wrong for faces and text.
         repeats: Passes over the instance images in an epoch. Training is best measured in steps
             (trainer.max_steps); an epoch of one pass over five images would be too short.
@@ -113,6 +119,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         pasted: Where it was pasted in each.
         trained_on: The same after the stages.
         references: Held-out images of the subject, or the given ones; always square.
+        validated: The same as the validation loss sees them: in buckets, where there are any.
         held_out: Whether the references are held-out images.
         class_images: Class images; empty without prior preservation.
         noisy_class_images: Their perturbed copies; empty without `class_attacks` and
@@ -165,6 +172,8 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         captions: Captions = Captions(),  # noqa: B008
         picture_repeats: dict[str, Count] = {},  # noqa: B006
         attack_share: Share = 1.0,
+        bucketing: bool = False,
+        bucket_ratio: Annotated[float, Between(1, 4, note="longer over shorter side")] = 2.0,
     ) -> None:
         super().__init__()
         self.prompts = Prompts(instance_prompt, class_prompt, negative_prompt, decoupling)
@@ -207,6 +216,8 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         self.captions = captions
         self.picture_repeats = picture_repeats
         self.attack_share = attack_share
+        self.bucketing = bucketing
+        self.bucket_ratio = bucket_ratio
         check_settings(self)
         self.given: list[Example] = []
         self.perturbed: list[Example] = []
@@ -215,6 +226,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         self.pasted: list[list[ConceptBox]] = []
         self.trained_on: list[Example] = []
         self.references: list[Example] = []
+        self.validated: list[Example] = []
         self.held_out = False
         self.class_images: list[Example] = []
         self.noisy_class_images: list[Example] = []
@@ -248,7 +260,9 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
             unperturbed, _ = contaminate(self.given, self.contamination, seed)
             with self._timed("purify"):
                 self.trained_on = self._purify(self.published, self.purifiers, cache, unperturbed)
-            self.trained_on, self.references = map(self._said, (self.trained_on, self.references))
+            self.trained_on, self.references, self.validated = map(
+                self._said, (self.trained_on, self.references, self.validated)
+            )
             for prompt in self.prompts.strangers(self.eval_prompts):
                 self._warn(
                     f"The evaluation asks for '{prompt}', which does not name the subject of "
@@ -282,21 +296,22 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
     def train_dataloader(self) -> StreamLoader:
         """`TrainBatch`es of the stream, from where training stands."""
         trainer = self._trainer
+        world_size, rank = trainer.world_size, trainer.global_rank
         dataset = training.TrainSet(
             [
                 each if self.captioner or self.captions.random else self._worded(each)
                 for each in self.trained_on
             ],
             self._priors(),
-            side=self.side,
+            side=0 if self.bucketing else self.side,
             random_flip=self.random_flip,
             seed=draws.run_seed(),
             moments=self._moments,
             concepts=self._concepts(),
             words=training.Words(self.captions, self._worded) if self.captions.random else None,
             rows=shares.rows([each.name for each in self.trained_on], self.picture_repeats),
+            batch=self.train_batch_size * world_size,
         )
-        world_size, rank = trainer.world_size, trainer.global_rank
         progress = trainer.fit_loop.epoch_loop.batch_progress
         sampler = StreamSampler(
             dataset,
@@ -321,12 +336,13 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         """The references as `TrainBatch`es with fixed draws."""
         examples = [
             example._replace(prompt=self.prompts.held_out(example.prompt))
-            for example in self.references
+            for example in self.validated
         ]
         return evaluation.Batches(
             [
-                training.validation_batch([examples[i] for i in ids], ids[0])
-                for ids in self._split(len(examples))
+                training.validation_batch([examples[group[i]] for i in ids], group[ids[0]])
+                for group in by_shape([example.image for example in examples])
+                for ids in self._split(len(group))
             ]
         )
 
@@ -375,6 +391,13 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         return self.resolution or self.backbone.resolution
 
     @property
+    def buckets(self) -> dict[Bucket, int]:
+        """Sizes of what is trained on, with the number of photographs, the most frequent first;
+        empty without `bucketing`."""
+        found = Counter(size_of(each.image) for each in self.trained_on if self.bucketing)
+        return dict(found.most_common())
+
+    @property
     def _trainer(self) -> Trainer:
         assert self.trainer is not None
         return self.trainer
@@ -390,6 +413,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
                 f"data.resolution is {self.side}; this model needs a multiple of "
                 f"{self.backbone.downsampling}."
             )
+        sizes = self._sizes()
         instances, references = loading.subject_folders(
             self.instance_data_dir, self.reference_data_dir, cache.folder, cache.ranks
         )
@@ -401,21 +425,36 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
             side=self.side,
             crop=self.center_crop,
             recursive=self.recursive,
+            sizes=sizes,
         )
-        self.references = [
-            example._replace(image=center_crop(example.image, self.side)) for example in self.given
-        ]
         self.held_out = references is not None
-        if references is not None:
-            self.references = loading.load_examples(
-                references,
+
+        def held_out(sizes: Sequence[Bucket] = ()) -> list[Example]:
+            return loading.load_examples(
+                references or instances,
                 "reference_data_dir",
                 self.prompts,
                 captions=self.use_captions,
                 side=self.side,
                 crop=True,
                 recursive=self.recursive,
+                sizes=sizes,
             )
+
+        if self.held_out or self.bucketing:
+            self.references = held_out()
+        else:
+            self.references = [
+                each._replace(image=center_crop(each.image, self.side)) for each in self.given
+            ]
+        self.validated = held_out(sizes) if self.bucketing else self.references
+
+    def _sizes(self) -> list[Bucket]:
+        """The buckets that there are for this model; empty without `bucketing`."""
+        if not self.bucketing:
+            return []
+        backbone = self.backbone
+        return buckets(self.side, backbone.step, self.bucket_ratio, backbone.longest)
 
     def _prepare_erasing(self) -> None:
         """Settles what is said about the concepts, then takes contaminated images away."""
@@ -427,7 +466,9 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
         shown = [
             boxes
             for example, found in zip(self.trained_on, self.boxes, strict=True)
-            for boxes in training.usual_boxes(found, example.image, self.side, self.random_flip)
+            for boxes in training.usual_boxes(
+                found, example.image, 0 if self.bucketing else self.side, self.random_flip
+            )
         ]
         self._negatives = {"tuned": self.captioner.negative(labels, shown)}
         self.trained_on, self.boxes = stages.settle_contaminated(
@@ -445,15 +486,15 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
     def _concepts(self) -> training.Concepts | None:
         if self.captioner is None:
             return None
-        latent_side = self.side // self.backbone.downsampling
-        return training.Concepts(self.boxes, self.captioner, latent_side)
+        return training.Concepts(self.boxes, self.captioner, self.backbone.downsampling)
 
     def _make_class_images(self, device: torch.device) -> None:
         trainer, prompt = self._trainer, self.prompts.class_image()
         folder = class_image_folder(
             self.class_data_dir, self.cache_dir, prompt, self.backbone, str(trainer.precision)
         )
-        paths = class_image_paths(folder, self.num_class_images)
+        photographs = [size_of(each.image) for each in self.trained_on if self.bucketing]
+        paths = class_image_paths(folder, self.num_class_images, photographs)
         if self.class_data_dir:
             together(lambda: check_made_before(paths, prompt, self.backbone), trainer.strategy)
         trainer.strategy.barrier("class images listed")
@@ -472,6 +513,8 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
 
         everywhere(make, trainer.strategy, workers=trainer.world_size)
         prepared = loading.preparation(self.side, self.center_crop)
+        if self.bucketing:
+            prepared = preparation(list(self.buckets))
         self.class_images = [
             Example(image, self.prompts.class_prompt, shown(path.name))
             for image, path in zip(load_images(paths, prepared), paths, strict=True)
@@ -577,6 +620,7 @@ class PersonalizationDataModule(Ranged, LightningDataModule):
                 self.prompts,
                 negatives=self._negatives,
                 safety=self.erasing.safety,
+                size=next(iter(self.buckets), None),
                 first_seed=self.eval_seed,
                 batch_size=self.eval_batch_size,
                 arms=arms,

@@ -61,6 +61,7 @@ def prompt_batches(
     *,
     negatives: Mapping[str, str] = {},
     safety: SafeGuidance | None = None,
+    size: tuple[int, int] | None = None,
     first_seed: int,
     batch_size: int,
     arms: Sequence[str] = ("tuned",),
@@ -69,7 +70,7 @@ def prompt_batches(
 ) -> list[PromptBatch]:
     """`per_prompt` images of each text, arm after arm. Image i has id i and seed `first_seed` + i
     in every arm, so that arms can be compared image by image. `negatives` names the arms with a
-    negative prompt of their own, `safety` says how it is avoided."""
+    negative prompt of their own, `safety` says how it is avoided; `size` is that of the images."""
     wanted = [text for text in texts for _ in range(per_prompt)]
     return [
         PromptBatch(
@@ -80,6 +81,7 @@ def prompt_batches(
             arm=arm,
             texts=[wanted[i] for i in ids],
             safety=safety,
+            size=size,
         )
         for arm in arms
         for ids in split(len(wanted), batch_size, rank, world_size)

@@ -1,12 +1,14 @@
 """From a folder in the config to examples at the training resolution."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from shortcut_lightning.batch import Example
+from shortcut_lightning.data import buckets
+from shortcut_lightning.data.buckets import Bucket
 from shortcut_lightning.files import folders
 from shortcut_lightning.files.cache import Ranks, together
 from shortcut_lightning.files.images import center_crop, load_images, resize_shorter_side
@@ -32,15 +34,16 @@ def load_examples(
     side: int,
     crop: bool,
     recursive: bool | None = None,
+    sizes: Sequence[Bucket] = (),
 ) -> list[Example]:
     """The images of a folder, prepared, with their plain captions. `key` is the config key of the
-    folder, for messages; `recursive` as in `list_images`."""
+    folder, for messages; `recursive` as in `list_images`; `sizes` are the buckets, if any."""
     found = folders.read_folder(folder, key, captions, recursive)
-    prepare = preparation(side, crop)
-    sizes: list[torch.Size] = []
+    prepare = buckets.preparation(sizes) if sizes else preparation(side, crop)
+    own: list[torch.Size] = []
 
     def noted(image: Tensor) -> Tensor:
-        sizes.append(image.shape)
+        own.append(image.shape)
         return prepare(image)
 
     images = load_images([entry.path for entry in found], noted)
@@ -51,7 +54,7 @@ def load_examples(
             entry.name,
             entry.path if min(size[-2:]) > min(image.shape[-2:]) else None,
         )
-        for image, entry, size in zip(images, found, sizes, strict=True)
+        for image, entry, size in zip(images, found, own, strict=True)
     ]
 
 

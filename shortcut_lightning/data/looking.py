@@ -49,9 +49,9 @@ def boxes_of(
 
 
 def window(whole: Sequence[int], learned: Sequence[int]) -> XYXY:
-    """The part of a picture (height, width) that is left where its shorter side was resized and
-    its middle cropped to (height, width); all of it where the shapes agree."""
-    scale = min(learned) / min(whole)
+    """The part of a picture (height, width) that is left where it was resized to cover (height,
+    width) and its middle cropped; all of it where the shapes agree."""
+    scale = max(part / length for part, length in zip(learned, whole, strict=True))
     shares = [
         min(1.0, part / (length * scale)) for part, length in zip(learned, whole, strict=True)
     ]

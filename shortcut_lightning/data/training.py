@@ -13,6 +13,7 @@ from shortcut_lightning.batch import ConceptBox, Contrast, Example, TrainBatch
 from shortcut_lightning.captions import Captions
 from shortcut_lightning.concepts.erasing import Captioner
 from shortcut_lightning.concepts.geometry import cropped, mirrored
+from shortcut_lightning.data.bucket_order import BucketOrder
 from shortcut_lightning.data.stream import shuffled
 from shortcut_lightning.files.cache import Cache
 from shortcut_lightning.freezing import frozen, on_device
@@ -36,7 +37,7 @@ class Concepts(NamedTuple):
 
     boxes: Sequence[Sequence[ConceptBox]]  # of each instance
     captioner: Captioner
-    latent_side: int
+    downsampling: int  # side of an image over side of its latent
 
 
 class Words(NamedTuple):
@@ -60,6 +61,8 @@ class TrainSet(Dataset[list[Row]]):
     `instances` and `priors` hold their final prompts; with `concepts` or `words`, instances hold
     their plain captions, and the prompt is written here for the part of the image that is shown,
     and for the example. `rows` are the instances of one pass, where it is not over all alike.
+    A `side` of 0 shows each image as it is; then the images of a batch, of which the stream has
+    `batch` in a row, are of one shape.
     Draws are 2p for the instance and 2p + 1 for the class image, so turning the prior on changes no
     draw of an instance.
     """
@@ -76,6 +79,7 @@ class TrainSet(Dataset[list[Row]]):
         concepts: Concepts | None = None,
         words: Words | None = None,
         rows: Sequence[int] = (),
+        batch: int = 1,
     ) -> None:
         self.instances = instances
         self.priors = priors
@@ -86,15 +90,23 @@ class TrainSet(Dataset[list[Row]]):
         self.concepts = concepts
         self.words = words
         self.rows = rows or range(len(instances))
+        shapes = [() if side else instances[index].image.shape for index in self.rows]
+        self.order = BucketOrder(shapes, batch, seed)
+        self.priors_of = {
+            shape: [i for i, each in enumerate(priors) if side or each.image.shape == shape]
+            for shape in shapes
+        }
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, position: int) -> list[Row]:
-        index = self.rows[shuffled(position, len(self.rows), self.seed, "instance order")]
+        bucket, place = self.order(position)
+        members = self.order.members[bucket]
+        index = self.rows[members[shuffled(place, len(members), self.seed, "instance order")]]
         rows = [self._row(self.instances[index], index, False, 2 * position)]
-        if self.priors:
-            index = shuffled(position, len(self.priors), self.seed, "class image order")
+        if priors := self.priors_of[() if self.side else self.instances[index].image.shape]:
+            index = priors[shuffled(place, len(priors), self.seed, "class image order")]
             rows.append(
                 self._row(self.priors[index], len(self.instances) + index, True, 2 * position + 1)
             )
@@ -110,11 +122,14 @@ class TrainSet(Dataset[list[Row]]):
         if self.concepts is not None:
             found = [] if is_prior else self.concepts.boxes[index]
             boxes = shown_boxes(found, example.image, self.side, view)
-            erasing, side = self.concepts.captioner.erasing, self.concepts.latent_side
+            erasing = self.concepts.captioner.erasing
             if not is_prior:
                 prompt = self._worded(self.concepts.captioner, prompt, boxes, draw)
             if erasing.reweights:
-                weights = erasing.loss_weights(boxes, side)
+                sides = [self.side] * 2 if self.side else example.image.shape[-2:]
+                weights = erasing.loss_weights(
+                    boxes, *(each // self.concepts.downsampling for each in sides)
+                )
         return Row(image, moments, prompt, is_prior, draw, weights)
 
     def _said(self, words: Words, example: Example, draw: int) -> Example:
@@ -127,7 +142,7 @@ class TrainSet(Dataset[list[Row]]):
         height, width = image.shape[-2:]
         if self.moments:
             return View(0, 0, False)
-        if (height, width) != (self.side, self.side):
+        if self.side and (height, width) != (self.side, self.side):
             chance = draws.generator(self.seed, "crop", draw)
             top = int(torch.randint(height - self.side + 1, (), generator=chance))
             left = int(torch.randint(width - self.side + 1, (), generator=chance))
@@ -138,8 +153,9 @@ class TrainSet(Dataset[list[Row]]):
         return View(top, left, flipped)
 
     def _shown(self, image: Tensor, view: View) -> Tensor:
-        rows, columns = (slice(start, start + self.side) for start in (view.top, view.left))
-        image = image[..., rows, columns]
+        if self.side:
+            rows, columns = (slice(start, start + self.side) for start in (view.top, view.left))
+            image = image[..., rows, columns]
         return image.flip(-1) if view.flipped else image
 
     def _worded(
@@ -156,9 +172,9 @@ class TrainSet(Dataset[list[Row]]):
 def shown_boxes(
     boxes: Sequence[ConceptBox], image: Tensor, side: int, view: View
 ) -> Sequence[ConceptBox]:
-    """The boxes of an image as they lie in the part of `side` pixels that is shown."""
+    """The boxes of an image as they lie in the part of `side` pixels that is shown; 0 for all."""
     height, width = image.shape[-2:]
-    if (height, width) != (side, side):
+    if side and (height, width) != (side, side):
         window = (
             view.left / width,
             view.top / height,

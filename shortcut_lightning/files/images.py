@@ -31,6 +31,7 @@ SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
     *(".jfif", ".jpe", ".avif", *JPEG_2000, ".tga", *HEIF),
 )
+_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 lie on their side
 MIN_SIDE = 8  # pixels; anything smaller is an icon or a mistake
 
 
@@ -55,6 +56,14 @@ def open_image(path: Path, data: bytes | None = None) -> Image.Image:
         if suffix in kind and not features.check(feature):
             raise ValueError(f"is {suffix}, which this build of Pillow cannot read")
     return Image.open(path if data is None else BytesIO(data))
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Height and width of the picture in a file, as `load_image` would turn it."""
+    with open_image(path) as opened:
+        width, height = opened.size
+        lying = opened.getexif().get(_ORIENTATION, 1) >= 5
+    return (width, height) if lying else (height, width)
 
 
 def load_image(path: Path, data: bytes | None = None) -> Tensor:
@@ -159,7 +168,7 @@ def shrunk(image: Tensor, side: int) -> Tensor:
 
 
 def center_crop(image: Tensor, side: int) -> Tensor:
-    """The middle `side` x `side` pixels of (3, H, W)."""
+    """The middle `side` x `side` pixels of (..., H, W)."""
     top, left = ((length - side) // 2 for length in image.shape[-2:])
     return image[..., top : top + side, left : left + side]
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from shortcut_lightning.files.images import center_crop
 from shortcut_lightning.pocket import networks
 
 
@@ -45,8 +46,10 @@ class ImageTextEncoder(ImageEncoder):
 def image_features(
     encoder: ImageEncoder, images: Tensor, device: torch.device, batch_size: int = 32
 ) -> Tensor:
-    """(N, 3, H, W) in [0, 1] -> (N, D) float32 on the CPU, `batch_size` images at a time."""
-    chunks = images.split(batch_size)
+    """(N, 3, H, W) in [0, 1] -> (N, D) float32 on the CPU, `batch_size` images at a time.
+
+    Encoders know squares: of pictures of another shape they see the middle, as references are."""
+    chunks = center_crop(images, min(images.shape[-2:])).split(batch_size)
     return torch.cat([encoder.images(chunk.to(device)).float().cpu() for chunk in chunks])
 
 

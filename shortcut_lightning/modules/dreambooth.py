@@ -277,6 +277,7 @@ class DreamBooth(Ranged, Optimized):
                 guidance_scale=self.hparams["guidance_scale"],
                 scheduler=self.hparams["sampling_scheduler"],
                 safety=batch.safety,
+                size=batch.size,
             )
 
     @contextmanager

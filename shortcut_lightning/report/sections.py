@@ -57,6 +57,12 @@ def photographs(images: Sequence[Photograph], remark: str = "") -> Section:
     return Section("Photographs", fill("photographs.html", rows=rows, same=same), lead)
 
 
+def in_buckets(counts: Mapping[str, int]) -> str:
+    """A sentence about the sizes that photographs were learned at."""
+    rows = ", ".join(f"{size} ({count})" for size, count in counts.items())
+    return f"Learned in their own shapes; buckets, width x height: {rows}."
+
+
 def generated(prompts: Sequence[Generated]) -> Section:
     """Images of each prompt, tuned and base model side by side."""
     shown = prompts[:MOST_PROMPTS]

@@ -40,6 +40,7 @@ class Report:
     throughput: Mapping[str, float] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     protection: Mapping[str, Any] = field(default_factory=dict)  # how many look protected
+    buckets: Mapping[str, int] = field(default_factory=dict)  # width x height -> photographs
     config: str = ""  # YAML
     versions: Mapping[str, str] = field(default_factory=dict)
     sections: Sequence[Section] = ()  # of the page alone
@@ -67,6 +68,7 @@ class Report:
             "throughput": _finite(self.throughput),
             "warnings": list(self.warnings),
             **({"protection": dict(self.protection)} if self.protection else {}),
+            **({"buckets": dict(self.buckets)} if self.buckets else {}),
             "versions": dict(self.versions),
             "config": _as_written(yaml.safe_load(self.config)) if self.config else {},
         }

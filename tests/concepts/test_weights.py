@@ -48,13 +48,13 @@ def test_nothing_everything_and_alpha_one_weigh_one() -> None:
 @pytest.mark.parametrize(("grid", "side"), [(4, 8), (8, 64), (6, 16), (8, 4), (5, 16), (8, 16)])
 def test_the_mean_on_the_latent_grid_is_one(grid: int, side: int) -> None:
     for alpha in (2.0, 5.0, math.inf):
-        weights = latent_weights(range(grid), grid, alpha, side)
+        weights = latent_weights(range(grid), grid, alpha, side, side)
         assert weights.shape == (1, side, side)
         assert weights.mean() == pytest.approx(1, abs=1e-6)
 
 
 def test_a_bin_becomes_its_block_of_cells() -> None:
-    weights = latent_weights([5], 4, math.inf, 8)
+    weights = latent_weights([5], 4, math.inf, 8, 8)
     zero = (weights[0] == 0).nonzero().tolist()
     assert zero == [[2, 2], [2, 3], [3, 2], [3, 3]]
 
@@ -64,13 +64,13 @@ def test_box_to_bins_to_weights_round_trip() -> None:
     erasing, grid = Erasing(alpha=5.0), Grid(8)
     for number in range(64):
         box = [ConceptBox("a", 1.0, grid.box(number))]
-        weights = erasing.loss_weights(box, 16)
+        weights = erasing.loss_weights(box, 16, 16)
         low = (weights < 1).view(8, 2, 8, 2).all(dim=3).all(dim=1).flatten().nonzero().tolist()
         assert low == [[number]]
-        assert torch.equal(erasing.loss_weights(mirrored(box), 16), weights.flip(-1))
-    assert torch.equal(erasing.loss_weights([], 16), torch.ones(1, 16, 16))
+        assert torch.equal(erasing.loss_weights(mirrored(box), 16, 16), weights.flip(-1))
+    assert torch.equal(erasing.loss_weights([], 16, 16), torch.ones(1, 16, 16))
     unplaced = [ConceptBox("a", 1.0, None)]
-    assert torch.equal(erasing.loss_weights(unplaced, 16), torch.ones(1, 16, 16))
+    assert torch.equal(erasing.loss_weights(unplaced, 16, 16), torch.ones(1, 16, 16))
 
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0, math.nan])

@@ -52,7 +52,7 @@ def served(captions: Captions, own: str, method: str, seed: int = 0) -> list[str
     if erasing != Erasing():
         captioner = Captioner(erasing, prompts, count, ROOM)
         box = ConceptBox("mark", 1.0, (0.0, 0.0, 1.0, 0.4))
-        concepts = training.Concepts([[box]], captioner, 2)
+        concepts = training.Concepts([[box]], captioner, 4)
 
     def finished(each: Example) -> Example:
         fitted = prompts.fitted(each.prompt, "", lambda text: count(text) <= ROOM)

@@ -41,7 +41,7 @@ def marked(height: int = 32, width: int = 32) -> Example:
 
 def dataset(example: Example, **options: Any) -> training.TrainSet:
     settings = options.pop("settings", {"alpha": 5.0})
-    concepts = training.Concepts([[BOX]], captioner(**settings), 4)
+    concepts = training.Concepts([[BOX]], captioner(**settings), 8)
     values: dict[str, Any] = {"side": 32, "random_flip": False, "seed": 0, "concepts": concepts}
     return training.TrainSet([example], [], **values | options)
 
@@ -111,7 +111,7 @@ def test_captions_can_be_dropped_while_concepts_stay() -> None:
 
 
 def test_class_images_are_said_and_weighed_as_ever() -> None:
-    concepts = training.Concepts([[BOX]], captioner(alpha=5.0), 4)
+    concepts = training.Concepts([[BOX]], captioner(alpha=5.0), 8)
     prior = Example(torch.zeros(3, 32, 32), "a bird", "b.png")
     data = training.TrainSet(
         [marked()], [prior], side=32, random_flip=False, seed=0, concepts=concepts
