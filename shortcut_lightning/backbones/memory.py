@@ -1,10 +1,11 @@
 """How much memory a training takes, told before anything large is downloaded or loaded.
 
 From a model's configurations alone: its networks are built without their weights and counted.
-Weights, gradients and optimiser are exact; activations are an estimate, 34 bytes for each token
-and channel of a transformer block in 16 bits (arXiv 2205.05198, eq. 2, without the attention
-matrix, which fused kernels do not store). With gradient checkpointing a block keeps its input, and
-one block at a time the rest. What libraries, kernels and fragments take comes on top, 1 to 2 GiB on
+Weights, gradients and optimiser are exact; activations are an estimate. In a transformer they are
+34 bytes for each token and channel of a block in 16 bits (arXiv 2205.05198, eq. 2, without the
+attention matrix, which fused kernels do not store), with gradient checkpointing a block's input,
+and one block at a time the rest; in a U-Net they are counted (`unet_memory.py`). Weights of 32 bits
+are cast to 16 where training computes in these, which counts with the activations. What libraries, kernels and fragments take comes on top, 1 to 2 GiB on
 a GPU.
 """
 
@@ -19,7 +20,7 @@ import torch
 import transformers
 from torch import nn
 
-from shortcut_lightning.backbones import lora, pipelines
+from shortcut_lightning.backbones import lora, pipelines, unet_memory
 from shortcut_lightning.backbones.adapter_kinds import Adapter
 from shortcut_lightning.weights import one_line
 
@@ -44,6 +45,7 @@ class Training:
     train_batch_size: int = 1
     with_prior_preservation: bool = False
     resolution: int = 0
+    prompt_chunks: int = 1
     half: bool = True  # whether activations are of 16 bits (trainer.precision)
 
 
@@ -94,25 +96,25 @@ def budget(path: str, training: Training, revision: str | None = None) -> Budget
 
     index = pipelines.index(_file(path, "model_index.json", revision))
     family: Any = families().get(str(index["_class_name"]))
-    if family is None or family.part != "transformer":
+    if family is None:
         return None
     with one_line():
         networks = {
             part: _empty(path, part, entry, revision)
             for part, entry in index.items()
-            if part in ("transformer", "vae") or part.startswith("text_encoder")
+            if part in (family.part, "vae") or part.startswith("text_encoder")
             if isinstance(entry, list) and all(entry)
         }
-    denoiser = networks.pop("transformer")
+    denoiser = networks.pop(family.part)
     vae = networks.pop("vae")
-    encoders = {name: each for name, each in networks.items() if name in family.learning_encoders}
+    learning = getattr(family, "learning_encoders", networks)  # a U-Net's all learn
+    encoders = {name: each for name, each in networks.items() if name in learning}
     in_all = [denoiser, vae, *networks.values()]
     sizes = {name: _stored(each, training.frozen_dtype) for name, each in networks.items()}
     own, trained = _denoiser(denoiser, family, training)
     if training.train_text_encoder:
         trained += sum(_trained(e, lora.TEXT_ENCODER, training) for e in encoders.values())
-    tokens = _tokens(denoiser, vae, family, training)
-    rows = training.train_batch_size * (2 if training.with_prior_preservation else 1)
+    kept = _activations(denoiser, vae, family, training)
     return Budget(
         download=sum(_count(each) for each in in_all) * 2 / GIB,
         parameters=_count(denoiser) / 1e9,
@@ -123,7 +125,7 @@ def budget(path: str, training: Training, revision: str | None = None) -> Budget
         trained=trained * 4 / GIB,
         gradients=trained * 4 / GIB,
         optimiser=trained * (2 if training.use_8bit_adam else 8) / GIB,
-        activations=rows * tokens * _per_token(denoiser, training) / GIB,
+        activations=kept / GIB,
         freed=training.free_text_encoders,
     )
 
@@ -171,6 +173,20 @@ def _trained(network: Any, settings: Mapping[str, Any], training: Training) -> i
     network.requires_grad_(False)
     lora.insert(network, Adapter(training.rank, training.rank).config(settings))
     return sum(each.numel() for each in network.parameters() if each.requires_grad)
+
+
+def _activations(denoiser: Any, vae: Any, family: Any, training: Training) -> float:
+    """Bytes."""
+    rows = training.train_batch_size * (2 if training.with_prior_preservation else 1)
+    cast = training.half and (training.method == "full" or training.frozen_dtype == "fp32")
+    casts = 2 * _count(denoiser) if cast else 0
+    if family.part == "transformer":
+        tokens = _tokens(denoiser, vae, family, training)
+        return casts + rows * tokens * _per_token(denoiser, training)
+    downsampling = 2 ** (len(vae.config.block_out_channels) - 1)
+    side = training.resolution // downsampling or denoiser.config.sample_size
+    words, checkpointing = 77 * training.prompt_chunks, training.gradient_checkpointing
+    return casts + unet_memory.kept(denoiser, rows, side, words, training.half, checkpointing)
 
 
 def _tokens(denoiser: Any, vae: Any, family: Any, training: Training) -> int:

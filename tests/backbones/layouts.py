@@ -45,6 +45,28 @@ _VAE = {
     "layers_per_block": 2,
     "latent_channels": 16,
 }
+_UNET_CROSS = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
+_SD15 = {
+    "sample_size": 64,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "down_block_types": [_UNET_CROSS[0]] * 3 + ["DownBlock2D"],
+    "up_block_types": ["UpBlock2D"] + [_UNET_CROSS[1]] * 3,
+    "attention_head_dim": 8,
+    "cross_attention_dim": 768,
+}
+_SDXL = {
+    "sample_size": 128,
+    "block_out_channels": [320, 640, 1280],
+    "down_block_types": ["DownBlock2D"] + [_UNET_CROSS[0]] * 2,
+    "up_block_types": [_UNET_CROSS[1]] * 2 + ["UpBlock2D"],
+    "attention_head_dim": [5, 10, 20],
+    "transformer_layers_per_block": [1, 2, 10],
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
 _SD35_MEDIUM = {
     "sample_size": 128,
     "num_layers": 24,
@@ -69,9 +91,30 @@ _CLIP = ("transformers", "CLIPTextModelWithProjection")
 _ENCODER: Part = ("transformers", "T5EncoderModel", _T5)
 _LANGUAGE: Part = ("transformers", "Qwen3ForCausalLM", _QWEN3_4B)
 _AUTOENCODER: Part = ("diffusers", "AutoencoderKL", _VAE)
+_OLD_AUTOENCODER: Part = ("diffusers", "AutoencoderKL", _VAE | {"latent_channels": 4})
+_UNET = ("diffusers", "UNet2DConditionModel")
 
-# By recipe: the pipeline, its parts, the billions of weights that its makers give the transformer.
+# By recipe: the pipeline, its parts, the billions of weights that its makers give the denoiser.
 LAYOUTS: dict[str, tuple[str, dict[str, Part], float]] = {
+    "sd15": (
+        "StableDiffusionPipeline",
+        {
+            "unet": (*_UNET, _SD15),
+            "vae": _OLD_AUTOENCODER,
+            "text_encoder": ("transformers", "CLIPTextModel", _CLIP_L),
+        },
+        0.86,
+    ),
+    "sdxl": (
+        "StableDiffusionXLPipeline",
+        {
+            "unet": (*_UNET, _SDXL),
+            "vae": _OLD_AUTOENCODER,
+            "text_encoder": ("transformers", "CLIPTextModel", _CLIP_L),
+            "text_encoder_2": (*_CLIP, _CLIP_G),
+        },
+        2.6,
+    ),
     "sd35": (
         "StableDiffusion3Pipeline",
         {

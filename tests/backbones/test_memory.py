@@ -70,8 +70,38 @@ def test_activations_grow_as_they_must(tmp_path: Path) -> None:
     assert of() * GIB == tokens * width * 34 * blocks
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_what_a_unet_keeps_is_what_autograd_keeps(method: str, small_sdxl: Path) -> None:
+    module = DreamBooth(str(small_sdxl), method=method)  # type: ignore[arg-type]
+    network = module.backbone.denoiser.train()
+    own = {each.data_ptr() for each in network.state_dict().values()}
+    found: dict[int, torch.Tensor] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            found.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        return tensor
+
+    side = network.config.sample_size
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        conditioning = module.backbone.embed(["a dog"] * 2)
+        noisy = torch.zeros(2, 4, side, side)
+        module.backbone.predict(noisy, torch.tensor([1, 2]), conditioning)
+    kept = sum(each.untyped_storage().nbytes() for each in found.values())
+
+    def counted(**more: bool) -> float:
+        settings = Training(method, train_batch_size=2, half=False, **more)
+        found = budget(str(small_sdxl), settings)
+        assert found is not None
+        return found.activations * GIB
+
+    assert counted() == pytest.approx(kept, rel=0.05)
+    assert counted(gradient_checkpointing=True) < 0.8 * counted()
+
+
 def test_small_and_unknown_models_are_passed_over(small_sd: Path, tmp_path: Path) -> None:
-    assert budget(str(small_sd), Training()) is None
+    model = {"init_args": {"pretrained_model_name_or_path": str(small_sd)}}
+    assert told(Config(model=model, trainer={"precision": None})) == ""
     small = write_small_flux(tmp_path / "model")
     for path in ("pocket", "pocket-flow", str(small), str(tmp_path)):
         model = {"init_args": {"pretrained_model_name_or_path": path}}
