@@ -5,8 +5,9 @@ Weights, gradients and optimiser are exact; activations are an estimate. In a tr
 34 bytes for each token and channel of a block in 16 bits (arXiv 2205.05198, eq. 2, without the
 attention matrix, which fused kernels do not store), with gradient checkpointing a block's input,
 and one block at a time the rest; in a U-Net they are counted (`unet_memory.py`). Weights of 32 bits
-are cast to 16 where training computes in these, which counts with the activations. What libraries, kernels and fragments take comes on top, 1 to 2 GiB on
-a GPU.
+are cast to 16 where training computes in these, which counts with the activations. What libraries,
+kernels and fragments take comes on top, 1 to 2 GiB on a GPU, and so does what the autoencoder takes
+while it encodes a picture.
 """
 
 import json
