@@ -18,6 +18,10 @@ PARENT = "SHORTCUT_LIGHTNING_PARENT"  # the process that started this one, and t
 
 # Programs that stop others send a signal to the process and again to its group.
 _ECHO = 0.5  # seconds
+# Python passes over what is raised in a destructor or in a library's callback, and so over a stop:
+# where none is on its way out after so long, it is raised once more.
+_AGAIN = 3.0  # seconds
+_LOCK = threading.Lock()  # so that nobody is called once the handlers are gone
 
 
 class Stopped(SystemExit):
@@ -36,6 +40,8 @@ class Stopped(SystemExit):
 
 class _State:
     asked = 0  # the signal's number
+    raised = False  # whether it has stopped what was going on
+    again = False  # whether this program itself calls the handler
     at = 0.0  # when it came
     held = 0  # how many are holding it back
     home = 0  # the process that listens; one forked from it inherits the handlers
@@ -51,13 +57,15 @@ def listening() -> Iterator[None]:
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
     parent = os.environ.get(PARENT)
-    _State.asked, _State.held, _State.home = 0, 0, os.getpid()
+    _State.asked, _State.raised, _State.held, _State.home = 0, False, 0, os.getpid()
     _follow(parent or "")
     listen()
     try:
         yield
     finally:
-        _State.asked = _State.held = _State.home = 0
+        with _LOCK:
+            _State.asked = _State.held = _State.home = 0
+            _State.raised = False
         os.environ.pop(PARENT)
         if parent is not None:
             os.environ[PARENT] = parent
@@ -90,10 +98,38 @@ def asked() -> int:
     return _State.asked
 
 
+def behind(error: BaseException) -> "Stopped | None":
+    """The stop that `error` came of: libraries that were being imported when a signal came make an
+    error of their own of it."""
+    if isinstance(error, Stopped) or not _State.raised:
+        return None
+    stopped = _in_chain(error) or Stopped(_State.asked)
+    stopped.kept = stopped.kept or "the same command goes on from what it keeps, or starts again"
+    return stopped
+
+
 def end_if_asked() -> None:
     """Raises `Stopped` for a signal that was held back, unless somebody further out holds it."""
     if _State.asked and not _State.held:
         raise Stopped(_State.asked)
+
+
+def _in_chain(error: BaseException | None) -> Stopped | None:
+    while error and not isinstance(error, Stopped):
+        error = error.__cause__ or error.__context__
+    return error if isinstance(error, Stopped) else None
+
+
+def _insist() -> None:
+    """Calls the handler again and again until the program has ended what it did."""
+    while True:
+        time.sleep(_AGAIN)
+        with _LOCK:
+            if not _State.raised:
+                return
+            _State.again = True
+            # Wakes the main thread from a system call too.
+            signal.pthread_kill(threading.main_thread().ident or 0, _State.asked)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
@@ -102,12 +138,19 @@ def _handle(number: int, frame: FrameType | None) -> None:
             os._exit(128 + number)
         return
     now = time.monotonic()
+    if _State.again:
+        _State.again = False
+        if _State.raised and not _State.held and not _in_chain(sys.exception()):
+            raise Stopped(_State.asked)
+        return
     if _State.asked:
         if now - _State.at > _ECHO:
             os._exit(128 + number)
         return
     _State.asked, _State.at = int(number), now
     if not _State.held:
+        _State.raised = True
+        threading.Thread(target=_insist, daemon=True).start()
         raise Stopped(_State.asked)
     # Not through sys.stderr, which may be at work at this moment.
     if not _State.follows:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from shortcut_lightning.files.reading import read_text, refuse_pipe, refuse_pipes
+from shortcut_lightning.finite import NotFinite
 
 # Buffers that older files carry and today's networks compute themselves.
 _COMPUTED = re.compile(
@@ -26,6 +27,10 @@ _COMPUTED = re.compile(
 class WeightsError(ValueError):
     """A file of weights that cannot be taken; one line that says which, why, and by which key it
     was named."""
+
+
+class NoNumbers(WeightsError, NotFinite):
+    """A file of weights that are NaN or infinite."""
 
 
 def read(path: Path, key: str) -> tuple[dict[str, Any], dict[str, str]]:
@@ -97,10 +102,10 @@ def is_finite(tensor: Any) -> bool:
 
 
 def refuse_not_finite(tensors: Iterable[tuple[str, Any]], source: str, key: str) -> None:
-    """Raises WeightsError that names the tensors with NaN or infinity among `tensors`."""
+    """Raises NoNumbers that names the tensors with NaN or infinity among `tensors`."""
     bad = [name for name, tensor in tensors if not is_finite(tensor)]
     if bad:
-        raise WeightsError(
+        raise NoNumbers(
             f"'{source}' has weights that are no numbers (NaN or infinite) in {first(bad)}; the "
             f"file is broken ({key})."
         )

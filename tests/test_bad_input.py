@@ -14,7 +14,7 @@ import bad_input_kinds as kinds
 # Of each kind one, and those that were once answered by a traceback, by nothing, or by going on.
 FEW = [
     ("picture", "0.0"), ("mode", "0.0"), ("size", "0.1"), ("caption", "0.0"), ("sidecar", "0.7"),
-    ("yaml", "0.0"), ("type", "0.16"), ("number", "0.24"), ("checkpoint", "0.0"), ("model", "0.0"),
+    ("yaml", "0.0"), ("type", "0.16"), ("number", "0.24"), ("checkpoint", "0.0"), ("model", "1.9"),
     ("lora", "0.14"), ("embedding", "0.1"), ("embedding", "0.12"), ("embedding", "0.29"),
     ("boxes", "0.1"), ("boxes", "0.8"), ("prompts", "0.0"), ("name", "0.15"), ("words", "0.12"),
 ]  # fmt: skip

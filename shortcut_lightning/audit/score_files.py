@@ -95,6 +95,7 @@ class ScoreFiles:
                     f"{', '.join(first.names)}; they must be the same, in the same order "
                     "(audit.score_columns)."
                 )
+        _refuse_constants(tables)
         _refuse_twins({key: table.rows for key, table in tables.items()})
         signs, clid = self._signs(first)
         groups = {role: _pair(tables, role) for role in ROLES if f"{role}member_scores" in tables}
@@ -202,6 +203,16 @@ def _role(key: str) -> str:
 
 def _pair(tables: dict[str, Columns], role: str) -> Features:
     return Features(tables[f"{role}member_scores"].rows, tables[f"{role}nonmember_scores"].rows)
+
+
+def _refuse_constants(tables: dict[str, Columns]) -> None:
+    audited = np.concatenate([tables[key].rows for key in ("member_scores", "nonmember_scores")])
+    for place in np.flatnonzero((audited == audited[0]).all(axis=0)):
+        name = tables["member_scores"].names[place] or f"column {place + 1}"
+        raise ValueError(
+            f"{name!r} is {audited[0, place]:g} in each row of audit.member_scores and "
+            "audit.nonmember_scores, which tells nothing; leave it out (audit.score_columns)."
+        )
 
 
 def _refuse_twins(rows: dict[str, np.ndarray]) -> None:

@@ -99,13 +99,20 @@ def budget(path: str, training: Training, revision: str | None = None) -> Budget
     family: Any = families().get(str(index["_class_name"]))
     if family is None:
         return None
+    # A folder that lacks parts, or whose settings fit no network, fails here in any way.
     with one_line():
-        networks = {
-            part: _empty(path, part, entry, revision)
-            for part, entry in index.items()
-            if part in (family.part, "vae") or part.startswith("text_encoder")
-            if isinstance(entry, list) and all(entry)
-        }
+        return _budget(path, index, family, training, revision)
+
+
+def _budget(
+    path: str, index: Mapping[str, Any], family: Any, training: Training, revision: str | None
+) -> Budget:
+    networks = {
+        part: _empty(path, part, entry, revision)
+        for part, entry in index.items()
+        if part in (family.part, "vae") or part.startswith("text_encoder")
+        if isinstance(entry, list) and all(entry)
+    }
     denoiser = networks.pop(family.part)
     vae = networks.pop("vae")
     learning = getattr(family, "learning_encoders", networks)  # a U-Net's all learn

@@ -14,7 +14,6 @@ from typing import NoReturn
 from shortcut_lightning import stopping
 from shortcut_lightning.cli.errors import UserError, as_user_error, is_first_process
 from shortcut_lightning.cli.first_look import first_look
-from shortcut_lightning.files.atomic import disk_error
 from shortcut_lightning.finite import NotFinite
 from shortcut_lightning.presets import in_arguments
 
@@ -38,13 +37,18 @@ def main(args: list[str] | None = None) -> None:
     argv = in_arguments(sys.argv[1:] if args is None else args)
     with stopping.listening(), _working_folder():
         try:
-            _answer(argv)
+            try:
+                _answer(argv)
+            except Exception as error:
+                if stopped := stopping.behind(error):
+                    raise stopped from error
+                raise
         except UserError as error:
             _end(error.code, error)
         except NotFinite as error:
             _end(1, error)
         except OSError as error:
-            said = as_user_error(error, {}) if disk_error(error) else None
+            said = as_user_error(error, {})
             if said is None:
                 raise
             _end(said.code, said)

@@ -22,8 +22,9 @@ _PROGRESS = {"epoch_progress", "epoch_loop.batch_progress"}
 
 
 def check_checkpoint(path: str, verb: str) -> None:
-    """Raises UserError where the file is damaged, is no checkpoint of `fit`, needs unpickling, or
-    holds weights that are no numbers. `fit` goes on from it, the other verbs take its weights."""
+    """Raises UserError where the file is damaged, is no checkpoint of `fit` or needs unpickling,
+    and NotFinite where it holds weights that are no numbers. `fit` goes on from it, the other verbs
+    take its weights."""
     try:
         found, _ = weights.read(Path(path), "--ckpt_path")
     except OSError as error:
@@ -53,10 +54,7 @@ def _check_state(state: dict[Any, Any], path: str) -> None:
             f"'{path}' is no checkpoint of `fit` (--ckpt_path): its {weights.first(strange)} is "
             "no tensor"
         )
-    try:
-        weights.refuse_not_finite(state.items(), path, "--ckpt_path")
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    weights.refuse_not_finite(state.items(), path, "--ckpt_path")
 
 
 def check_optimizers(

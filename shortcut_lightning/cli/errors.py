@@ -15,6 +15,7 @@ from pathlib import Path
 
 from shortcut_lightning.files.atomic import disk_error
 from shortcut_lightning.files.names import shown
+from shortcut_lightning.finite import NotFinite
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -26,7 +27,8 @@ class UserError(Exception):
 
 
 class MachineError(UserError):
-    """What was asked for is right, but a disk or the memory did not hold it."""
+    """What was asked for is right, but a disk or the memory did not hold it, or weights are no
+    numbers."""
 
     code = 1
 
@@ -82,7 +84,9 @@ def as_user_error(
     causes = [error]
     while causes[-1].__cause__:
         causes.append(causes[-1].__cause__)
-    failed = any(_memory(each) or _of_the_disk(each) for each in causes)
+    failed = any(
+        _memory(each) or _of_the_disk(each) or isinstance(each, NotFinite) for each in causes
+    )
     return (MachineError if failed else UserError)(message)
 
 

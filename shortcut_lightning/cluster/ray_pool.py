@@ -7,6 +7,7 @@ is pickled was made by this program, on the driver and on the workers.
 import logging
 import os
 import pickle
+import socket
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import torch
 from shortcut_lightning import stopping
 from shortcut_lightning.cluster.pool import INSTALL, Work
 from shortcut_lightning.cluster.worker import Place, Worker, WorkerFailed
+from shortcut_lightning.files.reading import read_text
 
 TRIES = 20  # how often a part is begun whose workers are lost
 _BLOCKS = 4096  # at most so many tasks; more parts than that share them
@@ -66,19 +68,35 @@ def connected(workers: int, gpus_per_worker: float = 0.0) -> Iterator[Any]:
 
 def _is_joined() -> bool:
     """Whether there is a Ray to join: one was named, or runs on this machine."""
+    return _address() not in ("", "local")
+
+
+def _address() -> str:
+    """Of the Ray to join: the one that was named, or that `ray start` left here; "" for none."""
     if given := os.environ.get("RAY_ADDRESS"):
-        return given != "local"
-    return (Path(os.environ.get("RAY_TMPDIR") or "/tmp") / _RUNNING).exists()
+        return given
+    running = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / _RUNNING
+    return read_text(running).strip() if running.is_file() else ""
 
 
 def _connect(ray: Any) -> None:
+    address = _address()
     try:
+        if address not in ("", "local", "auto"):
+            _knock(address)
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = os.environ.get("RAY_ADDRESS") or "the address that `ray start` left on this machine"
+    except (OSError, RuntimeError, ValueError) as error:
+        left = "" if os.environ.get("RAY_ADDRESS") else ", which `ray start` left on this machine"
         raise ValueError(
-            f"No Ray answers at {where} ({error}); start one, or set RAY_ADDRESS to local."
+            f"No Ray answers at {address}{left} ({error}); start one, or set RAY_ADDRESS to local."
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Raises OSError or ValueError where nobody listens, as after a cluster that was killed: Ray
+    would ask for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _check(there: dict[str, float], workers: int, gpus: float) -> None:

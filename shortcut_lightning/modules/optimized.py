@@ -6,7 +6,9 @@ weights, and what training ends with; the point in training is kept beside it, a
 from there bit for bit.
 """
 
+import inspect
 import logging
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +22,14 @@ from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor
 from torch.optim import Optimizer
 
-from shortcut_lightning.modules.optimizers import Group, Named, adam, named, scheduled
+from shortcut_lightning.modules.optimizers import (
+    Group,
+    Named,
+    adam,
+    named,
+    refuse_rates,
+    scheduled,
+)
 
 log = logging.getLogger(__name__)
 
@@ -114,10 +123,23 @@ class Optimized(LightningModule, ABC):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Lets the gradients go with the step: Lightning would keep them through the next forward
-        pass, beside its activations, where memory peaks."""
-        super().optimizer_step(*args, **kwargs)
+        pass, beside its activations, where memory peaks.
+
+        Raises ValueError for parameters that the optimiser turns out not to take."""
+        try:
+            super().optimizer_step(*args, **kwargs)
+        except RuntimeError as error:
+            kind = type(self._optimizers[0])
+            if traceback.extract_tb(error.__traceback__)[-1].filename != inspect.getfile(kind):
+                raise
+            said = " ".join(str(error).split())
+            raise ValueError(f"optimizer: {kind.__name__} does not take these: {said}") from error
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        super().lr_scheduler_step(scheduler, metric)
+        refuse_rates(self._optimizers, type(scheduler).__name__)
 
     @contextmanager
     def looked_at(self) -> Iterator[None]:

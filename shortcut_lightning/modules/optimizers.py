@@ -27,7 +27,13 @@ class Named(NamedTuple):
     arguments: Mapping[str, Any]
 
     def __call__(self, first: Any, key: str, **more: Any) -> Any:
-        """The object. Raises ValueError, with the key of the configuration, for what it refuses."""
+        """The object. Raises ValueError, with the key of the configuration, for what it refuses,
+        and for settings that are no numbers, which many take."""
+        for name, value in self.arguments.items():
+            if any(
+                each != each for each in (value if isinstance(value, list | tuple) else [value])
+            ):
+                raise ValueError(f"{key}.{name} is {value}; it must be a number.")
         try:
             return self.cls(first, **{**self.arguments, **more})
         except _REFUSALS as error:
@@ -42,6 +48,7 @@ class Named(NamedTuple):
                 schedule.step(*[0.0] * isinstance(schedule, ReduceLROnPlateau))
         except _REFUSALS as error:
             raise ValueError(self._refusal(error, "lr_scheduler")) from error
+        refuse_rates([optimizer], self.name)
 
     def _refusal(self, error: Exception, key: str) -> str:
         said = " ".join(str(error).split()) or type(error).__name__
@@ -50,6 +57,16 @@ class Named(NamedTuple):
     @property
     def name(self) -> str:
         return str(getattr(self.cls, "__name__", self.cls))
+
+
+def refuse_rates(optimizers: Sequence[Optimizer], schedule: str) -> None:
+    """Raises ValueError where a schedule has set a rate below 0, which trains upwards, or to what
+    is no number."""
+    rates = [float(group["lr"]) for each in optimizers for group in each.param_groups]
+    if wrong := [rate for rate in rates if not 0 <= rate < float("inf")]:
+        raise ValueError(
+            f"lr_scheduler: {schedule} sets the rate to {wrong[0]:g}; it must be at least 0."
+        )
 
 
 def adam(

@@ -76,8 +76,8 @@ def read(merged: Mapping[str, Any]) -> Recipe:
     """Takes apart the settings that `fit` would run with.
 
     Raises:
-        ValueError: no protection, another data module or model than these trainings need, or no
-            measure of identity.
+        ValueError: no protection or one of a share of the photographs, no training, another data
+            module or model than these trainings need, or no measure of identity.
     """
     config: Config = copy.deepcopy({k: merged[k] for k in ("trainer", "model", "data")})
     config = {"seed_everything": merged.get("seed_everything") or 0, **config}
@@ -93,6 +93,16 @@ def read(merged: Mapping[str, Any]) -> Recipe:
         raise ValueError(
             "data.attack is not set, so there is no protection to verify; for example "
             "--data.attack pocket/advdm."
+        )
+    if (share := data.pop("attack_share", 1.0)) != 1:
+        raise ValueError(
+            f"data.attack_share is {share:g}, and verify protects all of the photographs; leave it "
+            "out. What a share is worth is a matrix of its own: bench --config attack_share."
+        )
+    if 0 in (config["trainer"].get("max_steps"), config["trainer"].get("max_epochs")):
+        raise ValueError(
+            "trainer.max_steps or max_epochs is 0: nothing would be learnt, from protected "
+            "photographs or others."
         )
     attack.setdefault("init_args", {}).setdefault("epsilon", 11.0)
     source, recursive = data.pop("instance_data_dir"), data.pop("recursive")

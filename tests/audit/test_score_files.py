@@ -235,6 +235,10 @@ def spoilt(folder: Path) -> None:
         "\n".join([",pia", *(f"{i},{x}" for i, x in enumerate(MEMBERS[:, 0]))])
     )
     (folder / "swapped.csv").write_text("\n".join(["loss,pia", *good[1:]]))
+    (folder / "constant.csv").write_text("\n".join(["pia,loss", *["0.5,0.25"] * 9]))
+    (folder / "as_constant.csv").write_text(
+        "\n".join(["pia,loss", *(f"{x / 7},0.25" for x in range(9))])
+    )
     (folder / "copy.csv").write_text("\n".join(good))
     np.save(folder / "pickled.npy", np.array([{"a": 1}, {}], dtype=object), allow_pickle=True)
     np.save(folder / "cube.npy", np.zeros((2, 2, 2)))
@@ -269,6 +273,10 @@ BASE = ["--audit.base_nonmember_scores", "{f}/others.npy"]
         (
             ["copy.csv", "--audit.base_member_scores", "{f}/m.csv", *BASE],
             ["audit.member_scores and audit.base_member_scores hold the same rows"],
+        ),
+        (
+            ["constant.csv", "--audit.nonmember_scores", "{f}/as_constant.csv"],
+            ["'loss' is 0.25 in each row", "audit.score_columns"],
         ),
         (["none.csv"], ["audit.member_scores: No score file"]),
         (["pickled.npy"], ["pickles can run programs"]),

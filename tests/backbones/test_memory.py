@@ -1,6 +1,8 @@
 """The memory of a training, from configurations alone: python -m pytest tests/backbones"""
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -153,3 +155,16 @@ def test_four_bits_need_bitsandbytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("shortcut_lightning.backbones.pipelines.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"frozen_dtype is nf4, .* install .*\[gpu\]"):
         backbones.load(str(folder), nf4=True)
+
+
+def test_what_is_broken_is_left_to_loading_to_say(small_sd: Path, tmp_path: Path) -> None:
+    """Another family's folder by its name, and one whose settings fit no network."""
+    folder = shutil.copytree(small_sd, tmp_path / "model")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": "FluxPipeline"}))
+    flux = write_small_flux(tmp_path / "flux")
+    settings = json.loads((flux / "transformer" / "config.json").read_text())
+    (flux / "transformer" / "config.json").write_text(json.dumps(settings | {"num_layers": -1}))
+    for path in (folder, flux):
+        model = {"init_args": {"pretrained_model_name_or_path": str(path)}}
+        assert told(Config(model=model, trainer={"precision": None})) == ""

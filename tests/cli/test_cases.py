@@ -63,7 +63,6 @@ def not_finite(model: Path) -> None:
     [
         (no_tokenizer, "tokenizer"),
         (layers_missing, "text_encoder"),
-        (not_finite, "conv_in.bias"),
     ],
 )
 def test_a_model_with_a_part_missing_or_broken(
@@ -77,6 +76,18 @@ def test_a_model_with_a_part_missing_or_broken(
     model = shutil.copytree(small_sd, tmp_path / "model")
     spoil(model)
     assert named in mistake("fit", *recipe(model, pictures))
+
+
+def test_a_model_of_no_numbers_ends_with_code_1_and_nothing_is_exported(
+    small_sd: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copytree(small_sd, tmp_path / "model")
+    not_finite(model)
+    with pytest.raises(SystemExit) as end:
+        main(["fit", *recipe(model, pictures)])
+    assert end.value.code == 1
+    assert "(NaN or infinite) in conv_in.bias" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("export"))
 
 
 def test_a_caption_that_is_null(small_sd: Path, pictures: Path, mistake: Mistake) -> None:

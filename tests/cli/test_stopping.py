@@ -152,6 +152,59 @@ def listener(*args: str) -> "subprocess.Popen[str]":
     )
 
 
+@pytest.mark.parametrize("chained", [True, False])
+def test_an_error_that_a_library_makes_of_a_stop_is_a_stop(
+    chained: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As when a signal comes while a library imports another."""
+
+    def imports(argv: list[str]) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except BaseException as stop:
+            raise ImportError("cannot import name") from stop if chained else None
+
+    monkeypatch.setattr("shortcut_lightning.cli._answer", imports)
+    assert code_of("fit") == 130
+    said = capsys.readouterr().err
+    assert said == (
+        "\nstopped by SIGINT: the same command goes on from what it keeps, or starts again\n"
+    )
+    monkeypatch.setattr("shortcut_lightning.cli._answer", lambda argv: int("x"))
+    with pytest.raises(ValueError, match="invalid literal"):
+        main(["fit"])
+
+
+class Dropped:
+    """Python passes over what is raised in here."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_stop_that_was_passed_over_comes_again_but_not_into_what_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = []
+
+    def goes_on(argv: list[str]) -> None:
+        Dropped()
+        try:
+            time.sleep(60)
+        finally:
+            time.sleep(0.5)
+            ended.append(time.monotonic())
+
+    monkeypatch.setattr(stopping, "_AGAIN", 0.1)
+    monkeypatch.setattr("shortcut_lightning.cli._answer", goes_on)
+    began = time.monotonic()
+    assert code_of("fit") == 143
+    assert 0.5 < ended[0] - began < 50
+
+
 def test_a_second_signal_ends_at_once_and_an_echo_does_not() -> None:
     held = listener()
     assert held.stdout is not None

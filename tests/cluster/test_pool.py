@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from shortcut_lightning.cluster import InProcess, Work, open_pool
+from shortcut_lightning.cluster import InProcess, Work, open_pool, ray_pool
 from shortcut_lightning.cluster.worker import WorkerFailed
 
 CPU = torch.device("cpu")
@@ -61,6 +61,22 @@ def test_without_ray_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(ValueError, match=r"pip install 'shortcut-lightning\[cluster\]'"):
         open_pool("ray", 2).__enter__()
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left by a cluster that was killed, or mistyped; Ray itself would ask for minutes."""
+    (tmp_path / "ray").mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS")
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+    with pytest.raises(ValueError, match=r"127.0.0.1:1, which `ray start` left .* to local"):
+        ray_pool._connect(None)
+    for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port", "nobody.invalid:1", "x"):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ValueError, match=rf"No Ray answers at {address} \(.*RAY_ADDRESS"):
+            ray_pool._connect(None)
 
 
 @pytest.mark.slow

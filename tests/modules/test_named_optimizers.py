@@ -154,6 +154,8 @@ def test_two_averages_are_refused(small_sd: Path, photos: Path, tmp_path: Path) 
         ("torch.optim.SGD", {"momentum": -1.0}, {}, "optimizer: SGD refuses its .* momentum"),
         ("transformers.Adafactor", {"relative_step": True}, {}, "--optimizer.relative_step false"),
         ("torch.optim.Muon", {}, {}, "optimizer: Muon refuses .* 2D parameters"),
+        ("torch.optim.SGD", {"momentum": float("nan")}, {}, "optimizer.momentum is nan; it must"),
+        ("torch.optim.Adam", {"betas": [0.9, float("nan")]}, {}, "betas is .*; it must be a num"),
         ("torch.optim.SGD", {}, {"use_8bit_adam": True}, "use_8bit_adam is true and optimizer is"),
         (
             "prodigyopt.Prodigy",
@@ -169,6 +171,30 @@ def test_mistakes_are_named(
     module = DreamBooth(str(small_sd), **options)
     with pytest.raises(ValueError, match=message):
         module.choose(optimizer(path, **arguments))
+
+
+def test_an_optimizer_that_only_refuses_at_its_first_step(
+    small_sd: Path, photos: Path, tmp_path: Path
+) -> None:
+    module, data = module_and_data(small_sd, photos, optimizer("torch.optim.SparseAdam"))
+    with pytest.raises(ValueError, match=r"optimizer: SparseAdam does not take these: .* dense"):
+        trainer(tmp_path, 1, enable_checkpointing=False).fit(module, data)
+
+
+def test_a_schedule_that_would_train_upwards(small_sd: Path, photos: Path, tmp_path: Path) -> None:
+    module, data = parts(small_sd, photos)
+    said = r"lr_scheduler: {} sets the rate to -.*; it must be at least 0"
+    for name, settings in (
+        ("ExponentialLR", {"gamma": -1.0}),
+        ("OneCycleLR", {"max_lr": -1.0, "total_steps": 9}),
+    ):
+        schedule = optimizer(f"torch.optim.lr_scheduler.{name}", **settings)
+        with pytest.raises(ValueError, match=said.format(name)):
+            module.choose(schedule=schedule)
+    later = optimizer("torch.optim.lr_scheduler.StepLR", step_size=2, gamma=-0.5)
+    module.choose(schedule=later)
+    with pytest.raises(ValueError, match=said.format("StepLR")):
+        trainer(tmp_path, 3, enable_checkpointing=False).fit(module, data)
 
 
 def test_a_rate_that_multiplies_another_is_named(

@@ -225,6 +225,8 @@ def test_every_route_by_two_processes(folder: Path, small_sd3: Path) -> None:
         (["--family=/no/such"], "--family: no folder '/no/such'"),
         (["--data.attack=NoAttack"], "data.attack is not set, so there is no protection to verify"),
         (["--data.attack.epsilon=300"], "data.attack.epsilon is 300; it must be from 1 to 255"),
+        (["--data.attack_share=0.5"], "data.attack_share is 0.5, and verify protects all"),
+        (["--trainer.max_steps=0"], "is 0: nothing would be learnt"),
         (["--data.atack=advdm"], "takes no 'atack'; did you mean 'attack'?"),
         (["--data.instance_data_dir=/no/such"], "/no/such (data.instance_data_dir), which does"),
         (["--data.instance_data_dir=empty"], "found an empty folder"),
