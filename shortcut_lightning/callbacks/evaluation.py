@@ -9,7 +9,7 @@ import csv
 import logging
 import time
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,6 +41,18 @@ class SubjectData(Protocol):
     given: list[Example]  # instance images before any stage
     references: list[Example]  # held-out photographs of the subject; `given` where there are none
     held_out: bool  # whether the references are others than `given`
+
+
+def by_subject(
+    samples: Samples, datamodule: Any
+) -> Iterator[tuple[str, Samples, SubjectData | None]]:
+    """What is measured by itself: all images, or those of each subject of `SeveralSubjects`, with
+    what follows the names of its metrics."""
+    subjects = getattr(datamodule, "subjects", {})
+    if not subjects:
+        yield "", samples, datamodule
+    for name, data in subjects.items():
+        yield f"@{name}", samples.of(datamodule.sampled_ids[name]), data
 
 
 class EvaluationCallback(Ranged, Callback, ABC):
@@ -159,17 +171,18 @@ class Evaluation(Ranged, Callback):
     def _measure(self, callback: EvaluationCallback, samples: Samples, trainer: Trainer) -> None:
         prefix = PREFIXES.get(samples.arm, samples.arm)
         datamodule: Any = getattr(trainer, "datamodule", None)
-        callback.by_picture = {}
-        for name, estimate in callback.measure(samples, datamodule).items():
-            key = f"{prefix}/{name}"
-            if key in self.estimates:  # the same metric a second time, with another network
-                key = f"{key}_{callback.extractor}"
-            self.estimates[key] = estimate
-            self.extractors[key] = callback.extractor
-            if name in callback.by_picture:
-                self._by_picture[key] = callback.by_picture[name]
-        for sentence in callback.warnings():
-            self._warn(sentence)
+        for of_whom, some, data in by_subject(samples, datamodule):
+            callback.by_picture = {}
+            for name, estimate in callback.measure(some, data).items():
+                key = f"{prefix}/{name}{of_whom}"
+                if key in self.estimates:  # the same metric a second time, with another network
+                    key = f"{key}_{callback.extractor}"
+                self.estimates[key] = estimate
+                self.extractors[key] = callback.extractor
+                if name in callback.by_picture:
+                    self._by_picture[key] = callback.by_picture[name]
+            for sentence in callback.warnings():
+                self._warn(sentence)
 
     def _write_by_picture(self, path: Path) -> None:
         """Images are numbered in the order of their prompts, as in every run of these prompts."""

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from shortcut_lightning.callbacks import samples as sampled
-from shortcut_lightning.callbacks.evaluation import EvaluationCallback
+from shortcut_lightning.callbacks.evaluation import EvaluationCallback, by_subject
 from shortcut_lightning.callbacks.loggers import log_pictures
 from shortcut_lightning.callbacks.samples import Sample, Samples
 from shortcut_lightning.callbacks.trainers import (
@@ -194,8 +194,9 @@ class Look(Ranged, Callback):
         data: Any = getattr(trainer, "datamodule", None)
         numbers: dict[str, float] = {}
         for callback in callbacks_of(trainer, EvaluationCallback):
-            for name, estimate in callback.measure(samples, data).items():
-                numbers.setdefault(name, estimate.value)
+            for of_whom, some, its in by_subject(samples, data):
+                for name, estimate in callback.measure(some, its).items():
+                    numbers.setdefault(f"{name}{of_whom}", estimate.value)
         if self.best and self.best not in numbers:
             raise ValueError(
                 f"Look.best is '{self.best}', which no callback measures; there are: "

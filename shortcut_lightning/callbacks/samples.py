@@ -1,10 +1,10 @@
 """The images of one evaluation: collected batch by batch, gathered over ranks, saved once."""
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from shortcut_lightning.batch import PromptBatch
 from shortcut_lightning.files.atomic import write_text
 from shortcut_lightning.files.images import write_png
 from shortcut_lightning.report.pictures import to_pil
+
+T = TypeVar("T")
 
 
 class Sample(NamedTuple):
@@ -42,6 +44,23 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def of(self, ids: Container[int]) -> "Samples":
+        """Those of the given ids alone."""
+        rows = [row for row, number in enumerate(self.ids) if number in ids]
+
+        def some(values: list[T]) -> list[T]:
+            return [values[row] for row in rows] if values else []
+
+        return replace(
+            self,
+            images=self.images[rows],
+            prompts=some(self.prompts),
+            negative_prompts=some(self.negative_prompts),
+            seeds=some(self.seeds),
+            ids=some(self.ids),
+            asked=some(self.asked),
+        )
 
 
 def from_batch(batch: PromptBatch, images: Tensor) -> list[Sample]:

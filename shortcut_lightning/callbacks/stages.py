@@ -71,6 +71,9 @@ class Stages(EvaluationCallback):
         numbers = {
             name: {key: self._numbers[f"stage_{name}_{key}"].value for key in _CHANGES}
             for name in list(stages)[1:]
+            # Of several subjects each has numbers of its own, among the measurements.
+            if f"stage_{name}_{_CHANGES[0]}" in self._numbers
+            and not hasattr(datamodule, "subjects")
         }
         return [pages.section(stages, boxes, numbers, getattr(datamodule, "seconds", {}))]
 

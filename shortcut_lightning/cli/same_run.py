@@ -27,7 +27,7 @@ _SHOWN = 60  # characters of a text
 
 def facts(model: LightningModule, data: LightningDataModule | None) -> Facts:
     """What a run learns, and from what. To be asked before it has learned anything."""
-    from shortcut_lightning.data import PersonalizationDataModule
+    from shortcut_lightning.data import PersonalizationDataModule, SeveralSubjects
 
     found: Facts = {}
     backbone = getattr(model, "backbone", None)
@@ -37,6 +37,12 @@ def facts(model: LightningModule, data: LightningDataModule | None) -> Facts:
         found["model.pretrained_model_name_or_path"] = _weights(backbone)
     if isinstance(data, PersonalizationDataModule):
         found |= _of_data(data)
+    if isinstance(data, SeveralSubjects):
+        for name, its in data.subjects.items():
+            found |= {
+                key.replace("data.", f"data.subjects.{name}."): value
+                for key, value in _of_data(its).items()
+            }
     return found
 
 
@@ -51,6 +57,7 @@ def _of_data(data: Any) -> Facts:
         "data.erasing": _hash(_learned(data.erasing)),
         "data.decoupling": _hash(describe(data.decoupling)),
         "data.resolution": str(data.resolution),
+        "data.bucketing": str(data.bucket_ratio if data.bucketing else 0),
         "data.attack_share": str(data.attack_share),
         "data.captions": _hash(describe(data.captions)),
         "data.picture_repeats": _hash(data.picture_repeats),

@@ -101,14 +101,18 @@ class TrainSet(Dataset[list[Row]]):
         return len(self.rows)
 
     def __getitem__(self, position: int) -> list[Row]:
-        bucket, place = self.order(position)
+        return self.at(position, position)
+
+    def at(self, place: int, number: int) -> list[Row]:
+        """The rows of a place in this set's own stream, drawn as the example of that number."""
+        bucket, place = self.order(place)
         members = self.order.members[bucket]
         index = self.rows[members[shuffled(place, len(members), self.seed, "instance order")]]
-        rows = [self._row(self.instances[index], index, False, 2 * position)]
+        rows = [self._row(self.instances[index], index, False, 2 * number)]
         if priors := self.priors_of[() if self.side else self.instances[index].image.shape]:
             index = priors[shuffled(place, len(priors), self.seed, "class image order")]
             rows.append(
-                self._row(self.priors[index], len(self.instances) + index, True, 2 * position + 1)
+                self._row(self.priors[index], len(self.instances) + index, True, 2 * number + 1)
             )
         return rows
 
