@@ -1,0 +1,166 @@
+"""Several subjects in one run, each with stages of its own: python -m pytest tests/data"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from fake_model import FakeModule
+from lightning.pytorch.callbacks import ModelCheckpoint
+from PIL import Image
+from torch import Tensor
+
+from shortcut_lightning.attacks import Attack
+from shortcut_lightning.callbacks.evaluation import by_subject
+from shortcut_lightning.callbacks.samples import Samples
+from shortcut_lightning.data import PersonalizationDataModule, SeveralSubjects
+from shortcut_lightning.data.subjects import SubjectSet
+from shortcut_lightning.data.training import TrainSet
+from shortcut_lightning.purifiers import Gaussian
+
+
+class Shift(Attack):
+    """Adds eight levels."""
+
+    def run(self, images: Tensor, backbone: Any, prompts: list[str], generator: Any) -> Tensor:
+        return images + 8 / 255
+
+
+def subject(tmp_path: Path, name: str, count: int, **options: Any) -> PersonalizationDataModule:
+    folder = tmp_path / name
+    if not folder.is_dir():
+        folder.mkdir()
+        for number in range(count):
+            pixels = torch.randint(
+                200, (16, 16, 3), generator=torch.Generator().manual_seed(number)
+            )
+            Image.fromarray(pixels.to(torch.uint8).numpy()).save(folder / f"{number}.png")
+    settings = {
+        "class_prompt": f"a photo of a {name}",
+        "with_prior_preservation": True,
+        "num_class_images": 2,
+        "train_batch_size": 2,
+        "images_per_prompt": 3,
+        "repeats": 1,
+        "cache_dir": str(tmp_path / "cache"),
+    } | options
+    return PersonalizationDataModule(str(folder), f"a photo of sks {name}", **settings)
+
+
+def several(tmp_path: Path) -> SeveralSubjects:
+    """Two pictures as they are, three protected, two protected and purified and seen twice."""
+    return SeveralSubjects(
+        {
+            "dog": subject(tmp_path, "dog", 2),
+            "cat": subject(tmp_path, "cat", 3, attack=Shift()),
+            "cow": subject(
+                tmp_path, "cow", 2, attack=Shift(), purifiers=[Gaussian(0.8)], repeats=2
+            ),
+        }
+    )
+
+
+def run(data: Any, folder: Path, checkpoint: Path | None = None, **options: Any) -> FakeModule:
+    pl.seed_everything(3, verbose=False)
+    module = FakeModule()
+    settings = {"max_steps": 9, "callbacks": [ModelCheckpoint(folder, "last")]} | options
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        **settings,
+    )
+    trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False)
+    trainer.test(module, data, verbose=False)
+    return module
+
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def test_each_has_its_stages_class_images_and_share(tmp_path: Path) -> None:
+    data = several(tmp_path)
+    module = run(data, tmp_path)
+    levels = [each.image * 255 for each in data.given]
+    changes = [
+        (after.image * 255 - b).abs() for after, b in zip(data.trained_on, levels, strict=True)
+    ]
+    assert [float(each.max()) for each in changes[:5]] == [0, 0, 8, 8, 8]
+    assert all(each.max() > 8 for each in changes[5:])
+    assert [each.name for each in data.given][::3] == ["dog/0.png", "cat/1.png", "cow/1.png"]
+    seen = Counter(prompt for batch in module.seen for prompt in batch.prompts)
+    # Nine steps of two: twice through two, three, and two pictures that are seen twice.
+    assert seen == {
+        **{"a photo of sks dog": 4, "a photo of sks cat": 6, "a photo of sks cow": 8},
+        **{"a photo of a dog": 4, "a photo of a cat": 6, "a photo of a cow": 8},
+    }
+    for batch in module.seen:
+        words = [prompt.split()[-1] for prompt in batch.prompts]
+        assert words[:2] == words[2:]  # beside each instance the class image of its subject
+
+
+def test_each_is_evaluated_by_itself(tmp_path: Path) -> None:
+    data = several(tmp_path)
+    module = run(data, tmp_path)
+    asked = {
+        int(number): prompt
+        for batch in module.asked
+        if batch.arm == "tuned"
+        for number, prompt in zip(batch.ids, batch.prompts, strict=True)
+    }
+    words = ["dog"] * 3 + ["cat"] * 3 + ["cow"] * 3
+    assert [asked[number].split()[-1] for number in range(9)] == words
+    images = torch.arange(9.0).view(9, 1, 1, 1).expand(9, 3, 2, 2)
+    samples = Samples(
+        "tuned", images, words, [""] * 9, [0] * 9, list(range(9)), torch.device("cpu")
+    )
+    parts = list(by_subject(samples, data))
+    assert [name for name, _, _ in parts] == ["@dog", "@cat", "@cow"]
+    for name, some, its in parts:
+        assert some.prompts == [name[1:]] * 3
+        assert its is data.subjects[name[1:]]
+    assert parts[1][1].images[:, 0, 0, 0].tolist() == [3, 4, 5]
+    assert list(by_subject(samples, None)) == [("", samples, None)]
+
+
+def test_a_resumed_run_and_two_ranks_see_the_same_row(tmp_path: Path) -> None:
+    whole = run(several(tmp_path), tmp_path / "whole")
+    run(several(tmp_path), tmp_path / "cut", max_steps=4)
+    rest = run(several(tmp_path), tmp_path / "rest", tmp_path / "cut" / "last.ckpt")
+    assert [b.draws.tolist() for b in rest.seen] == [b.draws.tolist() for b in whole.seen[4:]]
+    assert [b.prompts for b in rest.seen] == [b.prompts for b in whole.seen[4:]]
+
+
+def test_places_follow_each_other_in_each_subjects_stream(tmp_path: Path) -> None:
+    from shortcut_lightning.batch import Example
+
+    def of(word: str, count: int) -> TrainSet:
+        examples = [Example(torch.zeros(3, 8, 8), f"{word}{n}", "") for n in range(count)]
+        return TrainSet(examples, [], side=8, random_flip=False, seed=1)
+
+    sets = [of("a", 2), of("b", 4)]
+    for batch in (1, 3):
+        dataset = SubjectSet(sets, [1, 1], batch, seed=1)
+        assert len(dataset) == 6
+        rows = [dataset[position][0] for position in range(36)]
+        assert [row.draw for row in rows] == list(range(0, 72, 2))
+        for index, word in enumerate("ab"):
+            mine = [row.prompt for row in rows if row.prompt[0] == word]
+            assert mine == [sets[index][place][0].prompt for place in range(len(mine))]
+        assert sum(row.prompt[0] == "a" for row in rows) == 12
+        groups = [{row.prompt[0] for row in rows[i : i + batch]} for i in range(0, 36, batch)]
+        assert all(len(words) == 1 for words in groups)
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.subjects is empty"):
+        SeveralSubjects({})
+    data = {"a": subject(tmp_path, "a", 1), "b": subject(tmp_path, "b", 1, train_batch_size=3)}
+    with pytest.raises(
+        ValueError, match=r"data\.subjects: train_batch_size is 2 of a and 3 of b; .* be the same"
+    ):
+        SeveralSubjects(data)
