@@ -9,11 +9,14 @@ import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     StableDiffusion3Pipeline,
     ZImagePipeline,
     ZImageTransformer2DModel,
@@ -22,6 +25,8 @@ from models import WORDS, small_tokenizer, text_config, write_small_sd3
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     CLIPTextModel,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -118,8 +123,8 @@ TEMPLATE = (
 )
 
 
-def small_qwen(layers: int, tied: bool) -> tuple[Qwen3ForCausalLM, Qwen2Tokenizer]:
-    """Byte pairs of single bytes, a chat template, and a table with rows to spare, as published."""
+def byte_tokenizer() -> Qwen2Tokenizer:
+    """Byte pairs of single bytes, with a chat template."""
     vocabulary = {byte: number for number, byte in enumerate(sorted(ByteLevel.alphabet()))}
     named = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     vocabulary |= {word: len(vocabulary) + number for number, word in enumerate(named)}
@@ -127,6 +132,12 @@ def small_qwen(layers: int, tied: bool) -> tuple[Qwen3ForCausalLM, Qwen2Tokenize
         vocab=vocabulary, merges=[], additional_special_tokens=named[1:], eos_token=named[2]
     )
     tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def small_qwen(layers: int, tied: bool) -> tuple[Qwen3ForCausalLM, Qwen2Tokenizer]:
+    """A language model whose table has rows to spare, as published."""
+    tokenizer = byte_tokenizer()
     config = Qwen3Config(
         vocab_size=len(tokenizer) + 13,
         hidden_size=24,
@@ -198,6 +209,54 @@ def write_small_z_image(folder: Path) -> Path:
         tokenizer=tokenizer,
     ).save_pretrained(folder, safe_serialization=True)
     return own_facts(folder, max_sequence_length=128, native_size=SIDE // 4)
+
+
+def write_small_qwen_image(folder: Path) -> Path:
+    """Qwen-Image, whose system prompt alone is some 200 single bytes."""
+    torch.manual_seed(0)
+    tokenizer = byte_tokenizer()
+    text = {
+        "vocab_size": len(tokenizer) + 13,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "rope_parameters": {
+            "rope_type": "default",
+            "mrope_section": [1, 1, 2],
+            "rope_theta": 1000000.0,
+        },
+    }
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2}
+    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision | {"out_hidden_size": 16})
+    vae = AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=8,
+        dim_mult=[1, 2, 2],
+        num_res_blocks=1,
+        temperal_downsample=[False, True],
+        latents_mean=torch.linspace(-1, 1, 8).tolist(),
+        latents_std=torch.linspace(0.5, 2, 8).tolist(),
+    )
+    QwenImagePipeline(
+        transformer=QwenImageTransformer2DModel(
+            in_channels=32,
+            out_channels=8,
+            num_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=16,
+            axes_dims_rope=(4, 6, 6),
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, shift_terminal=0.02
+        ),
+        vae=vae,
+        text_encoder=Qwen2_5_VLForConditionalGeneration(config),
+        tokenizer=tokenizer,
+    ).save_pretrained(folder, safe_serialization=True)
+    return own_facts(folder, max_sequence_length=320, native_size=SIDE // 4)
 
 
 def own_facts(folder: Path, **facts: Any) -> Path:

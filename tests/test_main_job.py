@@ -132,7 +132,7 @@ def test_the_large_recipes_run_as_written_on_a_small_model(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["sd35", "flux", "flux2_klein", "z_image"])
+@pytest.mark.parametrize("recipe", ["sd35", "flux", "flux2_klein", "qwen_image", "z_image"])
 def test_the_recipes_of_flows_run_as_written_on_a_small_model(recipe: str, tmp_path: Path) -> None:
     """Text encoders freed, prompts embedded once, decoupling; 4 bits alone need a GPU."""
     import flow_models
@@ -141,6 +141,7 @@ def test_the_recipes_of_flows_run_as_written_on_a_small_model(recipe: str, tmp_p
         "sd35": flow_models.write_small_sd3_with_t5,
         "flux": flow_models.write_small_flux,
         "flux2_klein": flow_models.write_small_klein,
+        "qwen_image": flow_models.write_small_qwen_image,
         "z_image": flow_models.write_small_z_image,
     }[recipe]
     model = write(tmp_path / "model")

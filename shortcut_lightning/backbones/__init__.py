@@ -10,7 +10,7 @@ from shortcut_lightning.weights import WeightsError
 
 __all__ = ["Backbone", "Conditioning", "Posterior", "load"]
 
-_KNOWN = "Stable Diffusion 1.x, 2.x, XL and 3, FLUX.1, FLUX.2 klein and Z-Image"
+_KNOWN = "Stable Diffusion 1.x, 2.x, XL and 3, FLUX.1, FLUX.2 klein, Z-Image and Qwen-Image"
 
 
 def load(
@@ -85,12 +85,14 @@ def families() -> dict[str, Any]:
     # slow imports
     from shortcut_lightning.backbones.flux import Flux
     from shortcut_lightning.backbones.flux2_klein import Flux2Klein
+    from shortcut_lightning.backbones.qwen_image import QwenImage
     from shortcut_lightning.backbones.sdxl import StableDiffusionXL
     from shortcut_lightning.backbones.stable_diffusion import StableDiffusion
     from shortcut_lightning.backbones.stable_diffusion3 import StableDiffusion3
     from shortcut_lightning.backbones.z_image import ZImage
 
-    each = (Flux, Flux2Klein, ZImage, StableDiffusion3, StableDiffusionXL, StableDiffusion)
+    flows = (Flux, Flux2Klein, QwenImage, StableDiffusion3, ZImage)
+    each = (*flows, StableDiffusionXL, StableDiffusion)
     return {family.pipeline_class.__name__: family for family in each}
 
 

@@ -65,10 +65,13 @@ class FlowTransformer(StableDiffusion):
         self.latent_shift = float(getattr(self.vae.config, "shift_factor", None) or 0.0)
         self._measure()
 
+    def _prompt_length(self) -> int:
+        return self._room(self.tokenizer)
+
     def _measure(self) -> None:
         """What follows from the facts of a folder."""
         self.resolution = self._native_size() * self.downsampling
-        self.prompt_length = self._room(self.tokenizer)
+        self.prompt_length = self._prompt_length()
 
     @property
     def step(self) -> int:

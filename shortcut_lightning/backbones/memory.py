@@ -199,7 +199,7 @@ def _activations(denoiser: Any, vae: Any, family: Any, training: Training) -> fl
 
 def _tokens(denoiser: Any, vae: Any, family: Any, training: Training) -> int:
     """Of a picture and its prompt."""
-    side = 2 ** (len(vae.config.block_out_channels) - 1) * 2  # pixels of a token
+    side = int(family.downsampling_of(vae)) * 2  # pixels of a token
     resolution = training.resolution or family.native_size * side // 2
     return (resolution // side) ** 2 + int(family.max_sequence_length)
 

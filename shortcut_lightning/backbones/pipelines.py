@@ -174,7 +174,7 @@ def _network(
 
 def check_tokenizer(tokenizer: Any, text_encoder: Any, source: str) -> None:
     """Raises ValueError where the words are not those that the text encoder has a table of."""
-    rows, words = text_encoder.config.vocab_size, tokenizer.get_vocab()
+    rows, words = text_encoder.config.get_text_config().vocab_size, tokenizer.get_vocab()
     beyond = max(words.values(), default=0) >= rows
     if beyond or len(words) < rows / 2:
         raise ValueError(

@@ -51,10 +51,10 @@ class StableDiffusion(Backbone):
         self.tokenizer: CLIPTokenizer = pipeline.tokenizer
         self.scheduler = pipeline.scheduler
         self._read_schedule()
-        self.downsampling = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.downsampling = self.downsampling_of(self.vae)
         self.resolution = self._native_size() * self.downsampling
         self.latent_scale = float(getattr(self.vae.config, "scaling_factor", 1.0))
-        self.prompt_length = self.text_encoder.config.max_position_embeddings - 2
+        self.prompt_length = self._prompt_length()
         self.tokens: list[str] = []
 
     @property
@@ -65,6 +65,15 @@ class StableDiffusion(Backbone):
     def _native_size(self) -> int:
         """Side of the latents of a native image."""
         return int(self.denoiser.config.sample_size)
+
+    @staticmethod
+    def downsampling_of(vae: Any) -> int:
+        """Pixels along a latent's side, by an autoencoder's configuration."""
+        return int(2 ** (len(vae.config.block_out_channels) - 1))
+
+    def _prompt_length(self) -> int:
+        """Tokens that a prompt may have, without begin and end."""
+        return int(self.text_encoder.config.max_position_embeddings) - 2
 
     def _read_schedule(self) -> None:
         """What the scheduler says of noise levels and of what is predicted."""
@@ -266,7 +275,7 @@ class StableDiffusion(Backbone):
                 latents=self.to_pipeline(latents).to(self.device),
                 generator=draws,
                 num_inference_steps=num_inference_steps,
-                guidance_scale=self.stock_guidance(guidance_scale),
+                **self.guidance_arguments(guidance_scale),
                 output_type="latent",
             ).images
         drawn = self.from_pipeline(drawn.float(), size)
@@ -294,6 +303,10 @@ class StableDiffusion(Backbone):
     def stock_guidance(self, guidance_scale: float) -> float:
         """A guidance as the stock pipeline counts it; here 1 is none."""
         return guidance_scale
+
+    def guidance_arguments(self, guidance_scale: float) -> dict[str, Any]:
+        """The guidance as the stock pipeline takes it."""
+        return {"guidance_scale": self.stock_guidance(guidance_scale)}
 
     def prompt_arguments(
         self, prompts: Sequence[str], negative_prompts: Sequence[str]
@@ -464,7 +477,8 @@ class StableDiffusion(Backbone):
         save_file({token: vectors[0]}, path)
 
     def enable_gradient_checkpointing(self) -> None:
-        self.vae.enable_gradient_checkpointing()  # attacks differentiate it to the pixels
+        if self.vae._supports_gradient_checkpointing:
+            self.vae.enable_gradient_checkpointing()  # attacks differentiate it to the pixels
         self.denoiser.enable_gradient_checkpointing()
         for _, text_encoder in self.vocabularies:
             text_encoder.gradient_checkpointing_enable()

@@ -119,7 +119,7 @@ def merge_rows(text_encoder: Any) -> None:
     """Puts the learned rows into the table of a text encoder that is to be written."""
     merged = text_encoder.get_input_embeddings().merged()
     text_encoder.set_input_embeddings(merged)
-    text_encoder.config.vocab_size = merged.num_embeddings
+    text_encoder.config.get_text_config().vocab_size = merged.num_embeddings
     head = text_encoder.get_output_embeddings()  # a language model's, which nothing here asks
     if head is None:
         return

@@ -12,6 +12,7 @@ from flow_models import (
     SIDE,
     write_small_flux,
     write_small_klein,
+    write_small_qwen_image,
     write_small_sd3_with_t5,
     write_small_z_image,
 )
@@ -19,6 +20,7 @@ from torch import Tensor
 
 LENGTH = 32  # of the prompts in T5
 CHAT = 128  # and in a language model
+FILM = 320  # and behind Qwen-Image's system prompt
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,7 @@ def draw(case: Case, pipeline: Any, prompts: Sequence[str], negative: str = "") 
                 output_type="pt",
                 height=SIDE,
                 width=SIDE,
-                **case.call,
-                **more,
+                **(case.call | more),
             ).images
             for seed, prompt in enumerate(prompts)
         ]
@@ -120,6 +121,21 @@ def _z_image(pipeline: Any, noisy: Tensor, s: Tensor, prompts: list[str]) -> Ten
     return -torch.stack(found).squeeze(2)
 
 
+def _qwen_image(pipeline: Any, noisy: Tensor, s: Tensor, prompts: list[str]) -> Tensor:
+    hidden, mask = pipeline.encode_prompt(prompts, max_sequence_length=FILM)
+    count, channels, height, width = noisy.shape
+    found = pipeline.transformer(
+        hidden_states=pipeline._pack_latents(noisy, count, channels, height, width),
+        timestep=s.flatten(),
+        encoder_hidden_states=hidden,
+        encoder_hidden_states_mask=mask,
+        img_shapes=[[(1, height // 2, width // 2)]] * count,
+        return_dict=False,
+    )[0]
+    unpacked: Tensor = pipeline._unpack_latents(found, SIDE, SIDE, pipeline.vae_scale_factor)
+    return unpacked[:, :, 0]
+
+
 CASES = {
     "sd3": Case(
         write_small_sd3_with_t5,
@@ -173,6 +189,15 @@ CASES = {
         True,
         (24,),
         {"guidance_scale": 5.0},  # counted from 1
+        {},
+    ),
+    "qwen-image": Case(
+        write_small_qwen_image,
+        _qwen_image,
+        {"true_cfg_scale": 4.0, "max_sequence_length": FILM, "negative_prompt": ""},
+        True,
+        (16,),
+        {"guidance_scale": 4.0},
         {},
     ),
 }

@@ -86,6 +86,24 @@ _KLEIN_4B = {
     "joint_attention_dim": 7680,
     "guidance_embeds": False,
 }
+_QWEN25_VL_7B = {
+    "text_config": {
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "vocab_size": 152064,
+    },
+    "vision_config": {
+        "depth": 32,
+        "hidden_size": 1280,
+        "intermediate_size": 3420,
+        "num_heads": 16,
+        "out_hidden_size": 3584,
+    },
+    "tie_word_embeddings": False,
+}
 Part = tuple[str, str, dict[str, Any]]
 _CLIP = ("transformers", "CLIPTextModelWithProjection")
 _ENCODER: Part = ("transformers", "T5EncoderModel", _T5)
@@ -144,6 +162,19 @@ LAYOUTS: dict[str, tuple[str, dict[str, Part], float]] = {
             "text_encoder": _LANGUAGE,
         },
         4,
+    ),
+    "qwen_image": (
+        "QwenImagePipeline",
+        {
+            "transformer": ("diffusers", "QwenImageTransformer2DModel", {}),
+            "vae": ("diffusers", "AutoencoderKLQwenImage", {}),
+            "text_encoder": (
+                "transformers",
+                "Qwen2_5_VLForConditionalGeneration",
+                _QWEN25_VL_7B,
+            ),
+        },
+        20,
     ),
     "z_image": (
         "ZImagePipeline",

@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from flow_models import write_small_flux, write_small_klein, write_small_z_image
+from flow_models import (
+    write_small_flux,
+    write_small_klein,
+    write_small_qwen_image,
+    write_small_z_image,
+)
 from test_on_a_flow import SCORES
 from test_stage_contracts import build, call, on_the_grid
 from torch import Tensor
@@ -22,6 +27,7 @@ from shortcut_lightning.membership.reducers import GaussianNoise
 WRITE: dict[str, Callable[[Path], Path]] = {
     "flux": write_small_flux,
     "klein": write_small_klein,
+    "qwen-image": write_small_qwen_image,
     "z-image": write_small_z_image,
 }
 # The encoder alone, the loss at fixed weights, the same with a model that learns beside it, an
