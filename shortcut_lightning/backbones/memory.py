@@ -191,7 +191,7 @@ def _activations(denoiser: Any, vae: Any, family: Any, training: Training) -> fl
     if family.part == "transformer":
         tokens = _tokens(denoiser, vae, family, training)
         return casts + rows * tokens * _per_token(denoiser, training)
-    downsampling = 2 ** (len(vae.config.block_out_channels) - 1)
+    downsampling = int(family.downsampling_of(vae))
     side = training.resolution // downsampling or denoiser.config.sample_size
     words, checkpointing = 77 * training.prompt_chunks, training.gradient_checkpointing
     return casts + unet_memory.kept(denoiser, rows, side, words, training.half, checkpointing)

@@ -20,7 +20,6 @@ from torch import Tensor
 
 LENGTH = 32  # of the prompts in T5
 CHAT = 128  # and in a language model
-FILM = 320  # and behind Qwen-Image's system prompt
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def _z_image(pipeline: Any, noisy: Tensor, s: Tensor, prompts: list[str]) -> Ten
 
 
 def _qwen_image(pipeline: Any, noisy: Tensor, s: Tensor, prompts: list[str]) -> Tensor:
-    hidden, mask = pipeline.encode_prompt(prompts, max_sequence_length=FILM)
+    hidden, mask = pipeline.encode_prompt(prompts, max_sequence_length=CHAT)
     count, channels, height, width = noisy.shape
     found = pipeline.transformer(
         hidden_states=pipeline._pack_latents(noisy, count, channels, height, width),
@@ -194,7 +193,7 @@ CASES = {
     "qwen-image": Case(
         write_small_qwen_image,
         _qwen_image,
-        {"true_cfg_scale": 4.0, "max_sequence_length": FILM, "negative_prompt": ""},
+        {"true_cfg_scale": 4.0, "max_sequence_length": CHAT, "negative_prompt": ""},
         True,
         (16,),
         {"guidance_scale": 4.0},
