@@ -13,7 +13,10 @@ def told(config: Any) -> str:
 
     given: dict[str, Any] = {}
     for part in ("model", "data"):
-        given |= dict((config.get(part) or {}).get("init_args") or {})
+        settings = dict((config.get(part) or {}).get("init_args") or {})
+        if subjects := settings.get("subjects"):  # of which a batch has as many as of one
+            settings = dict(next(iter(dict(subjects).values())).get("init_args") or {})
+        given |= settings
     path = str(given.get("pretrained_model_name_or_path") or "")
     if not path or path in BUILT_IN:
         return ""

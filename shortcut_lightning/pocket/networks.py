@@ -6,7 +6,7 @@ disk, float32 in memory). Gradients still flow to the images.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -105,7 +105,8 @@ class Restorer(nn.Module):
         self.leave = nn.Sequential(Residual(width), nn.Conv2d(width, 3, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        x = fit(images)
+        shorter = min(images.shape[-2:])  # at 64 px, and the other side as the picture has it
+        x = fit(images, [round(side * SIZE / shorter / 4) * 4 for side in images.shape[-2:]])
         full = self.enter(x * 2 - 1)
         half = self.middle(F.silu(self.down(full)))
         low = self.bottom(F.silu(self.lower(half)))
@@ -114,7 +115,7 @@ class Restorer(nn.Module):
         return fit(restored, images.shape[-2:]).clamp(0, 1)
 
 
-def fit(images: Tensor, size: tuple[int, int] | torch.Size = (SIZE, SIZE)) -> Tensor:
+def fit(images: Tensor, size: Sequence[int] = (SIZE, SIZE)) -> Tensor:
     """Resize to `size` where needed, without aliasing; differentiable."""
     if tuple(images.shape[-2:]) == tuple(size):
         return images

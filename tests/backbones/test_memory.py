@@ -101,6 +101,17 @@ def test_what_a_unet_keeps_is_what_autograd_keeps(method: str, small_sdxl: Path)
     assert counted(gradient_checkpointing=True) < 0.8 * counted()
 
 
+def test_several_subjects_take_what_one_takes(tmp_path: Path) -> None:
+    folder = write_layout(tmp_path, "sd15")
+    model = {"init_args": {"pretrained_model_name_or_path": str(folder)}}
+    data = {"init_args": {"train_batch_size": 4, "resolution": 768}}
+    several = {"init_args": {"subjects": {"a": data, "b": data}}}
+    trainer = {"precision": "bf16-mixed"}
+    alone = told(Config(model=model, data=data, trainer=trainer))
+    assert alone == told(Config(model=model, data=several, trainer=trainer))
+    assert alone != told(Config(model=model, data={}, trainer=trainer))
+
+
 def test_small_and_unknown_models_are_passed_over(small_sd: Path, tmp_path: Path) -> None:
     model = {"init_args": {"pretrained_model_name_or_path": str(small_sd)}}
     assert told(Config(model=model, trainer={"precision": None})) == ""

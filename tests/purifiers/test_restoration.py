@@ -159,6 +159,14 @@ class _Small(networks.Restorer):
         super().__init__(width)
 
 
+def test_pocket_restoration_keeps_a_pictures_shape() -> None:
+    """A longer picture is not squeezed into a square, where its stripes would be gone."""
+    stripes = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(3, 64, 32)[None]
+    restored = purified(PocketRestoration(), stripes)
+    assert restored.shape == stripes.shape
+    assert restored.diff(dim=-1).abs().max() > 0.5
+
+
 def test_missing_pocket_weights_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("shortcut_lightning.pocket.WEIGHTS", tmp_path)
     with pytest.raises(ValueError, match="PocketRestoration's weights are not in this"):
