@@ -25,9 +25,9 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "config": ("",),
     "base": ("bench",),
     "attack": ("attacks",),
-    "class_attacks": ("class_attacks",),
+    "attacks": ("class_attacks",),
     "purifiers": ("purifiers",),
-    "class_transplant": ("purifiers",),
+    "transplant": ("purifiers",),
     "detector": ("detectors",),
     "erasing": ("erasing",),
     "decoupling": ("decoupling",),
@@ -202,7 +202,7 @@ _TITLES = (
     ("data.decoupling", "", "--data.decoupling NAME"),
     ("data.erasing", "", "--data.erasing NAME"),
     ("data.contamination", "", "--data.contamination NAME"),
-    ("data.class_attacks", "", "--data.class_attacks NAME"),
+    ("data.noisy_class_images.attacks", "", "--data.noisy_class_images.attacks NAME"),
     ("model", "", "--model NAME"),
 )
 

@@ -92,8 +92,13 @@ def test_a_contaminated_folder_is_learned_with_words_for_places(
         [
             *("fit", *settings, "--name", subject, "--output_dir", str(tmp_path / "runs")),
             *("--trainer.max_steps", "100", "--trainer.log_every_n_steps", "1"),
-            *("--model.learning_rate", "1e-3", "--model.num_inference_steps", "3"),
-            *("--data.images_per_prompt", "1", "--data.eval_prompts", f'["{prompt}"]'),
+            *("--model.learning_rate", "1e-3", "--model.sampling.num_inference_steps", "3"),
+            *(
+                "--data.evaluation.images_per_prompt",
+                "1",
+                "--data.evaluation.prompts",
+                f'["{prompt}"]',
+            ),
         ]
     )
     run = tmp_path / "runs" / subject / "version_0"
@@ -144,8 +149,13 @@ def test_everything_at_once_shows_each_stage(model: Path, tmp_path: Path) -> Non
             *("--data.instance_prompt", "a photo of sks dog", "--data.attack.steps", "3"),
             *("--data.class_prompt", "a photo of a dog", "--data.num_class_images", "4"),
             *("--trainer.max_steps", "60", "--model.learning_rate", "1e-3"),
-            *("--model.num_inference_steps", "3", "--data.images_per_prompt", "2"),
-            *("--data.eval_prompts", '["a photo of sks dog"]'),
+            *(
+                "--model.sampling.num_inference_steps",
+                "3",
+                "--data.evaluation.images_per_prompt",
+                "2",
+            ),
+            *("--data.evaluation.prompts", '["a photo of sks dog"]'),
         ]
     )
     run = tmp_path / "all" / "version_0"

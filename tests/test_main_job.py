@@ -62,8 +62,12 @@ def test_a_recipe_on_an_accelerator(recipe: str, on_fake_gpu: str, tmp_path: Pat
     """Stages, training, checkpoint, sampling, measures, export: nothing is in the wrong place."""
     train(
         *("--config", str(ROOT / f"configs/{recipe}.yaml"), "--output_dir", str(tmp_path)),
-        *("--trainer.max_steps=2", "--data.num_class_images=4", "--data.images_per_prompt=1"),
-        *("--data.cache_dir", str(tmp_path / "cache"), "--model.num_inference_steps=2"),
+        *(
+            "--trainer.max_steps=2",
+            "--data.num_class_images=4",
+            "--data.evaluation.images_per_prompt=1",
+        ),
+        *("--data.cache_dir", str(tmp_path / "cache"), "--model.sampling.num_inference_steps=2"),
         script=on_fake_gpu,
     )
     assert report_of(tmp_path / recipe / "version_0")["metrics"]["eval/identity"]["n"] > 1
@@ -75,8 +79,12 @@ def test_the_quickstart_on_two_processes(tmp_path: Path) -> None:
     train(
         *("--config", str(ROOT / "configs/quickstart.yaml"), "--output_dir", str(tmp_path)),
         *("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"),
-        *("--trainer.max_steps=3", "--data.num_class_images=4", "--data.images_per_prompt=2"),
-        *("--data.cache_dir", str(tmp_path / "cache"), "--model.num_inference_steps=2"),
+        *(
+            "--trainer.max_steps=3",
+            "--data.num_class_images=4",
+            "--data.evaluation.images_per_prompt=2",
+        ),
+        *("--data.cache_dir", str(tmp_path / "cache"), "--model.sampling.num_inference_steps=2"),
     )
     run = tmp_path / "quickstart" / "version_0"
     assert report_of(run)["metrics"]["eval/identity"]["n"] == 8
@@ -93,10 +101,10 @@ def test_real_photographs_on_a_random_model_of_the_large_ones_layout(tmp_path: P
         *("--config", str(ROOT / "configs/quickstart.yaml"), "--name", "dog"),
         *("--output_dir", str(tmp_path), "--data.instance_data_dir", str(PHOTOS)),
         *("--data.instance_prompt", "a photo of sks dog", "--data.num_class_images", "8"),
-        *("--data.class_prompt", "a photo of a dog", "--data.images_per_prompt", "2"),
+        *("--data.class_prompt", "a photo of a dog", "--data.evaluation.images_per_prompt", "2"),
         *("--model.pretrained_model_name_or_path", str(model), "--trainer.max_steps", "60"),
         *("--model.learning_rate", "1e-3", "--trainer.log_every_n_steps", "1"),
-        *("--model.num_inference_steps", "5"),
+        *("--model.sampling.num_inference_steps", "5"),
     )
     run = tmp_path / "dog" / "version_0"
     metrics = report_of(run)["metrics"]
@@ -123,8 +131,8 @@ def test_the_large_recipes_run_as_written_on_a_small_model(
         *(word for config in configs for word in ("--config", config)),
         *("--output_dir", str(tmp_path), "--data.instance_data_dir", "pocket:0"),
         *("--model.pretrained_model_name_or_path", str(model), "--data.resolution", "64"),
-        *("--data.num_class_images", "2", "--data.images_per_prompt", "1"),
-        *("--model.num_inference_steps", "2", "--trainer.log_every_n_steps", "1"),
+        *("--data.num_class_images", "2", "--data.evaluation.images_per_prompt", "1"),
+        *("--model.sampling.num_inference_steps", "2", "--trainer.log_every_n_steps", "1"),
     )
     run = tmp_path / recipes[0] / "version_0"
     assert report_of(run)["counts"]
@@ -154,9 +162,9 @@ def test_the_recipes_of_flows_run_as_written_on_a_small_model(recipe: str, tmp_p
         *(word for config in configs for word in ("--config", config)),
         *("--output_dir", str(tmp_path), "--data.instance_data_dir", "pocket:0"),
         *("--model.pretrained_model_name_or_path", str(model), "--data.resolution", "32"),
-        *("--data.num_class_images", "2", "--data.images_per_prompt", "1"),
-        *("--model.num_inference_steps", "2", "--trainer.log_every_n_steps", "1"),
-        *("--model.frozen_dtype", "bf16"),
+        *("--data.num_class_images", "2", "--data.evaluation.images_per_prompt", "1"),
+        *("--model.sampling.num_inference_steps", "2", "--trainer.log_every_n_steps", "1"),
+        *("--model.compute.frozen_dtype", "bf16"),
         *("--data.decoupling", str(ROOT / "configs/decoupling/code.yaml")),
     )
     run = tmp_path / recipe / "version_0"
@@ -181,7 +189,7 @@ def test_everything_at_once_on_sdxl_s_layout(tmp_path: Path) -> None:
         *("--data.purifiers", "[{class_path: SDEdit, init_args: {steps: 2}}]"),
         *("--data.decoupling", str(configs / "decoupling/learned_token.yaml")),
         *("--model.new_tokens", "[<noise>]", "--data.num_class_images", "2"),
-        *("--data.images_per_prompt", "1", "--model.num_inference_steps", "2"),
+        *("--data.evaluation.images_per_prompt", "1", "--model.sampling.num_inference_steps", "2"),
     )
     run = tmp_path / "quickstart" / "version_0"
     assert report_of(run)["counts"]

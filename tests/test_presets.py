@@ -25,7 +25,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
         ("settings.data.attack", "bench", "attacks/advdm", "attacks/advdm"),
         ("data.purifiers+", "fit", "jpeg", "purifiers/jpeg"),
         ("data.attack.purifiers", "fit", "tvm", "purifiers/tvm"),
-        ("data.class_attacks", "fit", "advdm", "class_attacks/advdm"),
+        ("data.noisy_class_images.attacks", "fit", "advdm", "class_attacks/advdm"),
         ("model", "fit", "esd", "unlearning/esd"),
     ],
 )

@@ -25,8 +25,8 @@ READMES = sorted(
     if not any(part.startswith(".") or part == "runs" for part in path.relative_to(ROOT).parts)
 )
 ROOMS = (
-    *("attacks", "audit", "backbones", "bench", "cluster", "concepts", "membership", "purifiers"),
-    "verify",
+    *("attacks", "audit", "backbones", "bench", "cluster", "concepts", "data", "membership"),
+    *("purifiers", "verify"),
 )
 
 

@@ -33,7 +33,8 @@ def test_unlearning_rows_run_and_make_a_table(tmp_path: Path) -> None:
         (tmp_path / name).symlink_to(ROOT / name)
     paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
     few = (
-        "--trainer.max_steps 1 --data.images_per_prompt 1 --model.num_inference_steps 1 "
+        "--trainer.max_steps 1 --data.evaluation.images_per_prompt 1 "
+        "--model.sampling.num_inference_steps 1 "
         "--data.train_batch_size 2 --trainer.accelerator cpu"
     )
     environment = os.environ | {"PATH": os.pathsep.join(paths), "OPTIONS": few, "RUNS": "1"}

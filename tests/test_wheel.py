@@ -81,8 +81,12 @@ def test_it_works_alone(environment: Path, elsewhere: Path) -> None:
     found = subprocess.run(where, capture_output=True, text=True, check=True).stdout
     assert Path(found.strip()).is_relative_to(environment)
     assert "--data.attack NAME\n  adaptive " in run(environment, "presets")
-    few = ["--trainer.max_steps=2", "--data.num_class_images=2", "--data.images_per_prompt=1"]
-    few += ["--model.num_inference_steps=2", "--data.cache_dir=cache"]
+    few = [
+        "--trainer.max_steps=2",
+        "--data.num_class_images=2",
+        "--data.evaluation.images_per_prompt=1",
+    ]
+    few += ["--model.sampling.num_inference_steps=2", "--data.cache_dir=cache"]
     stages = ["--data.attack=random_noise", "--data.purifiers=[jpeg]", "--data.decoupling=paper"]
     run(environment, "fit", "--config", "quickstart", *few, *stages)
     done = elsewhere / "runs" / "quickstart" / "version_0"

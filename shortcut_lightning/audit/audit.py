@@ -5,19 +5,18 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
 
 import torch
 
 from shortcut_lightning.audit import default_scores, measured
 from shortcut_lightning.audit.blind import FOLDS, Blind, blind_baselines
 from shortcut_lightning.audit.captioner import Captioner
-from shortcut_lightning.audit.evaluator import FPRS, RESAMPLES
 from shortcut_lightning.audit.judge import Judge
 from shortcut_lightning.audit.loading import AuditedModel
 from shortcut_lightning.audit.result import AuditResult
 from shortcut_lightning.audit.score_files import ScoreFiles, words_of
 from shortcut_lightning.audit.sets import read_sets
+from shortcut_lightning.audit.settings import Asking, Controls, Statistics
 from shortcut_lightning.audit.streamed import judge_streams
 from shortcut_lightning.audit.verdict import verdict
 from shortcut_lightning.backbones import Backbone
@@ -26,8 +25,7 @@ from shortcut_lightning.cluster.sources import is_stream
 from shortcut_lightning.membership.base import Score
 from shortcut_lightning.membership.engine import Engine, settings
 from shortcut_lightning.membership.model import Model
-from shortcut_lightning.metrics.encoders import ImageEncoder, PocketClip
-from shortcut_lightning.ranges import Between, Count, ProperShare, Ranged, Seed
+from shortcut_lightning.ranges import Ranged, Seed
 from shortcut_lightning.report.summary import installed_versions
 
 log = logging.getLogger(__name__)
@@ -62,27 +60,18 @@ class Audit(Ranged):
         captioner: Image-to-text model that describes them instead: a folder or hub id.
         scores: Named scores; empty for CLiD and its grey-box baselines.
         headline: Name of the score the verdict rests on; empty for the first one.
-        blind: Look for differences between the sets that need no model under audit.
-        blind_encoder: Whose embeddings of the images are among the places looked at.
-        caption_controls: Ask the headline score with fixed, shuffled and swapped captions.
-        fixed_caption: What the images say under the control of one caption.
+        controls: What is looked at beside the scores, so that a difference is not mistaken for
+            membership.
         ladder: Also decide image by image with CLiD at 2, 6, 15 and 45 queries, where an image
             climbs on only while it is undecided.
-        ladder_error: Largest share of shadow images that a rung decides wrongly, of each side.
         dataset: Test the set as a whole (CDI), with its own queries.
         dataset_gradients: Give that test CDI's two features from gradients too; several times
             as slow.
-        permutations: Relabellings of that test.
-        fprs: Shares of false accusations that are reported.
-        resamples: Bootstrap samples.
+        statistics: Shares, resamples and relabellings.
         features: Folder where measured features are kept, which audits of the same images may
             share; empty for `features/` in the output.
         seed: Of noise, resampling and splits.
-        batch_size: Most rows of one call of the denoiser; halved when a GPU's memory runs out.
-        images_per_chunk: Images held at a time.
-        bf16: Compute the denoiser in bfloat16, but in float32 for SecMI, whose differences of
-            nearly equal predictions it would blur.
-        device: "auto", "cpu", "cuda" or another of torch's names.
+        compute: How the models are asked: memory and time.
         member_scores: File of scores of the members, a row per image: text with tabs or commas
             (.txt, .tsv, .csv), .npy, .safetensors or .parquet. One column is judged as one score,
             several also together, as features of the set.
@@ -110,23 +99,14 @@ class Audit(Ranged):
         captioner: str = "",
         scores: dict[str, Score] = {},  # noqa: B006
         headline: str = "",
-        blind: bool = True,
-        blind_encoder: ImageEncoder = PocketClip(),  # noqa: B008
-        caption_controls: bool = True,
-        fixed_caption: str = "a photo",
+        controls: Controls = Controls(),  # noqa: B008
         ladder: bool = False,
-        ladder_error: Annotated[float, Between(0, 0.5, open="least")] = 0.05,
         dataset: bool = True,
         dataset_gradients: bool = False,
-        permutations: Count = 499,
-        fprs: Sequence[ProperShare] = FPRS,
-        resamples: Annotated[int, Between(100)] = RESAMPLES,
+        statistics: Statistics = Statistics(),  # noqa: B008
         features: str = "",
         seed: Seed = 0,
-        batch_size: Count = 64,
-        images_per_chunk: Count = 32,
-        bf16: bool = False,
-        device: str = "auto",
+        compute: Asking = Asking(),  # noqa: B008
         member_scores: str = "",
         nonmember_scores: str = "",
         base_member_scores: str = "",
@@ -179,15 +159,9 @@ class Audit(Ranged):
             raise ValueError(
                 f"audit.headline is {self.headline!r}; the scores are {', '.join(self.scores)}."
             )
-        self.blind, self.caption_controls, self.dataset = blind, caption_controls, dataset
-        self.blind_encoder = blind_encoder
-        self.fixed_caption = fixed_caption
-        self.dataset_gradients = dataset_gradients
-        self.ladder, self.ladder_error = ladder, ladder_error
-        self.permutations, self.features = permutations, features
-        self.fprs, self.resamples, self.seed = fprs, resamples, seed
-        self.batch_size, self.images_per_chunk = batch_size, images_per_chunk
-        self.bf16, self.device = bf16, device
+        self.controls, self.statistics, self.compute = controls, statistics, compute
+        self.dataset, self.dataset_gradients, self.ladder = dataset, dataset_gradients, ladder
+        self.features, self.seed = features, seed
 
     def run(
         self,
@@ -206,7 +180,7 @@ class Audit(Ranged):
         """
         from shortcut_lightning.audit.page import write_page
 
-        usable(self.device)
+        usable(self.compute.device)
         models: dict[str, Backbone] = {}
         if self.files.given:
             result = self.judge_files()
@@ -238,7 +212,12 @@ class Audit(Ranged):
         result = measured.judge(
             read,
             measured.Options(
-                self.fprs, self.resamples, self.permutations, self.seed, self.dataset, self.headline
+                self.statistics.fprs,
+                self.statistics.resamples,
+                self.statistics.permutations,
+                self.seed,
+                self.dataset,
+                self.headline,
             ),
         )
         result.seconds["in all"] = time.perf_counter() - started
@@ -271,19 +250,21 @@ class Audit(Ranged):
             {role: models[role] for role in order},
             folder=Path(self.features) if self.features else folder and folder / "features",
             seed=self.seed,
-            batch_size=self.batch_size,
-            images_per_chunk=self.images_per_chunk,
-            bf16=self.bf16,
+            batch_size=self.compute.batch_size,
+            images_per_chunk=self.compute.images_per_chunk,
+            bf16=self.compute.bf16,
             pool=pool,
         )
         tuning = "shadow" if "shadow" in models else "target"
         tuned_on = "the shadow model" if tuning == "shadow" else "a separate half of the images"
-        judge = Judge(engine, sets, tuning, self.seed, self.fprs, self.resamples)
+        judge = Judge(
+            engine, sets, tuning, self.seed, self.statistics.fprs, self.statistics.resamples
+        )
         judged = judge.scores(self.scores)
         head = judged[self.headline]
         blind: list[Blind] = []
-        if self.blind:
-            blind = blind_baselines(*sets[:2], self.seed, self.blind_encoder)
+        if self.controls.blind:
+            blind = blind_baselines(*sets[:2], self.seed, self.controls.blind_encoder)
             if not blind:
                 warnings.append(
                     f"Baselines without a model were not run: they need {FOLDS} images of each "
@@ -291,7 +272,7 @@ class Audit(Ranged):
                     "are judged (audit.members, audit.nonmembers)."
                 )
         else:
-            warnings.append("Baselines without a model were turned off (audit.blind).")
+            warnings.append("Baselines without a model were turned off (audit.controls.blind).")
         if "base" not in models:
             warnings.append(
                 "No base model (audit.base): whether a model that cannot know the members tells "
@@ -309,11 +290,11 @@ class Audit(Ranged):
             tuned_on=tuned_on,
             judged=judged,
             blind=blind,
-            captions=judge.captions(self.headline, head, self.fixed_caption)
-            if self.caption_controls
+            captions=judge.captions(self.headline, head, self.controls.fixed_caption)
+            if self.controls.captions
             else [],
-            ladder=judge.ladder(self.ladder_error) if self.ladder else None,
-            dataset=judge.dataset(self.scores, self.permutations, self.dataset_gradients)
+            ladder=judge.ladder(self.statistics.ladder_error) if self.ladder else None,
+            dataset=judge.dataset(self.scores, self.statistics.permutations, self.dataset_gradients)
             if self.dataset
             else {},
             members=sets.members,
@@ -324,7 +305,7 @@ class Audit(Ranged):
         )
 
     def _load(self) -> dict[str, Backbone]:
-        device = usable(self.device)
+        device = usable(self.compute.device)
         given = {"target": self.target, "shadow": self.shadow, "base": self.base}
         models: dict[str, Backbone] = {
             role: model.load(f"audit.{role}").to(device)
@@ -352,5 +333,6 @@ def usable(device: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"audit.device is '{device}', which cannot be used here ({reason}); give auto or cpu."
+            f"audit.compute.device is '{device}', which cannot be used here ({reason}); give "
+            "auto or cpu."
         ) from error

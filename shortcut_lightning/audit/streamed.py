@@ -140,9 +140,9 @@ def judge_streams(
     engine = Engine(
         {role: models[role] for role in order},
         seed=audit.seed,
-        batch_size=audit.batch_size,
-        images_per_chunk=audit.images_per_chunk,
-        bf16=audit.bf16,
+        batch_size=audit.compute.batch_size,
+        images_per_chunk=audit.compute.images_per_chunk,
+        bf16=audit.compute.bf16,
         progress=False,
     )
     tuning = "shadow" if "shadow" in models else "target"
@@ -151,9 +151,9 @@ def judge_streams(
         if source := str(getattr(audit, key)):
             asked = ["shadow" if key.startswith("shadow") else "target"]
             roles = [role for role in order if role in (*asked, "base")]
-            blind = audit.blind and not key.startswith("shadow")
+            blind = audit.controls.blind and not key.startswith("shadow")
             job = MeasureRows(
-                engine, audit.scores, roles, audit.caption, blind, audit.blind_encoder
+                engine, audit.scores, roles, audit.caption, blind, audit.controls.blind_encoder
             )
             parts = parts_of(source, f"audit.{key}")
             output = Output(str(folder / "measured" / key), "parquet")
@@ -164,8 +164,10 @@ def judge_streams(
                 warnings.append(f"Of audit.{key} {tally.told()}.")
             tables[key] = read(folder / "measured" / key)
     sets, told = _sets(tables, audit.seed)
-    blind_found = _blind(audit, tables, sets) if audit.blind else []
-    judge = _StreamedJudge(engine, sets, tuning, audit.seed, audit.fprs, audit.resamples, tables)
+    blind_found = _blind(audit, tables, sets) if audit.controls.blind else []
+    judge = _StreamedJudge(
+        engine, sets, tuning, audit.seed, audit.statistics.fprs, audit.statistics.resamples, tables
+    )
     judged = {name: judge._judged(name, score) for name, score in audit.scores.items()}
     head = judged[audit.headline]
     tuned_on = "the shadow model" if tuning == "shadow" else "a separate half of the images"
@@ -189,7 +191,7 @@ def judge_streams(
 
 def _blind(audit: "Audit", tables: Mapping[str, Table], sets: Sets) -> list[Blind]:
     judged = [(tables[some.of], some.rows) for some in sets[:2]]  # type: ignore[attr-defined]
-    return blind_of(judged, audit.seed, audit.blind_encoder.name)
+    return blind_of(judged, audit.seed, audit.controls.blind_encoder.name)
 
 
 def _recipe(
@@ -199,8 +201,8 @@ def _recipe(
     made = {
         "scores": {name: measuring(score) for name, score in audit.scores.items()},
         "models": {role: engine.models[role].name for role in roles},
-        "settings": [audit.seed, audit.bf16, audit.images_per_chunk, audit.caption],
-        "looks": [audit.blind, audit.blind_encoder.name],
+        "settings": [audit.seed, audit.compute.bf16, audit.compute.images_per_chunk, audit.caption],
+        "looks": [audit.controls.blind, audit.controls.blind_encoder.name],
         "parts": listed[:16],
     }
     return dict(json.loads(json.dumps(made)))

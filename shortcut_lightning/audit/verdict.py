@@ -143,8 +143,8 @@ def _not_run(blind: Sequence[Blind], pictures: bool) -> str:
             "themselves is not excluded."
         )
     return (
-        " The baselines without a model were not run (audit.blind, or too few images), so a "
-        "difference that captions, pictures or files show by themselves is not excluded."
+        " The baselines without a model were not run (audit.controls.blind, or too few images), "
+        "so a difference that captions, pictures or files show by themselves is not excluded."
     )
 
 

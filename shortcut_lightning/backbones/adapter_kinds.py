@@ -44,13 +44,13 @@ class Adapter(NamedTuple):
             )
         if self.dropout > 0:
             raise ValueError(
-                f"model.lora_dropout is {self.dropout:g}, which model.method '{self.kind}' has "
+                f"model.adapter.dropout is {self.dropout:g}, which model.method '{self.kind}' has "
                 "not: set it to 0."
             )
         if self.dora:
             raise ValueError(
-                f"model.use_dora decomposes a LoRA, and model.method is '{self.kind}': set "
-                "model.use_dora to false or model.method to 'lora'."
+                f"model.adapter.dora decomposes a LoRA, and model.method is '{self.kind}': set "
+                "model.adapter.dora to false or model.method to 'lora'."
             )
         return _CONFIGS[self.kind](
             r=self.rank, alpha=self.alpha, target_modules=targets, **patterns
@@ -63,8 +63,9 @@ class Adapter(NamedTuple):
             fits = _compiled(pattern)
             if not any(fits.match(layer) for layer in layers):
                 raise ValueError(
-                    f"model.rank_pattern: '{pattern}' fits no layer with an adapter; there are "
-                    f"{layers[0]} and {len(layers) - 1} more. A pattern fits a whole name or its "
+                    f"model.adapter.rank_pattern: '{pattern}' fits no layer with an adapter; there "
+                    f"are {layers[0]} and {len(layers) - 1} more. A pattern fits a whole name or "
+                    "its "
                     r"end, so a block is 'up_blocks\.1\..*'."
                 )
 
@@ -75,6 +76,6 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         return re.compile(rf"(.*\.)?({pattern})$")
     except re.error as error:
         raise ValueError(
-            f"model.rank_pattern: '{pattern}' is no pattern ({error.msg}); write "
+            f"model.adapter.rank_pattern: '{pattern}' is no pattern ({error.msg}); write "
             r"'up_blocks\.1\..*' for all layers of a block."
         ) from error

@@ -103,7 +103,7 @@ class Backbone(nn.Module, ABC):
         if scheduler and scheduler not in self.samplers:
             raise ValueError(
                 f"Unknown sampling scheduler '{scheduler}'; allowed: {', '.join(self.samplers)} "
-                "(model.sampling_scheduler)."
+                "(model.sampling.scheduler)."
             )
 
     @abstractmethod

@@ -123,7 +123,9 @@ class FlowTransformer(StableDiffusion):
         if not self.takes_guidance:
             reasons["train_guidance"] = "this transformer takes no guidance; set it to 1."
         if not self.takes_true_cfg:
-            reasons["true_cfg_scale"] = "model.guidance_scale is that of this family; set it to 1."
+            reasons["true_cfg_scale"] = (
+                "model.sampling.guidance_scale is that of this family; set it to 1."
+            )
         if not self.takes_chunks:
             reasons["prompt_chunks"] = (
                 "this family's transformer does not read a CLIP's states word by word; set it to 1."

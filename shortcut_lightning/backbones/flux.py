@@ -62,7 +62,7 @@ class Flux(FlowTransformer):
             f"The model is distilled to {how}: its prediction for the empty prompt exists, but was "
             "never meant to be guided from. CLiD's unconditional branch is that prediction. "
             "Negative prompts, those of decoupling and of location words among them, act through "
-            f"model.true_cfg_scale alone, which {acts}."
+            f"model.sampling.true_cfg_scale alone, which {acts}."
         ]
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
@@ -119,7 +119,7 @@ class Flux(FlowTransformer):
         if any(negative_prompts):
             self.say_once(
                 "Negative prompts do nothing on this distilled model: they need a second call, "
-                "model.true_cfg_scale above 1."
+                "model.sampling.true_cfg_scale above 1."
             )
         said = self.embed(prompts)
         return {"prompt_embeds": said.hidden, "pooled_prompt_embeds": said.pooled}

@@ -134,13 +134,13 @@ def _four_bits() -> Any:
     """
     if find_spec("bitsandbytes") is None:
         raise weights.WeightsError(
-            "model.frozen_dtype is nf4, which needs bitsandbytes: pip install "
+            "model.compute.frozen_dtype is nf4, which needs bitsandbytes: pip install "
             "'shortcut-lightning[gpu]', or set it to bf16."
         )
     if not torch.accelerator.is_available():
         raise weights.WeightsError(
-            "model.frozen_dtype is nf4, and diffusers puts weights in 4 bits on a GPU only, of "
-            "which none is here: set it to bf16."
+            "model.compute.frozen_dtype is nf4, and diffusers puts weights in 4 bits on a GPU "
+            "only, of which none is here: set it to bf16."
         )
     return diffusers.BitsAndBytesConfig(
         load_in_4bit=True,

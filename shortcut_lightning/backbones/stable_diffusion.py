@@ -227,7 +227,7 @@ class StableDiffusion(Backbone):
             "weighting_scheme": "it is for rectified flows; this model draws its timesteps "
             "uniformly, and weighs them by model.snr_gamma. Leave it at 'logit_normal'.",
             "train_guidance": "this model takes no guidance while it learns; set it to 1.",
-            "true_cfg_scale": "model.guidance_scale is that of this family; set it to 1.",
+            "true_cfg_scale": "model.sampling.guidance_scale is that of this family; set it to 1.",
         }
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
@@ -375,7 +375,7 @@ class StableDiffusion(Backbone):
             )
         if convolutions and not (unet and self.convolutions):
             raise ValueError(
-                "model.lora_convolutions adapts the convolutions of a U-Net that learns: this "
+                "model.adapter.convolutions adapts the convolutions of a U-Net that learns: this "
                 "model has none, or model.train_unet is false. Set it to false."
             )
         if unet:
@@ -425,8 +425,8 @@ class StableDiffusion(Backbone):
         """
         if getattr(self.denoiser, "hf_quantizer", None) is not None:
             raise ValueError(
-                "A whole model cannot be written from 4 bits (model.frozen_dtype nf4): export the "
-                "adapter alone (Export's pipeline: false), or train with bf16."
+                "A whole model cannot be written from 4 bits (model.compute.frozen_dtype nf4): "
+                "export the adapter alone (Export's pipeline: false), or train with bf16."
             )
         for tokenizer in self.tokenizers.values():
             # Or the file says how the last prompt was cut and filled, if there was one.

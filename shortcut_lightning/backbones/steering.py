@@ -42,7 +42,8 @@ def steered(
         if len(given) != rows:
             raise ValueError(
                 "Safe guidance bends classifier-free guidance, and there is none at this "
-                "guidance_scale; set model.guidance_scale above 1 or data.erasing.safety to null."
+                "guidance_scale; set model.sampling.guidance_scale above 1 or "
+                "data.erasing.safety to null."
             )
         return tuple(asked(each) for each in args), asked(kwargs)
 

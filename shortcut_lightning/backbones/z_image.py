@@ -46,8 +46,9 @@ class ZImage(FlowTransformer):
             return ()
         return [
             "The model is distilled to a few steps and meant to be sampled without guidance "
-            "(model.guidance_scale 1): its prediction for the empty prompt, CLiD's unconditional "
-            "branch, was distilled away, and negative prompts, also those of decoupling and "
+            "(model.sampling.guidance_scale 1): its prediction for the empty prompt, CLiD's "
+            "unconditional branch, was distilled away, and negative prompts, also those of "
+            "decoupling and "
             "location words, act only with guidance above 1, which it was not made for."
         ]
 

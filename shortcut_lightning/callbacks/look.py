@@ -39,7 +39,7 @@ class Look(Ranged, Callback):
 
     Args:
         every_n_steps: Optimiser steps between looks; 0 for those that are asked for alone.
-        columns: Pictures of each of `data.eval_prompts`, at most `data.images_per_prompt`.
+        columns: Pictures of each of `data.evaluation.prompts`, at most `images_per_prompt`.
         measure: Have them measured by the callbacks that measure the evaluation.
         best: A metric, such as `identity`: where a look finds the best so far,
             checkpoints/best.ckpt is written.
@@ -161,7 +161,7 @@ class Look(Ranged, Callback):
         modes = {module: module.training for module in pl_module.modules()}
         pl_module.eval()
         made: list[Sample] = []
-        per_prompt = getattr(data, "images_per_prompt", 1)
+        per_prompt = data.evaluation.images_per_prompt if loader else 1
         with looked_at(pl_module), trainer.precision_plugin.forward_context():
             for batch in loader:
                 rows = [

@@ -111,7 +111,7 @@ def _counts(data: Any, samples: dict[str, Samples]) -> dict[str, int]:
         "instance images": "given",
         "reference images": "references",
         "class images": "class_images",
-        "noisy class images": "noisy_class_images",
+        "noisy class images": "noisy_copies",
     }
     counts = {kind: len(getattr(data, attribute, [])) for kind, attribute in kinds.items()}
     return {**counts, **{f"{arm} images": len(of_arm) for arm, of_arm in samples.items()}}

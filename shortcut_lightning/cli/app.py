@@ -181,7 +181,7 @@ class ShortcutTrainer(Trainer):
                 data.instance_data_dir,
                 output,
                 side,
-                data.center_crop,
+                data.training.center_crop,
                 clean_data_dir or data.reference_data_dir,
                 overwrite,
                 data.recursive,
@@ -350,7 +350,8 @@ class ShortcutCLI(LightningCLI):
         if str(config.trainer.precision or 32) not in _PRECISIONS:
             raise UserError(
                 f"trainer.precision is '{config.trainer.precision}'; allowed: 32-true, bf16-mixed,"
-                " 16-mixed. What does not learn is kept in halves by --model.frozen_dtype bf16."
+                " 16-mixed. What does not learn is kept in halves by "
+                "--model.compute.frozen_dtype bf16."
             )
         if verb == "fit" and (line := memory_told(config)):
             notice(line)

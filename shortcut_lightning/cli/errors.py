@@ -150,7 +150,8 @@ def _memory(error: BaseException) -> str:
         return ""
     return (
         f"memory ran out ({said}); what takes less: a smaller data.train_batch_size or "
-        "data.resolution, --model.gradient_checkpointing true, --model.frozen_dtype bf16"
+        "data.resolution, --model.compute.gradient_checkpointing true, "
+        "--model.compute.frozen_dtype bf16"
     )
 
 

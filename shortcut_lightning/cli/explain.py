@@ -19,7 +19,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from shortcut_lightning import presets
 from shortcut_lightning.cli.class_index import class_index, concrete, why_not_imported
 from shortcut_lightning.cli.errors import did_you_mean, listed, no_file
-from shortcut_lightning.cli.old_names import OLD_VALUES
+from shortcut_lightning.cli.old_names import MOVED, OLD_VALUES
 from shortcut_lightning.cli.optimizers import FAMILIES, no_such_setting, wrong_class
 
 _TREE = re.compile(
@@ -211,6 +211,8 @@ def _wrong_argument(key: str, class_path: str, option: str, message: str) -> str
         if key in _BASES:
             known = listed(_known_classes([key], ""))
             return f"{key}.{option}: no class is given; add --{key} CLASS\n  classes: {known}"
+    if new := MOVED.get(f"{key}.{option}"):
+        return f"{key}.{option} has moved; it is {new} now"
     if elsewhere := no_such_setting(key, option):
         return elsewhere
     allowed = _arguments(class_path)

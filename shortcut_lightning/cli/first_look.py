@@ -18,7 +18,7 @@ from shortcut_lightning.cli.config_files import (
 )
 from shortcut_lightning.cli.errors import UserError, did_you_mean, listed, no_file
 from shortcut_lightning.cli.help import help_for
-from shortcut_lightning.cli.old_names import new_name
+from shortcut_lightning.cli.old_names import moved, moved_in, new_name
 from shortcut_lightning.cli.verbs import PROGRAM, VERBS, overview
 from shortcut_lightning.files.names import shown
 
@@ -41,6 +41,8 @@ def first_look(argv: list[str]) -> str:
     for option in argv[1:]:
         if new := new_name(option):
             raise UserError(f"{option.split('=')[0]} is an option of another program; here: {new}")
+        if option.startswith("--") and (new := moved(option)):
+            raise UserError(f"{option.split('=')[0]} has moved; it is --{new} now")
     _check_utf_8(argv)
     refuse_pipes(argv)
     for path in config_files(argv):
@@ -88,5 +90,9 @@ def _check_config(path: Path, verb: str) -> None:
         raise UserError(f"--config: '{path}' is a folder; give a file in it")
     if not path.is_file():
         raise UserError(no_file("--config", os.fspath(path), known=presets.names("config", verb)))
-    if not isinstance(parsed(read(path), f"--config: '{path}'"), dict):
+    settings = parsed(read(path), f"--config: '{path}'")
+    if not isinstance(settings, dict):
         raise UserError(f"--config: '{path}' must hold `key: value` pairs such as `model: ...`")
+    if found := moved_in(settings):
+        told = ", ".join(f"{old} is {new}" for old, new in found.items())
+        raise UserError(f"--config: '{path}' has keys that have moved: {told}")

@@ -214,7 +214,15 @@ def _block(title: str, prefix: str, arguments: Iterable[Argument], whole: bool =
             rows.append(
                 textwrap.fill(text, _columns(), initial_indent=indent, subsequent_indent=indent)
             )
+        if group := _group(each):
+            rows.append(_block("", f"{prefix}{each.name}.", group.arguments, whole))
     return "\n".join(rows)
+
+
+def _group(argument: Argument) -> Described | None:
+    """The settings that lie behind an argument for order's sake alone, and are shown with it."""
+    found = described(argument.default) if argument.default in argument.classes else None
+    return found if found and found.module.endswith(".settings") else None
 
 
 def _columns() -> int:

@@ -9,6 +9,7 @@ LEAST = 0.1  # billions of weights; nobody counts memory below
 def told(config: Any) -> str:
     """A line for the settings of `fit`; "" for small models, and where nothing can be said."""
     from shortcut_lightning.backbones import memory
+    from shortcut_lightning.modules.settings import KEYS
     from shortcut_lightning.pocket import BUILT_IN
 
     given: dict[str, Any] = {}
@@ -17,6 +18,10 @@ def told(config: Any) -> str:
         if subjects := settings.get("subjects"):  # of which a batch has as many as of one
             settings = dict(next(iter(dict(subjects).values())).get("init_args") or {})
         given |= settings
+    for name, key in KEYS.items():
+        group, _, leaf = key.partition(".")
+        if group in given:
+            given[name] = given[group].get(leaf)
     path = str(given.get("pretrained_model_name_or_path") or "")
     if not path or path in BUILT_IN:
         return ""

@@ -15,6 +15,7 @@ from torch import nn
 
 from shortcut_lightning.backbones.base import is_adapter
 from shortcut_lightning.cli.errors import UserError
+from shortcut_lightning.cli.old_names import MOVED
 from shortcut_lightning.files.cache import describe
 from shortcut_lightning.files.images import SUFFIXES
 from shortcut_lightning.files.reading import read_bytes
@@ -32,7 +33,7 @@ def facts(model: LightningModule, data: LightningDataModule | None) -> Facts:
     found: Facts = {}
     backbone = getattr(model, "backbone", None)
     if isinstance(backbone, nn.Module):
-        found["model.frozen_dtype"] = str(model.hparams.get("frozen_dtype", ""))
+        found["model.compute.frozen_dtype"] = str(model.hparams.get("frozen_dtype", ""))
         found["model.prompt_chunks"] = str(model.hparams.get("prompt_chunks", 1))
         found["model.pretrained_model_name_or_path"] = _weights(backbone)
     if isinstance(data, PersonalizationDataModule):
@@ -57,10 +58,10 @@ def _of_data(data: Any) -> Facts:
         "data.erasing": _hash(_learned(data.erasing)),
         "data.decoupling": _hash(describe(data.decoupling)),
         "data.resolution": str(data.resolution),
-        "data.bucketing": str(data.bucket_ratio if data.bucketing else 0),
+        "data.bucketing": str(data.training.bucket_ratio if data.bucketing else 0),
         "data.attack_share": str(data.attack_share),
         "data.captions": _hash(describe(data.captions)),
-        "data.picture_repeats": _hash(data.picture_repeats),
+        "data.training.picture_repeats": _hash(data.training.picture_repeats),
     }
     if data.with_prior_preservation:
         found["data.class_prompt"] = prompts.class_prompt
@@ -92,7 +93,8 @@ def noted(checkpoint: str) -> Facts:
         return {}
     try:
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        return dict(saved["callbacks"]["ConfigWins"]["facts"])
+        facts: Facts = dict(saved["callbacks"]["ConfigWins"]["facts"])
+        return {MOVED.get(key, key): fact for key, fact in facts.items()}
     except Exception:  # torch.load raises a new kind for each way a file can be damaged
         return {}
 

@@ -43,9 +43,9 @@ class Erasing:
         negative: What the tuned model's negative prompt names: nothing, the concepts, the concepts
             with all bins, or with the `top_k` bins most frequent in training.
         top_k: See `negative`.
-        safety: Avoid the negative prompt (also that of `data.negative_prompt` and of decoupling) by
-            safe latent diffusion (arXiv 2211.05105), in every arm that has one; three questions
-            to the denoiser in each step where there are two.
+        safety: Avoid the negative prompt (also that of `data.evaluation` and of decoupling) by safe
+            latent diffusion (arXiv 2211.05105), in every arm that has one; three questions to the
+            denoiser in each step where there are two.
     """
 
     caption: Literal["none", "name", "geometry"] = "none"

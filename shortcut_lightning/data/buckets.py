@@ -92,7 +92,7 @@ def class_sizes(photographs: Sequence[Bucket], count: int, given: Sequence[Bucke
         raise ValueError(
             f"data.num_class_images is {count}, but the photographs are in {len(used)} buckets "
             "(data.bucketing), and each needs a class image beside it: give at least "
-            f"{len(used)}, or lower data.bucket_ratio."
+            f"{len(used)}, or lower data.training.bucket_ratio."
         )
     row = list(photographs)
     for size in used:

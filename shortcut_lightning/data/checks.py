@@ -16,24 +16,24 @@ log = logging.getLogger(__name__)
 
 def check_settings(data: "PersonalizationDataModule") -> None:
     """Raises ValueError for the first thing that is wrong, naming its key."""
-    if data.cache_latents and data.random_flip:
+    if data.cache_latents and data.training.random_flip:
         raise ValueError(
-            "data.cache_latents encodes each image once, but data.random_flip mirrors it at "
-            "random: set one of them to false."
+            "data.cache_latents encodes each image once, but data.training.random_flip mirrors it "
+            "at random: set one of them to false."
         )
-    if data.cache_latents and not data.center_crop:
+    if data.cache_latents and not data.training.center_crop:
         raise ValueError(
-            "data.cache_latents encodes each image once, but data.center_crop is false, which "
-            "crops it anew each time: set data.center_crop to true or data.cache_latents to "
-            "false."
+            "data.cache_latents encodes each image once, but data.training.center_crop is false, "
+            "which crops it anew each time: set data.training.center_crop to true or "
+            "data.cache_latents to false."
         )
-    if data.bucketing and not data.center_crop:
+    if data.bucketing and not data.training.center_crop:
         raise ValueError(
             "data.bucketing fits each picture into its bucket, so that there is no crop to draw: "
-            "set data.center_crop to true."
+            "set data.training.center_crop to true."
         )
-    if data.bucket_ratio != 2 and not data.bucketing:
-        log.warning("data.bucket_ratio is %g, but data.bucketing is false.", data.bucket_ratio)
+    if (ratio := data.training.bucket_ratio) != 2 and not data.bucketing:
+        log.warning("data.training.bucket_ratio is %g, but data.bucketing is false.", ratio)
     if data.attack_share < 1 and isinstance(data.attack, NoAttack):
         log.warning("data.attack_share is %g, but there is no data.attack.", data.attack_share)
     if data.prompts.decoupling.training and not data.with_prior_preservation:
@@ -46,12 +46,12 @@ def check_settings(data: "PersonalizationDataModule") -> None:
         raise ValueError(
             "data.with_prior_preservation needs data.class_prompt, such as 'a photo of a dog'."
         )
-    for key in ("class_attacks", "class_transplant"):
-        if getattr(data, key) and not (
+    for key in ("attacks", "transplant"):
+        if getattr(data.noisy_class_images, key) and not (
             data.with_prior_preservation and data.prompts.decoupling.training
         ):
             raise ValueError(
-                f"data.{key} needs class images that are called noisy: set "
+                f"data.noisy_class_images.{key} needs class images that are called noisy: set "
                 "data.with_prior_preservation and data.decoupling.training to true, or leave it "
                 "out."
             )
@@ -61,8 +61,20 @@ def check_settings(data: "PersonalizationDataModule") -> None:
     if data.erasing.safety and not any(words):
         raise ValueError(
             "data.erasing.safety leads away from the negative prompt, and there is none: set "
-            "data.erasing.negative to 'name', or give data.negative_prompt."
+            "data.erasing.negative to 'name', or give data.evaluation.negative_prompt."
         )
+
+
+def check_subject(data: "PersonalizationDataModule", side: int, multiple: int) -> None:
+    """Raises ValueError where nothing names the subject, and where the `side` of images is none
+    that the model can take, a `multiple` of pixels."""
+    if not data.prompts.instance_prompt:
+        raise ValueError(
+            "data.instance_prompt is not set; say what the images show with a rare word for "
+            "the subject, such as 'a photo of sks dog'."
+        )
+    if side % multiple:
+        raise ValueError(f"data.resolution is {side}; this model needs a multiple of {multiple}.")
 
 
 def check_model(
@@ -79,15 +91,15 @@ def check_model(
     if data.captions.random and settings.get("cache_text_embeddings"):
         key = "shuffle" if data.captions.shuffle else "dropout"
         raise ValueError(
-            f"model.cache_text_embeddings embeds each prompt once, but data.captions.{key} makes "
-            "another at random: set model.cache_text_embeddings to false, or leave "
+            f"model.compute.cache_text_embeddings embeds each prompt once, but data.captions.{key} "
+            "makes another at random: set model.compute.cache_text_embeddings to false, or leave "
             f"data.captions.{key} out."
         )
     scale = settings.get("guidance_scale", 7.5)
     if data.erasing.safety and scale <= 1:
         raise ValueError(
-            f"data.erasing.safety bends classifier-free guidance, and model.guidance_scale is "
-            f"{scale:g}, which is none: set it above 1, or data.erasing.safety to null."
+            "data.erasing.safety bends classifier-free guidance, and model.sampling.guidance_scale "
+            f"is {scale:g}, which is none: set it above 1, or data.erasing.safety to null."
         )
 
 

@@ -6,19 +6,22 @@ were there before. So an interrupted run continues where it was and more images 
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
 from tqdm import tqdm
 
 from shortcut_lightning import draws
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.batch import Example
 from shortcut_lightning.data.buckets import Bucket, class_sizes, nearest
-from shortcut_lightning.files.cache import alone, key_of, writing
+from shortcut_lightning.files.cache import alone, everywhere, key_of, together, writing
 from shortcut_lightning.files.contents import Contents, look_into
 from shortcut_lightning.files.folders import name_left_out
-from shortcut_lightning.files.images import read_notes, save_image, upright_size
+from shortcut_lightning.files.images import load_images, read_notes, save_image, upright_size
 from shortcut_lightning.files.names import shown
 from shortcut_lightning.freezing import frozen, on_device
 
@@ -54,6 +57,54 @@ def class_image_paths(folder: Path, count: int, photographs: Sequence[Bucket] = 
         return [*given, *(folder / name for name in names)]
     made = [folder / f"class-{number:05d}.png" for number in range(count - len(given))]
     return (given + made)[:count]
+
+
+def made_class_images(
+    given: str,
+    cache: Path,
+    prompt: str,
+    count: int,
+    backbone: Backbone,
+    trainer: Trainer,
+    batch_size: int,
+    photographs: Sequence[Bucket] = (),
+) -> list[Path]:
+    """The `count` files to train on, of which each rank has made its share of what was missing;
+    `photographs` as in `class_image_paths`.
+
+    Raises ValueError where the folder `given` holds some of another prompt.
+    """
+    strategy = trainer.strategy
+    folder = class_image_folder(given, cache, prompt, backbone, str(trainer.precision))
+    paths = class_image_paths(folder, count, photographs)
+    if given:
+        together(lambda: check_made_before(paths, prompt, backbone), strategy)
+    strategy.barrier("class images listed")
+
+    def make() -> None:
+        with trainer.precision_plugin.forward_context():
+            make_class_images(
+                paths,
+                prompt,
+                backbone,
+                strategy.root_device,
+                batch_size=batch_size,
+                rank=trainer.global_rank,
+                world_size=trainer.world_size,
+            )
+
+    everywhere(make, strategy, workers=trainer.world_size)
+    return paths
+
+
+def class_examples(
+    paths: list[Path], prompt: str, prepare: Callable[[Tensor], Tensor]
+) -> list[Example]:
+    """The class images of some files, each prepared, with the class prompt."""
+    return [
+        Example(image, prompt, shown(path.name))
+        for image, path in zip(load_images(paths, prepare), paths, strict=True)
+    ]
 
 
 def make_class_images(

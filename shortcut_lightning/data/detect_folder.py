@@ -37,7 +37,7 @@ class Look:
         instance_data_dir: Folder of pictures.
         output: Folder for `boxes.jsonl`, `contact_sheet.png` and `summary.json`.
         resolution: Shorter side in pixels of the picture that boxes are meant for.
-        center_crop: Crop the middle square, as training does with `data.center_crop`.
+        center_crop: Crop the middle square, as training does with `data.training.center_crop`.
         clean_data_dir: Pictures known to be without the concept; the share of them in which the
             detector finds one is its floor. Empty takes 64 drawn pictures of the pocket's world,
             which are clean for certain but unlike photographs. A detector that looks boxes up by

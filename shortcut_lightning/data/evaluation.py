@@ -50,7 +50,7 @@ def read_prompts(path: str) -> list[str]:
         return []
     file = Path(path).expanduser()
     if not file.is_file():
-        raise ValueError(f"No file of prompts at '{path}' (data.predict_prompts_file).")
+        raise ValueError(f"No file of prompts at '{path}' (data.evaluation.predict_prompts_file).")
     return [line.strip() for line in read_text(file).splitlines() if line.strip()]
 
 

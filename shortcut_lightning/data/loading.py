@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from shortcut_lightning.batch import Example
 from shortcut_lightning.data import buckets
 from shortcut_lightning.data.buckets import Bucket
 from shortcut_lightning.files import folders
-from shortcut_lightning.files.cache import Ranks, together
+from shortcut_lightning.files.cache import Cache, Ranks, together
 from shortcut_lightning.files.images import center_crop, load_images, resize_shorter_side
 from shortcut_lightning.prompts import Prompts
 
@@ -56,6 +57,54 @@ def load_examples(
         )
         for image, entry, size in zip(images, found, own, strict=True)
     ]
+
+
+class Subject(NamedTuple):
+    """The photographs of a run as they are loaded."""
+
+    given: list[Example]
+    references: list[Example]  # square; the given ones where none are held out
+    validated: list[Example]  # the same, in buckets where there are any
+    held_out: bool
+
+
+def load_subject(
+    instance_data_dir: str,
+    reference_data_dir: str,
+    prompts: Prompts,
+    cache: Cache,
+    *,
+    captions: bool,
+    side: int,
+    crop: bool,
+    recursive: bool,
+    sizes: Sequence[Bucket] = (),
+) -> Subject:
+    """Instance images and references; `sizes` are the buckets, if any."""
+    instances, references = subject_folders(
+        instance_data_dir, reference_data_dir, cache.folder, cache.ranks
+    )
+
+    def load(folder: Path, key: str, crop: bool, sizes: Sequence[Bucket] = ()) -> list[Example]:
+        return load_examples(
+            folder,
+            key,
+            prompts,
+            captions=captions,
+            side=side,
+            crop=crop,
+            recursive=recursive,
+            sizes=sizes,
+        )
+
+    given = load(instances, "instance_data_dir", crop, sizes)
+    held_out = references or instances
+    if references or sizes:
+        square = load(held_out, "reference_data_dir", True)
+    else:
+        square = [each._replace(image=center_crop(each.image, side)) for each in given]
+    validated = load(held_out, "reference_data_dir", True, sizes) if sizes else square
+    return Subject(given, square, validated, references is not None)
 
 
 def subject_folders(

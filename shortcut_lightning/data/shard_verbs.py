@@ -40,12 +40,12 @@ def detect_shards(
     if not output:
         raise ValueError("--output is empty; give a folder for the tables of boxes.")
     parts = parts_of(data.instance_data_dir, _KEY)
-    job = DetectRows(data.detector, resolution, data.center_crop, data.detection_side)
+    job = DetectRows(data.detector, resolution, data.training.center_crop, data.detection_side)
     made = {
         "verb": "detect",
         "detector": describe(data.detector),
         "resolution": resolution,
-        "center_crop": data.center_crop,
+        "center_crop": data.training.center_crop,
         "side": data.detection_side,
         "versions": installed_versions(),
     }

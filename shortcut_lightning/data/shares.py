@@ -29,11 +29,13 @@ def changed(
 
 
 def check_repeats(names: Sequence[str], repeats: Mapping[str, int]) -> None:
-    """Raises ValueError for a key of `data.picture_repeats` that fits no name of a picture."""
+    """Raises ValueError for a key of `training.picture_repeats` that fits no name of a picture."""
     for pattern in repeats:
         if not any(fnmatchcase(name, pattern) for name in names):
             known = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-            raise ValueError(f"data.picture_repeats: no picture is '{pattern}'; there are {known}.")
+            raise ValueError(
+                f"data.training.picture_repeats: no picture is '{pattern}'; there are {known}."
+            )
 
 
 def rows(names: Sequence[str], repeats: Mapping[str, int]) -> list[int]:

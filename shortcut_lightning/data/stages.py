@@ -11,7 +11,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -77,6 +77,26 @@ def purify(
             stage, examples, purifier, backbone, cache, device, batch_size, pool=pool
         )
     return examples
+
+
+class Steps(NamedTuple):
+    """The model, the place and the pace with which a run's stages work."""
+
+    backbone: Backbone
+    cache: Cache
+    device: torch.device
+    batch_size: int
+    warn: Callable[[str], None]
+
+    def perturb(self, examples: list[Example], attack: Attack) -> list[Example]:
+        """See `perturb`."""
+        return perturb(examples, attack, *self)
+
+    def purify(
+        self, examples: list[Example], purifiers: Sequence[Purifier], given: Sequence[Example] = ()
+    ) -> list[Example]:
+        """See `purify`."""
+        return purify(examples, purifiers, *self[:4], given)
 
 
 def detect(

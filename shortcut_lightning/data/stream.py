@@ -8,9 +8,11 @@ were trained on knows what comes next.
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from math import ceil
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from shortcut_lightning import draws
@@ -72,3 +74,34 @@ class StreamLoader(DataLoader[Any]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing; see the class."""
+
+
+def stream_loader(
+    dataset: Any,
+    trainer: Trainer,
+    collate: Callable[[list[Any]], Any],
+    *,
+    batch_size: int,
+    repeats: int,
+    num_workers: int,
+) -> StreamLoader:
+    """Batches of this rank from where training stands; an epoch is `repeats` passes."""
+    progress, world_size = trainer.fit_loop.epoch_loop.batch_progress, trainer.world_size
+    sampler = StreamSampler(
+        dataset,
+        batches=ceil(len(dataset) * repeats / (batch_size * world_size)),
+        batch_size=batch_size,
+        # Not `ready`: a checkpoint written while a batch is worked on counts it as ready.
+        trained=lambda: progress.total.processed,  # type: ignore[attr-defined]
+        rank=trainer.global_rank,
+        world_size=world_size,
+    )
+    return StreamLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        collate_fn=collate,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=trainer.strategy.root_device.type == "cuda",
+    )

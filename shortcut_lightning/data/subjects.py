@@ -18,6 +18,7 @@ from shortcut_lightning.data.bucket_order import BucketOrder
 from shortcut_lightning.data.buckets import Bucket
 from shortcut_lightning.data.datamodule import PersonalizationDataModule
 from shortcut_lightning.data.evaluation import Batches
+from shortcut_lightning.data.settings import Sampled
 from shortcut_lightning.data.stream import StreamLoader, StreamSampler
 from shortcut_lightning.data.training import Row, TrainSet
 
@@ -30,7 +31,7 @@ _COMMON: Mapping[str, Callable[[PersonalizationDataModule], Any]] = {
     "bucketing": lambda data: data.bucketing,
     "erasing.alpha": lambda data: data.erasing.alpha,
     "decoupling.contrast": lambda data: data.decoupling.contrast,
-    "images_per_prompt": lambda data: data.images_per_prompt,
+    "evaluation.images_per_prompt": lambda data: data.evaluation.images_per_prompt,
 }
 
 
@@ -90,9 +91,9 @@ class SeveralSubjects(LightningDataModule):
     trained_on = _joined("trained_on")
     references = _joined("references")
     class_images = _joined("class_images")
-    noisy_class_images = _joined("noisy_class_images")
+    noisy_copies = _joined("noisy_copies")
     boxes = _joined("boxes")
-    doubts = _joined("doubts")
+    warnings = _joined("warnings")
     eval_prompts = _joined("eval_prompts")
 
     def __init__(self, subjects: dict[str, PersonalizationDataModule]) -> None:
@@ -129,7 +130,7 @@ class SeveralSubjects(LightningDataModule):
         batch = first.batch_size * world_size
         dataset = SubjectSet(
             [loader.dataset for loader in loaders],  # type: ignore[misc]
-            [data.repeats for data in self.subjects.values()],
+            [data.training.repeats for data in self.subjects.values()],
             batch if self._first.bucketing else 1,
             draws.run_seed(),
         )
@@ -183,14 +184,15 @@ class SeveralSubjects(LightningDataModule):
         """Which of the evaluation's images are of which subject."""
         found, start = {}, 0
         for name, data in self.subjects.items():
-            found[name] = range(start, start + len(data.eval_prompts) * data.images_per_prompt)
+            count = len(data.eval_prompts) * data.evaluation.images_per_prompt
+            found[name] = range(start, start + count)
             start = found[name].stop
         return found
 
     @property
-    def images_per_prompt(self) -> int:
-        """Of each prompt of each subject."""
-        return self._first.images_per_prompt
+    def evaluation(self) -> Sampled:
+        """What is sampled; the number of images of a prompt is that of every subject."""
+        return self._first.evaluation
 
     @property
     def held_out(self) -> bool:

@@ -36,7 +36,7 @@ class Score(Ranged, ABC):
     needs_captions: ClassVar[bool] = False
     # Constructor arguments that `fit` alone uses: with others, the same is measured.
     fitting: ClassVar[tuple[str, ...]] = ()
-    # Whether bfloat16 would blur the numbers: then they are float32 whatever `audit.bf16` says.
+    # Whether bfloat16 would blur the numbers: then they are float32 whatever the audit says.
     needs_float32: ClassVar[bool] = False
     # Whether features of another model may be taken off: those of maps and sizes may not.
     subtractable: ClassVar[bool] = True

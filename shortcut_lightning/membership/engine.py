@@ -141,7 +141,8 @@ class Engine(Ranged):
                     ]
                     raise ValueError(
                         f"{name} is not a finite number for {', '.join(bad[:5])} on the {role} "
-                        "model; try audit.bf16: false, or check that the model's weights are whole."
+                        "model; try audit.compute.bf16: false, or check that the model's weights "
+                        "are whole."
                     )
                 found.append(Found(name, role, features, seconds))
         return found

@@ -21,6 +21,14 @@ from shortcut_lightning.losses import DreamBoothLoss, contrast_loss
 from shortcut_lightning.losses.contrast import denoising_errors
 from shortcut_lightning.modules.optimized import Optimized
 from shortcut_lightning.modules.optimizers import Group
+from shortcut_lightning.modules.settings import (
+    KEYS,
+    AdamSettings,
+    AdapterShape,
+    Compute,
+    Sampling,
+    flat,
+)
 from shortcut_lightning.modules.trainable import (
     DTYPES,
     FrozenDtype,
@@ -30,15 +38,12 @@ from shortcut_lightning.modules.trainable import (
     trainable_groups,
 )
 from shortcut_lightning.ranges import (
-    AtLeastOne,
     Chunks,
     CountOrNone,
     NotNegative,
     Positive,
-    ProperShare,
     Ranged,
     Rank,
-    SamplingSteps,
 )
 
 log = logging.getLogger(__name__)
@@ -70,12 +75,7 @@ class DreamBooth(Ranged, Optimized):
         train_unet: Whether the denoiser learns.
         train_text_encoder: Whether the text encoder learns, by the same method.
         rank: Rank of the adapters.
-        rank_pattern: Other ranks for layers whose names fit a pattern, such as
-            `{'up_blocks\\.1\\..*': 16}`; the first that fits counts.
-        lora_convolutions: Adapters on the denoiser's convolutions as well.
-        lora_alpha: Their scale is alpha / rank; 0 stands for alpha = rank.
-        lora_dropout: Dropout inside the adapters.
-        use_dora: Weight-decomposed adapters (arXiv 2402.09353) on the denoiser.
+        adapter: Its fine points: scale, dropout, layers.
         new_tokens: Words to add to the vocabulary and learn.
         token_initializers: A known word for each new token; empty draws random directions.
         prompt_chunks: Rows of 75 words that a prompt may fill; 1 cuts prompts at 75 words. Each
@@ -92,28 +92,11 @@ class DreamBooth(Ranged, Optimized):
         learning_rate: Of the denoiser.
         text_encoder_lr: Of the text encoder; 0 takes `learning_rate`.
         token_lr: Of new tokens; 0 takes `learning_rate`.
-        adam_beta1: First moment decay.
-        adam_beta2: Second moment decay.
-        adam_weight_decay: Decoupled weight decay; never applied to new tokens.
-        adam_epsilon: Added to the denominator.
-        use_8bit_adam: bitsandbytes' AdamW (extra `gpu`).
+        adam: AdamW's own settings.
         lr_scheduler: A schedule of diffusers.
         lr_warmup_steps: Optimiser steps of linear warm-up.
-        gradient_checkpointing: Recompute activations to save memory.
-        frozen_dtype: How the denoiser and text encoders are stored where they do not learn (under
-            LoRA both): `bf16` and `fp16` take half the memory, and compute in it. `nf4` stores the
-            denoiser's linear layers in 4 bits (arXiv 2305.14314; bitsandbytes, extra `gpu`), for
-            method `lora` alone, and the rest as `bf16`.
-        compile_unet: `torch.compile` the denoiser.
-        cache_text_embeddings: Embed each prompt once; only while nothing of the text side learns.
-        free_text_encoders: Keep text encoders on the CPU and bring them to the device for a new
-            prompt only; needs `cache_text_embeddings`.
-        num_inference_steps: Sampling steps in `test` and `predict`.
-        guidance_scale: Classifier-free guidance in `test` and `predict`; 1 is none. What a
-            guidance-distilled model is told there.
-        true_cfg_scale: For distilled models, guidance by a second call for the negative prompt; 1
-            is none.
-        sampling_scheduler: diffusers scheduler class for sampling; empty takes the model's own.
+        compute: How the networks are held and run: memory and time.
+        sampling: How pictures are made in `test` and `predict`.
     """
 
     def __init__(
@@ -128,9 +111,7 @@ class DreamBooth(Ranged, Optimized):
         train_unet: bool = True,
         train_text_encoder: bool = False,
         rank: Rank = 4,
-        lora_alpha: CountOrNone = 0,
-        lora_dropout: ProperShare = 0.0,
-        use_dora: bool = False,
+        adapter: AdapterShape = AdapterShape(),  # noqa: B008
         new_tokens: list[str] = [],  # noqa: B006
         token_initializers: list[str] = [],  # noqa: B006
         prior_loss_weight: NotNegative = 1.0,
@@ -141,40 +122,23 @@ class DreamBooth(Ranged, Optimized):
         learning_rate: Positive = 5e-6,
         text_encoder_lr: NotNegative = 0.0,
         token_lr: NotNegative = 0.0,
-        adam_beta1: ProperShare = 0.9,
-        adam_beta2: ProperShare = 0.999,
-        adam_weight_decay: NotNegative = 1e-2,
-        adam_epsilon: Positive = 1e-8,
-        use_8bit_adam: bool = False,
+        adam: AdamSettings = AdamSettings(),  # noqa: B008
         lr_scheduler: Schedule = "constant",
         lr_warmup_steps: CountOrNone = 0,
-        gradient_checkpointing: bool = False,
-        frozen_dtype: FrozenDtype = "fp32",
-        compile_unet: bool = False,
-        cache_text_embeddings: bool = False,
-        free_text_encoders: bool = False,
-        num_inference_steps: SamplingSteps = 25,
-        guidance_scale: NotNegative = 7.5,
-        true_cfg_scale: AtLeastOne = 1.0,
-        sampling_scheduler: str = "",
+        compute: Compute = Compute(),  # noqa: B008
+        sampling: Sampling = Sampling(),  # noqa: B008
         prompt_chunks: Chunks = 1,
-        rank_pattern: dict[str, Rank] = {},  # noqa: B006
-        lora_convolutions: bool = False,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
-        if frozen_dtype == "nf4" and (method != "lora" or lora):
+        self.save_hyperparameters(ignore=["adapter", "adam", "compute", "sampling"])
+        self.save_hyperparameters(flat(adapter, adam, compute, sampling))
+        if compute.frozen_dtype == "nf4" and (method != "lora" or lora):
             raise ValueError(
-                "model.frozen_dtype nf4 stores weights in 4 bits, which neither learn nor take in "
-                "another adapter: set model.method to 'lora' and leave model.lora empty."
-            )
-        if free_text_encoders and not cache_text_embeddings:
-            raise ValueError(
-                "model.free_text_encoders brings a text encoder to the device for each new prompt: "
-                "set model.cache_text_embeddings to true, or it would come at every step."
+                "model.compute.frozen_dtype nf4 stores weights in 4 bits, which neither learn nor "
+                "take in another adapter: set model.method to 'lora' and leave model.lora empty."
             )
         self.backbone = self._load()
-        self.backbone.check_sampler(sampling_scheduler)
+        self.backbone.check_sampler(sampling.scheduler)
         self._refuse()
         choose_trainable(
             self.backbone,
@@ -182,26 +146,27 @@ class DreamBooth(Ranged, Optimized):
             train_unet=train_unet,
             train_text_encoder=train_text_encoder,
             rank=rank,
-            lora_alpha=lora_alpha or rank,
-            lora_dropout=lora_dropout,
-            use_dora=use_dora,
+            alpha=adapter.alpha or rank,
+            dropout=adapter.dropout,
+            dora=adapter.dora,
             new_tokens=new_tokens,
             token_initializers=token_initializers,
-            convolutions=lora_convolutions,
-            ranks=rank_pattern,
-            alphas={} if lora_alpha else rank_pattern,
+            convolutions=adapter.convolutions,
+            ranks=adapter.rank_pattern,
+            alphas={} if adapter.alpha else adapter.rank_pattern,
         )
-        shrink_frozen(self.backbone, frozen_dtype)
-        if gradient_checkpointing:
+        shrink_frozen(self.backbone, compute.frozen_dtype)
+        if compute.gradient_checkpointing:
             self.backbone.enable_gradient_checkpointing()
         self.text_learns = any(p.requires_grad for p in self.backbone.text_encoders.parameters())
-        if cache_text_embeddings and self.text_learns:
+        if compute.cache_text_embeddings and self.text_learns:
             raise ValueError(
-                "model.cache_text_embeddings keeps prompts' embeddings, but the text encoder or "
-                "new tokens are trained (model.train_text_encoder, model.new_tokens): they would "
-                "go stale. Set model.cache_text_embeddings to false."
+                "model.compute.cache_text_embeddings keeps prompts' embeddings, but the text "
+                "encoder "
+                "or new tokens are trained (model.train_text_encoder, model.new_tokens): they "
+                "would go stale. Set model.compute.cache_text_embeddings to false."
             )
-        if compile_unet:
+        if compute.compile_unet:
             self.backbone.denoiser.compile()
         offset = self.backbone.prediction.snr_offset
         self.loss = DreamBoothLoss(prior_loss_weight, snr_gamma, offset)
@@ -384,9 +349,12 @@ class DreamBooth(Ranged, Optimized):
     def _refuse(self) -> None:
         """Raises ValueError for a setting that means nothing on this family."""
         usual = inspect.signature(DreamBooth).parameters
+        grouped = flat(AdapterShape(), AdamSettings(), Compute(), Sampling())
         for setting, reason in self.backbone.refused.items():
-            if self.hparams[setting] != usual[setting].default:
-                raise ValueError(f"model.{setting} is {self.hparams[setting]}: {reason}")
+            default = grouped[setting] if setting in grouped else usual[setting].default
+            if self.hparams[setting] != default:
+                key = KEYS.get(setting, setting)
+                raise ValueError(f"model.{key} is {self.hparams[setting]}: {reason}")
 
     def _load(self) -> Backbone:
         # Halves from the start need half the memory of the host as well. What learns itself, or

@@ -58,7 +58,7 @@ class Optimized(LightningModule, ABC):
         own = self.hparams
         if optimizer and own["use_8bit_adam"]:
             raise ValueError(
-                f"model.use_8bit_adam is true and optimizer is {optimizer.name}: give one of them."
+                f"model.adam.eight_bit is true and optimizer is {optimizer.name}: give one of them."
             )
         self._optimizer, self._schedule = optimizer, schedule
         trial = self._new_optimizer(fused=False)  # or it would be refused after all the stages
@@ -66,7 +66,7 @@ class Optimized(LightningModule, ABC):
             schedule.tried(trial)
         if optimizer and own["adam_weight_decay"] != 1e-2:
             log.warning(
-                "model.adam_weight_decay is of the usual AdamW; %s takes optimizer.weight_decay",
+                "model.adam.weight_decay is of the usual AdamW; %s takes optimizer.weight_decay",
                 optimizer.name,
             )
         if schedule and own["lr_scheduler"] != "constant":

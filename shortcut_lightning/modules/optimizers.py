@@ -88,7 +88,7 @@ def adam(
         import bitsandbytes
     except ImportError as error:
         raise ValueError(
-            "model.use_8bit_adam needs bitsandbytes: pip install 'shortcut-lightning[gpu]', "
+            "model.adam.eight_bit needs bitsandbytes: pip install 'shortcut-lightning[gpu]', "
             "or set it to false."
         ) from error
     return bitsandbytes.optim.AdamW8bit(groups, betas=betas, eps=eps)

@@ -173,7 +173,7 @@ def _means(measured: Measured, measure: str, route: Route) -> list[tuple[str, st
 
 
 def _pictures(answer: Answer) -> Markup:
-    each = int(answer.recipe.data["images_per_prompt"])
+    each = int(answer.recipe.data["evaluation"]["images_per_prompt"])
     worst_first = [finding.route for finding in answer.findings]
     rest = [route for route in answer.matrix.routes if route not in worst_first]
     rows = []

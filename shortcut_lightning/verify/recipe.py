@@ -63,7 +63,8 @@ class Recipe:
     @property
     def pictures(self) -> int:
         """How many are made of each trained model."""
-        return max(1, len(self.data["eval_prompts"])) * int(self.data["images_per_prompt"])
+        sampled = self.data["evaluation"]
+        return max(1, len(sampled["prompts"])) * int(sampled["images_per_prompt"])
 
     def protecting(self, folder: str, attack: Config) -> Config:
         """The configuration of `protect`, for the photographs of a folder."""
@@ -107,7 +108,7 @@ def read(merged: Mapping[str, Any]) -> Recipe:
     attack.setdefault("init_args", {}).setdefault("epsilon", 11.0)
     source, recursive = data.pop("instance_data_dir"), data.pop("recursive")
     reference = data.pop("reference_data_dir")
-    data["eval_base"] = False
+    data["evaluation"]["base"] = False
     trainer = config["trainer"]
     # One device a run, as `bench` has it; several are kept busy by several workers.
     trainer |= {"devices": 1, "enable_progress_bar": False, "enable_model_summary": False}

@@ -21,6 +21,7 @@ from shortcut_lightning.audit.controls import gate as gate_of
 from shortcut_lightning.audit.evaluator import Features, evaluate
 from shortcut_lightning.audit.loading import AuditedModel, exported_model
 from shortcut_lightning.audit.page import write_page
+from shortcut_lightning.audit.settings import Asking, Controls, Statistics
 from shortcut_lightning.audit.splits import split
 from shortcut_lightning.audit.verdict import verdict
 from shortcut_lightning.audit.words import WORDS
@@ -99,7 +100,7 @@ def an_audit(sets: Path, **changes: object) -> Audit:
             "CLiD_th": CLiDThreshold(NullOnly(), n_t=1),
             "Monte-Carlo": MonteCarlo(n_t=1),
         },
-        "resamples": 100,
+        "statistics": Statistics(resamples=100),
         "dataset": False,
         **changes,
     }
@@ -109,7 +110,7 @@ def an_audit(sets: Path, **changes: object) -> Audit:
 def test_an_audit_finds_what_was_learned_and_writes_it_down(
     sets: Path, models: dict[str, Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    audit = an_audit(sets, dataset=True, permutations=19)
+    audit = an_audit(sets, dataset=True, statistics=Statistics(permutations=19))
     monkeypatch.setattr(audit, "_load", lambda: models)
     result = audit.run(tmp_path, "abc")
     head = result.judged["CLiD_th"]
@@ -179,7 +180,12 @@ def test_the_page_in_a_browser(
     sets: Path, models: dict[str, Backbone], tmp_path: Path, dark: bool
 ) -> None:
     evil = "<script>document.title = 'broken'</script>'\"& " + "x" * 120
-    audit = an_audit(sets, dataset=True, permutations=19, fixed_caption=evil)
+    audit = an_audit(
+        sets,
+        dataset=True,
+        statistics=Statistics(permutations=19),
+        controls=Controls(fixed_caption=evil),
+    )
     result = audit.judge(models)
     members = [replace(each, name=evil) for each in result.members]
     write_page(replace(result, members=members, warnings=[evil]), tmp_path / "report.html")
@@ -205,7 +211,10 @@ def test_a_killed_audit_asks_no_image_twice(
         return measure(self, probe)
 
     monkeypatch.setattr(CLiD, "measure", counted)
-    settings = {"images_per_chunk": 5, "caption_controls": False, "blind": False}
+    settings = {
+        "compute": Asking(images_per_chunk=5),
+        "controls": Controls(captions=False, blind=False),
+    }
     with pytest.raises(KeyboardInterrupt):
         an_audit(sets, **settings).judge(models, tmp_path)
     ledgers = sorted((tmp_path / "features").glob("CLiD-*.tsv"))
@@ -254,7 +263,12 @@ def test_a_ladder_asks_again_only_about_the_undecided(
 ) -> None:
     rungs = [CLiDThreshold(NullOnly(), n_t=1), CLiDThreshold(NullOnly())]
     monkeypatch.setattr("shortcut_lightning.audit.ladder.default_rungs", lambda: rungs)
-    audit = an_audit(sets, ladder=True, ladder_error=0.3, blind=False, caption_controls=False)
+    audit = an_audit(
+        sets,
+        ladder=True,
+        statistics=Statistics(ladder_error=0.3),
+        controls=Controls(blind=False, captions=False),
+    )
     monkeypatch.setattr(audit, "_load", lambda: models)
     found = audit.run(tmp_path).ladder
     assert found is not None
@@ -279,7 +293,7 @@ def test_without_a_shadow_half_is_set_aside(
     monkeypatch.setattr("shortcut_lightning.audit.audit.blind_baselines", lambda *_: [])
     audit = an_audit(
         sets, shadow=AuditedModel(), shadow_members="", shadow_nonmembers="",
-        caption_controls=False,
+        controls=Controls(captions=False),
     )  # fmt: skip
     result = audit.judge({"target": models["target"]})
     assert len(result.members) == len(result.holdouts) == 6
@@ -334,7 +348,7 @@ def test_the_verdict_says_what_the_numbers_allow(
         assert "opposite to what the score assumes" in said.text
         assert "sets were not exchanged" in said.text
     assert ("audit.base" in said.text) == (gate is None)
-    assert ("were not run (audit.blind" in said.text) == (not blind)
+    assert ("were not run (audit.controls.blind" in said.text) == (not blind)
     if kind == "told apart on the base as well":
         assert "AUC is 0.620" in said.text
         assert "may lie in the pictures" in said.text
@@ -395,7 +409,6 @@ def test_a_single_image_is_only_accused_at_a_known_small_error() -> None:
         ({"target": AuditedModel()}, r"audit\.target names no model"),
         ({"shadow_members": ""}, r"comes with both its sets"),
         ({"headline": "CLID"}, r"audit\.headline is 'CLID'; the scores are CLiD_th"),
-        ({"resamples": 5}, r"Audit\.resamples is 5; it must be at least 100"),
     ],
 )
 def test_wrong_settings_are_named(sets: Path, changes: dict[str, object], message: str) -> None:
@@ -440,7 +453,10 @@ def test_a_checkpoint_is_laid_over_its_model(small_sd: Path, tmp_path: Path) -> 
 def test_audits_that_share_features_ask_a_model_once(
     sets: Path, models: dict[str, Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"features": str(tmp_path / "kept"), "caption_controls": False, "blind": False}
+    settings = {
+        "features": str(tmp_path / "kept"),
+        "controls": Controls(captions=False, blind=False),
+    }
     first = an_audit(sets, **settings).judge(models)
     monkeypatch.setattr(CLiD, "measure", lambda self, probe: pytest.fail("asked again"))
     # Other names, and the models in exchanged parts: nothing new is asked of any of them.
@@ -479,6 +495,8 @@ def test_a_timestep_that_the_model_has_not_is_named(epsilon_model: Backbone) -> 
 
 @pytest.mark.parametrize("device", ["cuda:7", "toaster"])
 def test_a_device_that_is_not_there_is_named(sets: Path, tmp_path: Path, device: str) -> None:
-    with pytest.raises(ValueError, match=f"audit.device is '{device}', which cannot be used here"):
-        an_audit(sets, device=device).run(tmp_path / "out")
+    with pytest.raises(
+        ValueError, match=f"audit.compute.device is '{device}', which cannot be used here"
+    ):
+        an_audit(sets, compute=Asking(device=device)).run(tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -71,10 +71,10 @@ def audited(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Audited:
     end with 2."""
 
     def run(*options: str, fails: bool = False) -> str:
-        usual = ["audit", "--output", str(tmp_path / "out"), "--audit.resamples", "100"]
+        usual = ["audit", "--output", str(tmp_path / "out"), "--audit.statistics.resamples", "100"]
         told = [
             *usual,
-            "--audit.permutations",
+            "--audit.statistics.permutations",
             "19",
             *(each.format(f=tmp_path) for each in options),
         ]
@@ -114,7 +114,7 @@ def test_every_kind_of_file_says_what_scikit_learn_says(
     write(tmp_path, kind)
     names = NAMES if kind in (".csv", ".safetensors", ".parquet") else ["column 1", "column 2"]
     direction = f"{names[1]}=low,{names[0]}=high"  # safetensors has its columns in another order
-    audited(*pair(kind), "--audit.direction", direction, "--audit.fprs", "[0.1, 0.01]")
+    audited(*pair(kind), "--audit.direction", direction, "--audit.statistics.fprs", "[0.1, 0.01]")
     scores = report(tmp_path)["scores"]
     assert sorted(scores) == sorted(names)
     labels = np.repeat([1, 0], [len(MEMBERS), len(OTHERS)])

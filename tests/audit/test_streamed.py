@@ -16,6 +16,7 @@ from shortcut_lightning.audit.audit import Audit
 from shortcut_lightning.audit.blind import blind_baselines
 from shortcut_lightning.audit.loading import AuditedModel
 from shortcut_lightning.audit.result import AuditResult
+from shortcut_lightning.audit.settings import Asking, Controls, Statistics
 from shortcut_lightning.files.images import load_image, save_image
 from shortcut_lightning.membership import CLiDThreshold, NullOnly, read_pictures
 from shortcut_lightning.metrics.encoders import PocketClip
@@ -54,12 +55,10 @@ def audited(
         str(sets / f"nonmembers{suffix}"),
         base=AuditedModel(str(model)),
         scores={"CLiD_th": CLiDThreshold(n_t=1, reducer=NullOnly())},
-        blind=blind,
-        caption_controls=False,
+        controls=Controls(blind=blind, captions=False),
         dataset=False,
-        resamples=100,
-        images_per_chunk=5,
-        device="cpu",
+        statistics=Statistics(resamples=100),
+        compute=Asking(images_per_chunk=5, device="cpu"),
         **settings,
     )
     return audit.run(sets / f"out{suffix}")

@@ -22,10 +22,9 @@ audit:
     CLiD_th:
       class_path: CLiDThreshold
       init_args: {n_t: 1, reducer: NullOnly}
-  resamples: 100
+  statistics: {resamples: 100}
   dataset: false
-  caption_controls: false
-  blind: false
+  controls: {captions: false, blind: false}
 """
 
 Audited = Callable[..., tuple[str, str]]
@@ -123,7 +122,7 @@ def test_one_sentence_stands_for_missing_captions(audited: Audited, sets: Path) 
     [
         (["--audit.memberss", "x"], ["no option 'audit.memberss'", "'audit.members'"]),
         (["--audit.seed", "many"], ["audit.seed: expected int, got 'many'"]),
-        (["--audit.resamples", "5"], ["audit.resamples is 5"]),
+        (["--audit.statistics.resamples", "5"], ["audit.statistics.resamples is 5"]),
         (["--audit.headline", "Loss"], ["audit.headline is 'Loss'", "CLiD_th"]),
         (["--audit.members", "{sets}/none"], ["audit.members", "does not exist"]),
         (["--audit.members", "{sets}/empty"], ["No images", "audit.members"]),

@@ -14,6 +14,7 @@ from shortcut_lightning import backbones
 from shortcut_lightning.backbones import lora
 from shortcut_lightning.backbones.base import is_adapter
 from shortcut_lightning.modules import DreamBooth
+from shortcut_lightning.modules.settings import AdapterShape
 
 RANKS = {r"up_blocks\..*": 3, r"down_blocks\.0\.resnets\.0\.conv1": 1}
 FORMS: dict[str, dict[str, Any]] = {
@@ -147,7 +148,10 @@ def test_stock_diffusers_reads_convolutions_and_ranks(
 def test_a_pattern_sets_the_rank_of_its_layers(kind: str, small_sd: Path) -> None:
     pattern = {r"mid_block\..*": 5}
     module = DreamBooth(
-        str(small_sd), method=kind, rank=2, rank_pattern=pattern, lora_convolutions=True
+        str(small_sd),
+        method=kind,
+        rank=2,
+        adapter=AdapterShape(rank_pattern=pattern, convolutions=True),
     )
     ranks, scales = {}, set()
     for name, layer in lora._layers(module.backbone.denoiser):
@@ -162,17 +166,32 @@ def test_a_pattern_sets_the_rank_of_its_layers(kind: str, small_sd: Path) -> Non
 @pytest.mark.parametrize(
     ("family", "options", "message"),
     [
-        ("small_sd", {"rank_pattern": {"upblocks": 2}}, "'upblocks' fits no layer with an adapter"),
-        ("small_sd", {"rank_pattern": {"(": 2}}, r"'\(' is no pattern"),
-        ("small_sd", {"rank_pattern": {"mid_block": 0}}, "rank_pattern.mid_block is 0; it must be"),
-        ("small_sd", {"method": "loha", "lora_dropout": 0.1}, "which model.method 'loha' has not"),
-        ("small_sd", {"method": "lokr", "use_dora": True}, "use_dora decomposes a LoRA"),
         (
             "small_sd",
-            {"lora_convolutions": True, "train_unet": False, "train_text_encoder": True},
+            {"adapter": AdapterShape(rank_pattern={"upblocks": 2})},
+            "'upblocks' fits no layer with an adapter",
+        ),
+        ("small_sd", {"adapter": AdapterShape(rank_pattern={"(": 2})}, r"'\(' is no pattern"),
+        (
+            "small_sd",
+            {"method": "loha", "adapter": AdapterShape(dropout=0.1)},
+            "which model.method 'loha' has not",
+        ),
+        (
+            "small_sd",
+            {"method": "lokr", "adapter": AdapterShape(dora=True)},
+            "model.adapter.dora decomposes a LoRA",
+        ),
+        (
+            "small_sd",
+            {
+                "adapter": AdapterShape(convolutions=True),
+                "train_unet": False,
+                "train_text_encoder": True,
+            },
             "adapts the convolutions of a U-Net that learns",
         ),
-        ("small_sd3", {"lora_convolutions": True}, "this model has none"),
+        ("small_sd3", {"adapter": AdapterShape(convolutions=True)}, "this model has none"),
         ("small_sd3", {"method": "lokr"}, "model.method is 'lokr'.* allowed: full, lora"),
     ],
 )

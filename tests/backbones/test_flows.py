@@ -17,6 +17,7 @@ from shortcut_lightning import backbones
 from shortcut_lightning.backbones.flow import FlowTransformer
 from shortcut_lightning.batch import TrainBatch
 from shortcut_lightning.modules import DreamBooth, GeometryErasure
+from shortcut_lightning.modules.settings import Compute
 from shortcut_lightning.safe_guidance import SafeGuidance
 
 PROMPTS = ["a photo of sks dog", "a dog on the beach"]
@@ -184,7 +185,7 @@ def test_new_words_are_one_token_each_learn_and_are_exported(
 
 def test_a_folder_written_from_halves_is_float32(case: Case, folder: Path, tmp_path: Path) -> None:
     """Stock diffusers takes each part in the dtype it lies in, and no two together."""
-    module = DreamBooth(str(folder), method="lora", frozen_dtype="bf16")
+    module = DreamBooth(str(folder), method="lora", compute=Compute(frozen_dtype="bf16"))
     module.backbone.save(tmp_path / "saved")
     assert draw(case, load(tmp_path / "saved"), PROMPTS).isfinite().all()
     kept = {p.dtype for p in loaded(tmp_path / "saved").parameters()}

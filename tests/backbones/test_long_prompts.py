@@ -8,6 +8,7 @@ import torch
 from shortcut_lightning import backbones
 from shortcut_lightning.batch import TrainBatch
 from shortcut_lightning.modules import DreamBooth
+from shortcut_lightning.modules.settings import Sampling
 
 LONG = " ".join(["dog", "beach", "photo", "the"] * 40)  # 160 words
 
@@ -45,7 +46,7 @@ def test_one_row_is_what_it_was(small_sd: Path) -> None:
 
 def test_a_module_trains_and_samples_with_them(small_sd: Path) -> None:
 
-    module = DreamBooth(str(small_sd), prompt_chunks=3, num_inference_steps=1)
+    module = DreamBooth(str(small_sd), prompt_chunks=3, sampling=Sampling(num_inference_steps=1))
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     prior = torch.tensor([False, True])
     data = TrainBatch(images, [LONG, "a dog"], prior, torch.tensor([0, 1]))

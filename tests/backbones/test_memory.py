@@ -15,6 +15,7 @@ from shortcut_lightning import backbones
 from shortcut_lightning.backbones.memory import GIB, Training, budget
 from shortcut_lightning.cli.memory import told
 from shortcut_lightning.modules import DreamBooth
+from shortcut_lightning.modules.settings import Compute
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -42,9 +43,9 @@ def test_a_recipe_states_what_fit_tells(recipe: str, tmp_path: Path) -> None:
 
 def test_counts_are_those_of_the_model_itself(tmp_path: Path) -> None:
     folder = write_small_flux(tmp_path / "model")
-    settings = {"method": "lora", "rank": 3, "train_text_encoder": True, "frozen_dtype": "bf16"}
-    module = DreamBooth(str(folder), **settings)
-    found = budget(str(folder), Training(**settings))
+    settings = {"method": "lora", "rank": 3, "train_text_encoder": True}
+    module = DreamBooth(str(folder), compute=Compute(frozen_dtype="bf16"), **settings)
+    found = budget(str(folder), Training(frozen_dtype="bf16", **settings))
     assert found is not None
     model = module.backbone
     learns = sum(p.numel() for p in module.parameters() if p.requires_grad)
@@ -125,9 +126,9 @@ def test_text_encoders_are_freed_between_prompts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_small_flux(tmp_path / "model")
-    settings = {"method": "lora", "cache_text_embeddings": True}
-    module = DreamBooth(str(folder), free_text_encoders=True, **settings)
-    usual = DreamBooth(str(folder), **settings)
+    freed = Compute(cache_text_embeddings=True, free_text_encoders=True)
+    module = DreamBooth(str(folder), method="lora", compute=freed)
+    usual = DreamBooth(str(folder), method="lora", compute=Compute(cache_text_embeddings=True))
     model = module.backbone
     moved: list[str] = []
     for name in ("text_encoder", "text_encoder_2"):
@@ -151,9 +152,14 @@ def test_text_encoders_are_freed_between_prompts(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"frozen_dtype": "nf4", "method": "full"}, "model.frozen_dtype nf4 .*model.method to"),
-        ({"frozen_dtype": "nf4", "lora": "a"}, "model.frozen_dtype nf4 .*model.lora empty"),
-        ({"free_text_encoders": True}, "set model.cache_text_embeddings to true"),
+        (
+            {"compute": Compute(frozen_dtype="nf4"), "method": "full"},
+            "model.compute.frozen_dtype nf4 .*model.method to",
+        ),
+        (
+            {"compute": Compute(frozen_dtype="nf4"), "lora": "a"},
+            "model.compute.frozen_dtype nf4 .*model.lora empty",
+        ),
     ],
 )
 def test_what_cannot_go_together(settings: dict[str, object], message: str) -> None:

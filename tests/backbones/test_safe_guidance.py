@@ -13,6 +13,7 @@ from shortcut_lightning import backbones
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.batch import PromptBatch
 from shortcut_lightning.modules import DreamBooth
+from shortcut_lightning.modules.settings import Sampling
 from shortcut_lightning.safe_guidance import SafeGuidance, SafeSteps
 
 PROMPTS = ["a photo of sks dog", "a dog on the beach"]
@@ -112,11 +113,13 @@ def test_named_settings_are_the_published_ones() -> None:
 
 
 def test_a_module_samples_so_and_refuses_without_guidance(small_sd: Path) -> None:
-    module = DreamBooth(str(small_sd), num_inference_steps=STEPS, guidance_scale=GUIDANCE)
+    module = DreamBooth(
+        str(small_sd), sampling=Sampling(num_inference_steps=STEPS, guidance_scale=GUIDANCE)
+    )
     seeds = torch.tensor([3, 4])
     ask = PromptBatch(PROMPTS, ["beach"] * 2, seeds, seeds, safety=STRONG)
     assert torch.equal(module.sample(ask), drawn(module.backbone, STRONG))
     module.hparams["guidance_scale"] = 1.0
-    with pytest.raises(ValueError, match=r"set model\.guidance_scale above 1"):
+    with pytest.raises(ValueError, match=r"set model\.sampling\.guidance_scale above 1"):
         module.sample(ask)
     assert math.isfinite(module.sample(ask._replace(safety=None)).sum())

@@ -31,12 +31,11 @@ def config(small_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
         ],
     }
     cell["model"]["init_args"]["pretrained_model_name_or_path"] = str(small_sd)
-    cell["model"]["init_args"] |= {"num_inference_steps": 1, "learning_rate": 0.03}
+    cell["model"]["init_args"] |= {"sampling": {"num_inference_steps": 1}, "learning_rate": 0.03}
     cell["data"]["init_args"] |= {
         "num_class_images": 1,
         "train_batch_size": 1,
-        "images_per_prompt": 1,
-        "eval_prompts": ["a photo of sks person"],
+        "evaluation": {"images_per_prompt": 1, "prompts": ["a photo of sks person"]},
     }
     (tmp_path / "cell.yaml").write_text(yaml.safe_dump(cell))
     matrix = {
@@ -152,8 +151,8 @@ def test_shipped_matrices_run_on_a_folder_of_sd_2_1_s_layout(
     matrix: str, small_sd_v: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = ["--subjects=[pocket:0]", "--settings.trainer.max_steps=1"]
-    few = ["--settings.data.num_class_images=1", "--settings.model.num_inference_steps=1"]
-    few += ["--settings.data.images_per_prompt=1"]
+    few = ["--settings.data.num_class_images=1", "--settings.model.sampling.num_inference_steps=1"]
+    few += ["--settings.data.evaluation.images_per_prompt=1"]
     model = f"--settings.model.pretrained_model_name_or_path={small_sd_v}"
     out = f"--output_dir={tmp_path}"
     main(["bench", "--config", str(CONFIGS / f"{matrix}.yaml"), *one, *few, model, out])

@@ -93,7 +93,7 @@ def test_arms_are_combinations_without_what_is_skipped(folder: Path) -> None:
 
 
 def test_a_cell_is_an_ordinary_command_line(folder: Path) -> None:
-    settings = {"trainer": {"max_steps": 3}, "data.eval_prompts": ["a", "b"]}
+    settings = {"trainer": {"max_steps": 3}, "data.evaluation.prompts": ["a", "b"]}
     of = matrix(folder, settings=settings)
     cell = next(c for c in of.cells() if c.arm == "noise/jpeg/negative")
     assert of.command(cell, folder, "last.ckpt") == [
@@ -103,7 +103,7 @@ def test_a_cell_is_an_ordinary_command_line(folder: Path) -> None:
         "--seed_everything=0",
         "--data.instance_data_dir=pocket:0",
         "--trainer.max_steps=3",
-        '--data.eval_prompts=["a", "b"]',
+        '--data.evaluation.prompts=["a", "b"]',
         f"--data.attack={folder / 'noise.yaml'}",
         f"--data.purifiers={folder / 'jpeg.yaml'}",
         "--data.decoupling.negative=true",

@@ -71,7 +71,10 @@ def settings(model: Path, pictures: Path) -> dict[str, Any]:
         },
         "model": {
             "class_path": "DreamBooth",
-            "init_args": {"pretrained_model_name_or_path": str(model), "num_inference_steps": 1},
+            "init_args": {
+                "pretrained_model_name_or_path": str(model),
+                "sampling": {"num_inference_steps": 1},
+            },
         },
         "data": {
             "class_path": "PersonalizationDataModule",
@@ -100,7 +103,7 @@ def fit(made: Made, *more: str) -> list[str]:
 
 
 def predict(made: Made, *more: str) -> list[str]:
-    prompts = ["--data.predict_prompts", json.dumps([PROMPT])]
+    prompts = ["--data.evaluation.predict_prompts", json.dumps([PROMPT])]
     return ["predict", "--config", str(made.config), *prompts, *more]
 
 
@@ -288,21 +291,21 @@ _NUMBERS = {
     "model.rank": ["0", "-3", "1.5", ".nan", "abc"],
     "model.prior_loss_weight": ["-1", ".nan", "abc"],
     "model.snr_gamma": ["-1", ".nan", ".inf"],
-    "model.adam_beta1": ["-0.1", "1", "2", ".nan"],
-    "model.adam_epsilon": ["0", "-1", ".nan"],
-    "model.adam_weight_decay": ["-1", ".nan"],
-    "model.lora_dropout": ["-1", "1", "1.5", ".nan"],
-    "model.num_inference_steps": ["0", "-1", "1.5", "1001", "abc"],
-    "model.guidance_scale": [".nan", ".inf", "abc"],
+    "model.adam.beta1": ["-0.1", "1", "2", ".nan"],
+    "model.adam.epsilon": ["0", "-1", ".nan"],
+    "model.adam.weight_decay": ["-1", ".nan"],
+    "model.adapter.dropout": ["-1", "1", "1.5", ".nan"],
+    "model.sampling.num_inference_steps": ["0", "-1", "1.5", "1001", "abc"],
+    "model.sampling.guidance_scale": [".nan", ".inf", "abc"],
     "model.lr_warmup_steps": ["-1", "1.5"],
     "data.train_batch_size": ["0", "-1", "1.5", "abc"],
-    "data.images_per_prompt": ["0", "-1", "1.5"],
+    "data.evaluation.images_per_prompt": ["0", "-1", "1.5"],
     "data.resolution": ["-1", "1.5", "33", "abc"],
-    "data.repeats": ["0", "-1"],
+    "data.training.repeats": ["0", "-1"],
     "data.num_class_images": ["0", "-1", "abc"],
-    "data.eval_seed": ["-1", "abc", "1.5"],
-    "data.dataloader_num_workers": ["-1", "1.5"],
-    "data.class_transplant_limit": ["-1", "0", "256", ".nan"],
+    "data.evaluation.seed": ["-1", "abc", "1.5"],
+    "data.training.num_workers": ["-1", "1.5"],
+    "data.noisy_class_images.transplant_limit": ["-1", "0", "256", ".nan"],
     "trainer.max_steps": ["-2", "1.5", "abc", ".nan"],
     "trainer.accumulate_grad_batches": ["0", "-1", "abc"],
     "trainer.devices": ["0", "-7", "abc"],
@@ -319,7 +322,7 @@ def of_number(rng: random.Random, made: Made) -> Case:
         shutil.copytree(made.pictures, "in")
         return Case(f"{key} {value}", "refused", protect(made, f"--{key}", value))
     value = rng.choice(_NUMBERS[key])
-    more = ["--model.method", "lora"] if key in ("model.rank", "model.lora_dropout") else []
+    more = ["--model.method", "lora"] if key in ("model.rank", "model.adapter.dropout") else []
     return Case(f"{key} {value}", "refused", fit(made, *more, f"--{key}", value))
 
 
@@ -568,7 +571,13 @@ def of_prompts(rng: random.Random, made: Made) -> Case:
         os.mkfifo(path)
     elif what != "missing":
         path.write_bytes(data)
-    argv = ["predict", "--config", str(made.config), "--data.predict_prompts_file", str(path)]
+    argv = [
+        "predict",
+        "--config",
+        str(made.config),
+        "--data.evaluation.predict_prompts_file",
+        str(path),
+    ]
     return Case(f"prompts file: {what}", expected, argv)
 
 
@@ -605,8 +614,9 @@ def of_words(rng: random.Random, made: Made) -> Case:
         fit(made, "--model.new_tokens", "[sks, sks]"), fit(made, "--model.new_tokens", "[1, 2]"),
         fit(made, "--model.variant", "fp99"), fit(made, "--data.instance_data_dir", "pocket:x"),
         fit(made, "--data.instance_data_dir", "pocket:-1"),
-        predict(made, "--data.predict_prompts", "{"),
-        fit(made, "--trainer.strategy", "nothing"), fit(made, "--model.frozen_dtype", "int4"),
+        predict(made, "--data.evaluation.predict_prompts", "{"),
+        fit(made, "--trainer.strategy", "nothing"),
+        fit(made, "--model.compute.frozen_dtype", "int4"),
         fit(made, "--output_dir", "/dev/null/x"), fit(made, "--data.cache_dir", "/dev/null/x"),
         ["audit", "--config", str(made.config)], ["bench", "--config", str(made.config)],
         ["results", "nowhere"], ["audit", "--audit.members", "nowhere"],

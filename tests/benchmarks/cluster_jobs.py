@@ -42,7 +42,7 @@ _AUDIT = {
         "members": "members",
         "nonmembers": "nonmembers",
         "scores": {"CLiD_th": {"class_path": "CLiDThreshold", "init_args": {"n_t": 2}}},
-        "resamples": 100,
+        "statistics": {"resamples": 100},
     }
 }
 
@@ -84,8 +84,9 @@ def prepare(folder: Path) -> None:
     (folder / "audit.yaml").write_text(yaml.safe_dump(_AUDIT))
     cell = yaml.safe_load((CONFIGS / "quickstart.yaml").read_text())
     cell["trainer"] |= {"max_steps": 2, "enable_progress_bar": False}
-    cell["model"]["init_args"] |= {"num_inference_steps": 2}
-    cell["data"]["init_args"] |= {"with_prior_preservation": False, "images_per_prompt": 1}
+    cell["model"]["init_args"]["sampling"]["num_inference_steps"] = 2
+    cell["data"]["init_args"]["with_prior_preservation"] = False
+    cell["data"]["init_args"]["evaluation"]["images_per_prompt"] = 1
     (folder / "cell.yaml").write_text(yaml.safe_dump(cell))
     rates = {f"rate{n}": {"model.learning_rate": 1e-4 * n} for n in range(1, CELLS + 1)}
     matrix = {"base": ["cell.yaml"], "subjects": ["pocket:0"], "factors": {"rate": rates}}

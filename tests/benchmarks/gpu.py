@@ -54,7 +54,7 @@ MEASUREMENTS: dict[str, Measure] = {
     f"{LORA}, AdamW not fused": gpu_training.variant(stable_diffusion, LORA, 4, fused=False),
     f"{LORA}, channels_last": gpu_training.variant(stable_diffusion, LORA, 4, channels_last),
     f"{LORA}, compiled": gpu_training.variant(
-        stable_diffusion, LORA, 4, least_s=90, compile_unet=True
+        stable_diffusion, LORA, 4, least_s=90, compute={"compile_unet": True}
     ),
 }
 

@@ -10,7 +10,7 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from shortcut_lightning.backbones import Backbone, Conditioning
 from shortcut_lightning.batch import TrainBatch
 from shortcut_lightning.modules import DreamBooth
+from shortcut_lightning.modules.settings import Compute
 
 PROMPT = "a photo of sks person"
 Build = Callable[[torch.device, bool], Backbone]
@@ -63,8 +64,10 @@ class Watch(pl.Callback):
         self.start = now
 
 
-def module_of(backbone: Backbone, fused: bool = True, **settings: Any) -> DreamBooth:
-    """DreamBooth on networks that are there already."""
+def module_of(
+    backbone: Backbone, fused: bool = True, compute: Mapping[str, bool] = {}, **settings: Any
+) -> DreamBooth:
+    """DreamBooth on networks that are there already; `compute` as its settings of that name."""
 
     class Given(DreamBooth):
         def _load(self) -> Backbone:
@@ -75,7 +78,8 @@ def module_of(backbone: Backbone, fused: bool = True, **settings: Any) -> DreamB
 
         wants_fused = fused
 
-    return Given(learning_rate=5e-6, frozen_dtype="bf16", **settings)
+    held = Compute(frozen_dtype="bf16", **compute)
+    return Given(learning_rate=5e-6, compute=held, **settings)
 
 
 def ours(bench: Bench, module: DreamBooth, count: int, warm: int = WARM) -> Way:
@@ -198,9 +202,11 @@ def flux_step(build: Build, nf4: bool) -> Callable[[Bench, Row], None]:
         except ImportError as error:
             raise Skipped(f"no family Flux in this version ({error})") from error
         module = module_of(
-            backbone, method="lora", rank=16, gradient_checkpointing=True,
-            cache_text_embeddings=True,
-        ).to(bench.device)  # fmt: skip
+            backbone,
+            method="lora",
+            rank=16,
+            compute={"gradient_checkpointing": True, "cache_text_embeddings": True},
+        ).to(bench.device)
         if nf4:
             quantized(backbone.denoiser, bench.device)
         config = backbone.denoiser.config
@@ -257,7 +263,7 @@ def variant(
         row.note = f"batch {1 if bench.tiny else count}"
         if not row.plain:
             raise Skipped(f"'{of}' was not measured")
-        if settings.get("compile_unet") and bench.device.type == "cpu":
+        if settings.get("compute") and bench.device.type == "cpu":
             raise Skipped("compiling for a CPU takes minutes and says nothing about a card")
         if not bench.tiny and bench.left < least_s:
             raise Skipped(f"needs about {least_s:.0f} seconds, {max(bench.left, 0):.0f} are left")

@@ -38,9 +38,9 @@ LIBRARIES = (".ses", "torchinductor_")
 
 FIT = {
     "data.with_prior_preservation": "false",
-    "data.images_per_prompt": "1",
-    "data.eval_base": "false",
-    "model.num_inference_steps": "2",
+    "data.evaluation.images_per_prompt": "1",
+    "data.evaluation.base": "false",
+    "model.sampling.num_inference_steps": "2",
     "trainer.max_steps": "6",
     "trainer.enable_progress_bar": "false",
     "ckpt_path": "last",
@@ -54,10 +54,9 @@ AUDIT = {
         "caption": "a photo of a person",
         "scores": {"CLiD_th": {"class_path": "CLiDThreshold", "init_args": {"n_t": 2}}},
         "headline": "CLiD_th",
-        "resamples": 100,
+        "statistics": {"resamples": 100},
         "dataset": False,
-        "caption_controls": False,
-        "blind": False,
+        "controls": {"captions": False, "blind": False},
     }
 }
 
@@ -111,8 +110,9 @@ def prepare(folder: Path) -> None:
     (folder / "audit.yaml").write_text(yaml.safe_dump(AUDIT))
     cell = yaml.safe_load(Path(QUICKSTART).read_text())
     cell["trainer"] |= {"max_steps": 2, "enable_progress_bar": False}
-    cell["model"]["init_args"] |= {"num_inference_steps": 2}
-    cell["data"]["init_args"] |= {"with_prior_preservation": False, "images_per_prompt": 1}
+    cell["model"]["init_args"]["sampling"]["num_inference_steps"] = 2
+    cell["data"]["init_args"]["with_prior_preservation"] = False
+    cell["data"]["init_args"]["evaluation"]["images_per_prompt"] = 1
     (folder / "cell.yaml").write_text(yaml.safe_dump(cell))
     matrix = {
         "base": ["cell.yaml"],

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from shortcut_lightning import backbones
 from shortcut_lightning.data import PersonalizationDataModule
 from shortcut_lightning.modules import DreamBooth
+from shortcut_lightning.modules.settings import Compute
 from shortcut_lightning.pocket import world
 
 PROMPTS = {"instance": "a photo of sks person", "class": "a photo of a person"}
@@ -135,7 +136,9 @@ def ours(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        module = DreamBooth(args.model, learning_rate=5e-6, cache_text_embeddings=caches)
+        module = DreamBooth(
+            args.model, learning_rate=5e-6, compute=Compute(cache_text_embeddings=caches)
+        )
         data = PersonalizationDataModule(
             instance_data_dir=str(folders["instance"]),
             instance_prompt=PROMPTS["instance"],

@@ -18,8 +18,10 @@ from shortcut_lightning.callbacks.look import Look
 from shortcut_lightning.cli import main
 from shortcut_lightning.cli.keep_last import KeepLast
 from shortcut_lightning.data import PersonalizationDataModule
+from shortcut_lightning.data.settings import Sampled
 from shortcut_lightning.metrics.estimate import Estimate
 from shortcut_lightning.modules import DreamBooth
+from shortcut_lightning.modules.settings import Sampling
 
 VALUES = {2: 0.1, 4: 0.5, 6: 0.4, 8: 0.3, 10: 0.9}
 
@@ -60,13 +62,18 @@ def run(small_sd: Path, tmp_path: Path) -> Any:
     def fit(*callbacks: pl.Callback, steps: int = 10) -> tuple[DreamBooth, pl.Trainer, Path]:
         pl.seed_everything(3, verbose=False)
         module = DreamBooth(
-            str(small_sd), method="lora", rank=2, num_inference_steps=1, learning_rate=1e-2
+            str(small_sd),
+            method="lora",
+            rank=2,
+            sampling=Sampling(num_inference_steps=1),
+            learning_rate=1e-2,
         )
         data = PersonalizationDataModule(
-            str(photos), "a photo of sks dog", train_batch_size=1, images_per_prompt=3,
-            eval_prompts=["{instance}", "{instance} on the beach"], eval_batch_size=4,
-            eval_base=False,
-        )  # fmt: skip
+            str(photos),
+            "a photo of sks dog",
+            train_batch_size=1,
+            evaluation=Sampled(["{instance}", "{instance} on the beach"], 3, 4, base=False),
+        )
         trainer = pl.Trainer(
             max_steps=steps, accelerator="cpu", logger=CSVLogger(tmp_path), log_every_n_steps=1,
             enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
@@ -152,7 +159,8 @@ def test_one_line_switches_it_on(
         "fit", "--model", "DreamBooth", "--model.pretrained_model_name_or_path", str(small_sd),
         "--data", "PersonalizationDataModule", "--data.instance_data_dir", "pocket:0",
         "--data.instance_prompt", "a photo of sks person", "--trainer.max_steps", "2",
-        "--trainer.accelerator", "cpu", "--model.num_inference_steps", "1", "--name", "small",
+        "--trainer.accelerator", "cpu", "--model.sampling.num_inference_steps", "1",
+        "--name", "small",
         "--evaluate_after_fit", "false", "--trainer.limit_val_batches", "0",
         "--trainer.callbacks+=Look", "--trainer.callbacks.every_n_steps=1",
     ])  # fmt: skip

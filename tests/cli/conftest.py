@@ -14,7 +14,10 @@ model:
   init_args: {{pretrained_model_name_or_path: {model}, learning_rate: 1.0e-3}}
 data:
   class_path: PersonalizationDataModule
-  init_args: {{instance_data_dir: "pocket:0", instance_prompt: a photo of sks person, repeats: 1}}
+  init_args:
+    instance_data_dir: "pocket:0"
+    instance_prompt: a photo of sks person
+    training: {{repeats: 1}}
 trainer: {{max_steps: 4, accelerator: cpu, enable_progress_bar: false, logger: true}}
 evaluate_after_fit: false
 """

@@ -10,7 +10,7 @@ from shortcut_lightning.cli import main
 ARGS = (
     "--data.captions.template", "{caption}, in light", "--data.captions.shuffle", "true",
     "--data.captions.keep_first", "1", "--data.captions.dropout", "0.2",
-    "--data.picture_repeats", '{"*.png": 2}', "--data.attack", "RandomNoise",
+    "--data.training.picture_repeats", '{"*.png": 2}', "--data.attack", "RandomNoise",
     "--data.attack_share", "0.5", "--model.prompt_chunks", "2",
 )  # fmt: skip
 
@@ -33,11 +33,15 @@ def test_they_are_of_the_run_and_kept_in_its_config(recipe: str) -> None:
         (["--data.captions.template= "], "data.captions.template is empty"),
         (["--data.captions.shufle=true"], "did you mean 'shuffle'?"),
         (["--data.attack_share=2"], "data.attack_share is 2; it must be from 0 to 1"),
-        (["--data.picture_repeats", '{"no.png": 2}'], "data.picture_repeats: no picture is"),
+        (
+            ["--data.training.picture_repeats", '{"no.png": 2}'],
+            "data.training.picture_repeats: no picture is",
+        ),
         (["--model.prompt_chunks=0"], "model.prompt_chunks is 0; it must be from 1 to 8"),
         (
-            ["--data.captions.dropout=0.1", "--model.cache_text_embeddings=true"],
-            "model.cache_text_embeddings embeds each prompt once, but data.captions.dropout",
+            ["--data.captions.dropout=0.1", "--model.compute.cache_text_embeddings=true"],
+            "model.compute.cache_text_embeddings embeds each prompt once, but "
+            "data.captions.dropout",
         ),
     ],
 )

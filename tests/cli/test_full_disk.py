@@ -69,13 +69,13 @@ def recipe(small_sd: Path, pictures: Path) -> list[str]:
     return [
         "--model=DreamBooth",
         f"--model.pretrained_model_name_or_path={small_sd}",
-        "--model.num_inference_steps=1",
+        "--model.sampling.num_inference_steps=1",
         "--data=PersonalizationDataModule",
         f"--data.instance_data_dir={pictures}",
         f"--data.instance_prompt={PROMPT}",
         "--data.class_prompt=a photo of a dog",
-        "--data.images_per_prompt=1",
-        f"--data.eval_prompts=[{PROMPT}]",
+        "--data.evaluation.images_per_prompt=1",
+        f"--data.evaluation.prompts=[{PROMPT}]",
         "--trainer.accelerator=cpu",
         "--trainer.max_steps=1",
         "--trainer.enable_progress_bar=false",
@@ -168,7 +168,7 @@ def test_of_other_verbs(
     failure: Failure,
 ) -> None:
     more = {
-        "predict": [f"--data.predict_prompts=[{PROMPT}]"],
+        "predict": [f"--data.evaluation.predict_prompts=[{PROMPT}]"],
         "protect": ["--data.attack=RandomNoise", "--output=out"],
         "purify": ["--data.purifiers=[Jpeg]", "--output=out"],
         "detect": ["--data.detector=QRCodeDetector", "--output=out"],
@@ -203,10 +203,10 @@ def test_of_an_audit(
         "--audit.caption=a photo of a dog",
         "--audit.scores={loss: {class_path: Loss}}",
         "--audit.dataset=false",
-        "--audit.blind=false",
-        "--audit.caption_controls=false",
-        "--audit.resamples=100",
-        "--audit.device=cpu",
+        "--audit.controls.blind=false",
+        "--audit.controls.captions=false",
+        "--audit.statistics.resamples=100",
+        "--audit.compute.device=cpu",
         "--output=out",
     )
     assert f"No space left on device: 'out/{name}'" in said

@@ -23,9 +23,15 @@ Mistake = Callable[..., str]
         ),
         ("model.learning_rate=fast", "model.learning_rate: expected float, got 'fast'"),
         ("model.rank=1.5", "model.rank: expected int, got '1.5'"),
-        ("model.num_inference_steps=1001", "is 1001; it must be from 1 to 1000."),
-        ("model.lora_dropout=1", "model.lora_dropout is 1; it must be at least 0 and below 1."),
-        ("data.images_per_prompt=0", "data.images_per_prompt is 0; it must be at least 1."),
+        ("model.sampling.num_inference_steps=1001", "is 1001; it must be from 1 to 1000."),
+        (
+            "model.adapter.dropout=1",
+            "model.adapter.dropout is 1; it must be at least 0 and below 1.",
+        ),
+        (
+            "data.evaluation.images_per_prompt=0",
+            "data.evaluation.images_per_prompt is 0; it must be at least 1.",
+        ),
         ("data.decoupling.contrast=.nan", "data.decoupling.contrast is nan; it must be at least 0"),
         ("data.erasing.caption_drop=2", "data.erasing.caption_drop is 2; it must be from 0 to 1."),
         ("data.attack.epsilon=0.05", "data.attack.epsilon is 0.05; it must be from 1 to 255"),
@@ -82,9 +88,18 @@ def test_an_option_of_a_verb(quality: str, mistake: Mistake) -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--audit.permutations=-3", "audit.permutations is -3; it must be at least 1."),
-        ("--audit.fprs=[0.01,2]", "audit.fprs.1 is 2; it must be at least 0 and below 1."),
-        ("--audit.ladder_error=.nan", "audit.ladder_error is nan; it must be above 0"),
+        (
+            "--audit.statistics.permutations=-3",
+            "audit.statistics.permutations is -3; it must be at least 1.",
+        ),
+        (
+            "--audit.statistics.fprs=[0.01,2]",
+            "audit.statistics.fprs.1 is 2; it must be at least 0 and below 1.",
+        ),
+        (
+            "--audit.statistics.ladder_error=.nan",
+            "audit.statistics.ladder_error is nan; it must be above 0",
+        ),
         (
             "--audit.scores={one: {class_path: SecMI, init_args: {keep: 0}}}",
             "audit.scores.one.keep is 0; it must be above 0 and at most 1.",
@@ -115,7 +130,7 @@ def test_of_a_matrix(option: str, message: str, mistake: Mistake) -> None:
         (["protect", "--help"], "--quality int, from 1 to 95 = 95"),
         (["fit", "--model.help=GeometryErasure"], "int, from 1 to 1000 = 25"),
         (["fit", "--model.help=GeometryErasure"], "from 1 to 32 (a side; 8 fill CLIP's 75 words)"),
-        (["audit", "--help"], "--audit.fprs list of float, at least 0 and below 1"),
+        (["audit", "--help"], "--audit.statistics.fprs list of float, at least 0 and below 1"),
     ],
 )
 def test_help_shows_ranges(args: list[str], shown: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ def test_a_run_by_class_path_runs_again_from_its_config_and_resumes(recipe: str)
         (["--optimizer=SGD", "--optimizer.lr=1"], ["optimizer.lr: ", "model.learning_rate"]),
         (["--optimizer=SGD", "--optimizer.momentm=1"], ["SGD takes no 'momentm'", "'momentum'"]),
         (["--optimizer=SGD", "--optimizer.momentum=-1"], ["optimizer: SGD refuses", "momentum"]),
-        (["--optimizer=SGD", "--model.use_8bit_adam=true"], ["use_8bit_adam is true"]),
+        (["--optimizer=SGD", "--model.adam.eight_bit=true"], ["model.adam.eight_bit is true"]),
         (["--lr_scheduler=StepLR"], ["StepLR needs 'step_size'", "--lr_scheduler.step_size"]),
         (["--lr_scheduler=cosine"], ["schedules by name are --model.lr_scheduler cosine"]),
         (

@@ -89,15 +89,21 @@ def test_defaults_lost_in_a_class_switch_are_not_worth_a_word(printed: Any, tmp_
 
 
 def test_names_of_other_programs_lead_to_options_that_exist() -> None:
+    from dataclasses import fields, is_dataclass
     from inspect import signature
 
-    from shortcut_lightning.cli.old_names import OLD_NAMES
+    from shortcut_lightning.cli.old_names import MOVED, OLD_NAMES
     from shortcut_lightning.data import PersonalizationDataModule
     from shortcut_lightning.modules import DreamBooth
 
-    known = {f"--model.{name}" for name in signature(DreamBooth).parameters}
-    known |= {f"--data.{name}" for name in signature(PersonalizationDataModule).parameters}
+    known: set[str] = set()
+    for part, owner in (("model", DreamBooth), ("data", PersonalizationDataModule)):
+        for name, each in signature(owner).parameters.items():
+            known.add(f"--{part}.{name}")
+            if is_dataclass(each.default):
+                known |= {f"--{part}.{name}.{field.name}" for field in fields(each.default)}
     new = {name.split()[0] for name in OLD_NAMES.values() if name.startswith(("--model", "--data"))}
+    new |= {f"--{name}" for name in MOVED.values() if not name.startswith("audit.")}
     assert {name for name in new if not name.startswith("--data.attack.")} <= known
 
 

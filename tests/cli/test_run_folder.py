@@ -219,7 +219,7 @@ def test_pictures_are_made_only_where_a_callback_takes_them(
             f"--data.instance_data_dir={tmp_path / 'photos'}",
             "--data.instance_prompt=a photo of sks dog",
             f"--data.cache_dir={tmp_path / 'cache'}",
-            "--data.images_per_prompt=2",
+            "--data.evaluation.images_per_prompt=2",
             *(f"--trainer.callbacks+={name}" for name in callbacks),
             *("--trainer.accelerator=cpu", "--trainer.max_steps=1"),
         ]

@@ -16,12 +16,12 @@ def recipe(small_sd: Path, *more: str) -> list[str]:
     return [
         "--model=DreamBooth",
         f"--model.pretrained_model_name_or_path={small_sd}",
-        "--model.num_inference_steps=1",
+        "--model.sampling.num_inference_steps=1",
         "--data=PersonalizationDataModule",
         "--data.instance_data_dir=pocket:0",
         "--data.instance_prompt=a photo of sks dog",
         "--data.class_prompt=a photo of a dog",
-        "--data.images_per_prompt=1",
+        "--data.evaluation.images_per_prompt=1",
         "--trainer.accelerator=cpu",
         "--name=run",
         *more,
@@ -68,7 +68,12 @@ def test_the_last_lines_of_fit_and_predict_say_where(
     assert not re.search(r"Training.*\b[3-9]/[12]\b", out)
 
     main(
-        ["predict", *recipe(small_sd, "--ckpt_path=last", "--data.predict_prompts=['{instance}']")]
+        [
+            "predict",
+            *recipe(
+                small_sd, "--ckpt_path=last", "--data.evaluation.predict_prompts=['{instance}']"
+            ),
+        ]
     )
     out = capsys.readouterr().out
     folder = re.search(r"(?m)^images +(\S+)$", out)
@@ -82,7 +87,7 @@ def test_prompts_about_somebody_else_are_named(
     small_sd: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked = "['{instance} on the beach', 'a photo of sks person', 'a {class}']"
-    fit(small_sd, 1, f"--data.eval_prompts={asked}")
+    fit(small_sd, 1, f"--data.evaluation.prompts={asked}")
     named = [r.getMessage() for r in caplog.records if "evaluation asks for" in r.getMessage()]
     assert len(named) == 2
     assert "'a photo of sks person', which does not name the subject of 'a photo of sks" in named[0]

@@ -91,11 +91,11 @@ class TestOnRay:
             "--audit.target.pretrained_model_name_or_path=pocket",
             f"--audit.members={tmp_path / 'members'}",
             f"--audit.nonmembers={tmp_path / 'nonmembers'}",
-            "--audit.images_per_chunk=5",
-            "--audit.resamples=100",
+            "--audit.compute.images_per_chunk=5",
+            "--audit.statistics.resamples=100",
             "--audit.dataset=false",
-            "--audit.caption_controls=false",
-            "--audit.blind=false",
+            "--audit.controls.captions=false",
+            "--audit.controls.blind=false",
         ]
         for name, engine in (("local", []), ("ray", ON_RAY)):
             main(["audit", *words, "--output", str(tmp_path / name), *engine])

@@ -1,5 +1,6 @@
 """Every short YAML for a stage builds that stage: python -m pytest tests/contracts"""
 
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def build(option: str, file: Path, *more: str) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(PersonalizationDataModule, "data", sub_configs=True)
     parsed = parser.parse_args([f"--data.{option}={file}", *more])
-    return getattr(parser.instantiate(parsed).data, option)
+    return attrgetter(option)(parser.instantiate(parsed).data)
 
 
 def test_there_are_fragments() -> None:
@@ -39,7 +40,7 @@ def test_attacks(file: Path) -> None:
     assert isinstance(build("attack", file), Attack)
 
 
-LISTS = [("class_attacks", Attack, file) for file in fragments("class_attacks")]
+LISTS = [("noisy_class_images.attacks", Attack, file) for file in fragments("class_attacks")]
 LISTS += [("purifiers", Purifier, file) for file in fragments("purifiers")]
 
 

@@ -15,6 +15,7 @@ from shortcut_lightning.data.bucket_order import BucketOrder
 from shortcut_lightning.data.buckets import Bucket, buckets, class_sizes, fitted, nearest
 from shortcut_lightning.data.class_images import class_image_paths
 from shortcut_lightning.data.loading import preparation
+from shortcut_lightning.data.settings import Passes, Sampled
 from shortcut_lightning.files.images import upright_size
 
 
@@ -117,7 +118,7 @@ def photographs(folder: Path) -> Path:
 def fit(tmp_path: Path, **options: Any) -> Any:
     from test_datamodule import fit
 
-    settings = {"bucketing": True, "bucket_ratio": 4.0, "steps": 6} | options
+    settings = {"bucketing": True, "training": Passes(bucket_ratio=4.0), "steps": 6} | options
     if not (tmp_path / "photos").is_dir():
         photographs(tmp_path / "photos")
     return fit(tmp_path / "photos", tmp_path, **settings)
@@ -132,10 +133,10 @@ def test_all_that_is_trained_with_is_of_the_bucket(tmp_path: Path) -> None:
         "class_prompt": "a photo of a dog",
         "with_prior_preservation": True,
         "num_class_images": 5,
-        "random_flip": True,
+        "training": Passes(bucket_ratio=4.0, random_flip=True),
         "detector": PrecomputedBoxes(str(tmp_path / "boxes.jsonl")),
         "erasing": Erasing(caption="name", grid_size=2, alpha=4.0),
-        "images_per_prompt": 2,
+        "evaluation": Sampled(images_per_prompt=2),
     }
     data, module, trainer = fit(tmp_path, **options)
     assert data.buckets == {(8, 32): 3, (16, 16): 2}
@@ -174,5 +175,5 @@ def test_squares_in_buckets_are_trained_on_as_without(tmp_path: Path) -> None:
 
 
 def test_a_crop_to_draw_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no crop to draw: set data\.center_crop to true"):
-        fit(tmp_path, center_crop=False)
+    with pytest.raises(ValueError, match=r"no crop to draw: set data\.training\.center_crop"):
+        fit(tmp_path, training=Passes(center_crop=False))

@@ -14,6 +14,7 @@ from shortcut_lightning.attacks import Attack, RandomNoise
 from shortcut_lightning.batch import Example, PromptBatch
 from shortcut_lightning.concepts import Erasing, PrecomputedBoxes
 from shortcut_lightning.data import PersonalizationDataModule
+from shortcut_lightning.data.settings import NoisyClassImages, Passes, Sampled
 from shortcut_lightning.data.training import TrainSet
 from shortcut_lightning.prompts import Decoupling
 from shortcut_lightning.purifiers import Gaussian, Jpeg, Oracle
@@ -121,7 +122,10 @@ def test_the_seed_changes_a_random_attack_and_nothing_else_does(
         )
         return torch.stack([example.image for example in data.trained_on])
 
-    assert torch.equal(result("a"), result("b", repeats=2, images_per_prompt=1))
+    assert torch.equal(
+        result("a"),
+        result("b", training=Passes(repeats=2), evaluation=Sampled(images_per_prompt=1)),
+    )
     assert not torch.equal(result("a"), result("a", seed=1))
 
 
@@ -129,7 +133,9 @@ def test_images_of_unequal_size_go_through_the_stages(photos: Path, tmp_path: Pa
     for size in ((16, 40), (33, 16), (24, 20)):
         Image.new("RGB", size, "red").save(photos / f"{size}.png")
     Shift.calls = 0
-    data, module, _ = fit(photos, tmp_path, attack=Shift(), center_crop=False, steps=12)
+    data, module, _ = fit(
+        photos, tmp_path, attack=Shift(), training=Passes(center_crop=False), steps=12
+    )
     assert Shift.calls == 3
     for before, after in zip(data.given, data.trained_on, strict=True):
         assert min(before.image.shape[1:]) == 16
@@ -173,20 +179,21 @@ def test_perturbed_copies_of_class_images_are_called_noisy(photos: Path, tmp_pat
         "with_prior_preservation": True,
         "class_prompt": "a photo of dog",
         "num_class_images": 4,
-        "class_attacks": [RandomNoise(epsilon=40, sign=True)],
-        "num_noisy_class_images": 3,
+        "noisy_class_images": NoisyClassImages(
+            attacks=[RandomNoise(epsilon=40, sign=True)], count=3
+        ),
         "decoupling": Decoupling(training=True),
         "train_batch_size": 7,
     }
     data, module, _ = fit(photos, tmp_path, steps=1, **options)
-    assert (len(data.class_images), len(data.noisy_class_images)) == (4, 3)
-    for before, after in zip(data.class_images, data.noisy_class_images, strict=False):
+    assert (len(data.class_images), len(data.noisy_copies)) == (4, 3)
+    for before, after in zip(data.class_images, data.noisy_copies, strict=False):
         assert (after.name, after.prompt) == (before.name, before.prompt)
         assert 39.9 < 255 * (after.image - before.image).abs().max() < 40.1
     batch = module.seen[0]
     words = {False: "a photo of dog, without bhj noisy pattern"}
     words[True] = "a photo of dog, bhj noisy pattern"
-    noisy = {example.image.numpy().tobytes() for example in data.noisy_class_images}
+    noisy = {example.image.numpy().tobytes() for example in data.noisy_copies}
     said = [
         (image.numpy().tobytes() in noisy, prompt)
         for image, prompt in zip(batch.images[7:], batch.prompts[7:], strict=True)
@@ -200,20 +207,22 @@ def test_perturbed_copies_of_class_images_are_called_noisy(photos: Path, tmp_pat
     assert cached.seen[0].prompts == batch.prompts
 
     two = [RandomNoise(epsilon=40, sign=True), RandomNoise(epsilon=20, sign=True)]
-    turns, _, _ = fit(photos, tmp_path, steps=1, **options | {"class_attacks": two})
+    turns, _, _ = fit(
+        photos, tmp_path, steps=1, **options | {"noisy_class_images": NoisyClassImages(attacks=two)}
+    )
     clean = {example.name: example.image for example in turns.class_images}
-    far = {e.name: 255 * (e.image - clean[e.name]).abs().max() for e in turns.noisy_class_images}
+    far = {e.name: 255 * (e.image - clean[e.name]).abs().max() for e in turns.noisy_copies}
     names = [example.name for example in turns.class_images[:3]]
     assert [round(float(far[name])) for name in names] == [40, 20, 40]
 
     purified, _, _ = fit(photos, tmp_path, purifiers=[Gaussian()], **options)
     of_all = Gaussian()(
-        torch.stack([example.image for example in data.noisy_class_images]),
+        torch.stack([example.image for example in data.noisy_copies]),
         FakeModule().backbone,
         ["a photo of dog"] * 3,
         generator=torch.Generator(),
     )
-    left = torch.stack([example.image for example in purified.noisy_class_images])
+    left = torch.stack([example.image for example in purified.noisy_copies])
     torch.testing.assert_close(left, of_all, atol=1 / 500, rtol=0)
     untouched = zip(purified.class_images, data.class_images, strict=True)
     assert all(torch.equal(a.image, b.image) for a, b in untouched)
@@ -229,13 +238,12 @@ def test_what_is_taken_off_the_photographs_is_put_on_class_images(
         class_prompt="a photo of dog",
         num_class_images=4,
         attack=RandomNoise(epsilon=60),
-        class_transplant=[Oracle()],
-        class_transplant_limit=20,
+        noisy_class_images=NoisyClassImages(transplant=[Oracle()], transplant_limit=20),
         decoupling=Decoupling(training=True),
         train_batch_size=8,
     )
-    assert len(data.noisy_class_images) == 4
-    for before, after in zip(data.class_images, data.noisy_class_images, strict=True):
+    assert len(data.noisy_copies) == 4
+    for before, after in zip(data.class_images, data.noisy_copies, strict=True):
         change = (255 * (after.image - before.image)).abs()
         assert change.max() < 20.1
         assert (change > 19.9).float().mean() > 0.3  # two thirds of the noise is above 20
@@ -278,7 +286,12 @@ def test_validation_is_over_the_references_and_always_the_same(
 ) -> None:
     held_out = add_images(tmp_path / "held_out", 5, size=(40, 18))
     data, module, _ = fit(
-        photos, tmp_path, steps=4, repeats=2, reference_data_dir=str(held_out), eval_batch_size=2
+        photos,
+        tmp_path,
+        steps=4,
+        training=Passes(repeats=2),
+        reference_data_dir=str(held_out),
+        evaluation=Sampled(batch_size=2),
     )
     assert len(data.references) == 5
     once = len(data.val_dataloader())
@@ -327,7 +340,9 @@ def test_a_generated_subject_brings_its_references(tmp_path: Path) -> None:
 
 
 def test_evaluation_is_prompts_times_count_times_arms(photos: Path, tmp_path: Path) -> None:
-    data, module, trainer = fit(photos, tmp_path, images_per_prompt=3, negative_prompt="blurry")
+    data, module, trainer = fit(
+        photos, tmp_path, evaluation=Sampled(images_per_prompt=3, negative_prompt="blurry")
+    )
     trainer.test(module, data, verbose=False)
     assert [batch.arm for batch in module.asked] == ["tuned", "base"]
     assert module.asked[0] == PromptBatch(
@@ -335,7 +350,9 @@ def test_evaluation_is_prompts_times_count_times_arms(photos: Path, tmp_path: Pa
     )
     assert module.asked[0].seeds.tolist() == module.asked[0].ids.tolist() == [0, 1, 2]
     data, module, trainer = fit(
-        photos, tmp_path, images_per_prompt=1, eval_base=False, eval_prompts=["a", "b"], eval_seed=9
+        photos,
+        tmp_path,
+        evaluation=Sampled(images_per_prompt=1, base=False, prompts=["a", "b"], seed=9),
     )
     trainer.test(module, data, verbose=False)
     (batch,) = module.asked
@@ -345,19 +362,26 @@ def test_evaluation_is_prompts_times_count_times_arms(photos: Path, tmp_path: Pa
 def test_predict_needs_prompts_and_no_images(tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("c\n\n  d \n")
     data = PersonalizationDataModule(
-        predict_prompts=["a", "b"],
-        predict_prompts_file=str(tmp_path / "prompts.txt"),
-        images_per_prompt=2,
+        evaluation=Sampled(
+            predict_prompts=["a", "b"],
+            predict_prompts_file=str(tmp_path / "prompts.txt"),
+            images_per_prompt=2,
+        ),
     )
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
     images = trainer.predict(FakeModule(), data)
     assert sum(map(len, images or [])) == 8
-    with pytest.raises(ValueError, match=r"set data\.predict_prompts to a list of prompts or"):
+    with pytest.raises(
+        ValueError, match=r"set data\.evaluation\.predict_prompts to a list of prompts or"
+    ):
         trainer.predict(FakeModule(), PersonalizationDataModule())
     with pytest.raises(
-        ValueError, match=r"No file of prompts at 'x\.txt' \(data\.predict_prompts_f"
+        ValueError, match=r"No file of prompts at 'x\.txt' \(data\.evaluation\.predict_prompts_f"
     ):
-        trainer.predict(FakeModule(), PersonalizationDataModule(predict_prompts_file="x.txt"))
+        trainer.predict(
+            FakeModule(),
+            PersonalizationDataModule(evaluation=Sampled(predict_prompts_file="x.txt")),
+        )
 
 
 def test_crops_and_flips_come_from_the_draw_alone() -> None:
@@ -379,21 +403,25 @@ def test_crops_and_flips_come_from_the_draw_alone() -> None:
     ("options", "message"),
     [
         (
-            {"cache_latents": True, "random_flip": True},
-            r"data\.cache_latents .* data\.random_flip .* set one of them to false",
+            {"cache_latents": True, "training": Passes(random_flip=True)},
+            r"data\.cache_latents .* data\.training\.random_flip .* set one of them to false",
         ),
         (
-            {"cache_latents": True, "center_crop": False},
-            r"data\.cache_latents .* data\.center_crop is false.* set data\.center_crop to true or",
+            {"cache_latents": True, "training": Passes(center_crop=False)},
+            r"data\.training\.center_crop is false.* set data\.training\.center_crop to true or",
         ),
         (
             {"with_prior_preservation": True},
             r"data\.with_prior_preservation needs data\.class_prompt",
         ),
-        ({"class_attacks": [RandomNoise()]}, r"data\.class_attacks needs class images .* noisy"),
-        ({"class_transplant": [Gaussian()]}, r"data\.class_transplant needs class images"),
-        ({"class_transplant_limit": 0}, r"class_transplant_limit is 0; .* must be above 0"),
-        ({"num_noisy_class_images": -1}, r"num_noisy_class_images is -1.* \(0 for all\)"),
+        (
+            {"noisy_class_images": NoisyClassImages(attacks=[RandomNoise()])},
+            r"data\.noisy_class_images\.attacks needs class images .* noisy",
+        ),
+        (
+            {"noisy_class_images": NoisyClassImages(transplant=[Gaussian()])},
+            r"data\.noisy_class_images\.transplant needs class images",
+        ),
         ({"train_batch_size": 0}, r"\.train_batch_size is 0; it must be from 1 to 65536"),
         (
             {"resolution": -1},
@@ -431,7 +459,7 @@ def test_frequent_bins_are_named_where_mirrored_images_show_them(
     data, _, _ = fit(
         photos,
         tmp_path,
-        random_flip=True,
+        training=Passes(random_flip=True),
         detector=PrecomputedBoxes(str(file)),
         erasing=Erasing(negative="name+top-k", grid_size=4),
     )

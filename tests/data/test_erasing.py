@@ -16,6 +16,7 @@ from shortcut_lightning.concepts.geometry import cropped, mirrored
 from shortcut_lightning.data import PersonalizationDataModule, stages, training
 from shortcut_lightning.data.checks import check_model
 from shortcut_lightning.data.evaluation import prompt_batches
+from shortcut_lightning.data.settings import Sampled
 from shortcut_lightning.files.cache import Cache
 from shortcut_lightning.prompts import Prompts
 from shortcut_lightning.safe_guidance import SafeGuidance
@@ -211,7 +212,9 @@ def test_safe_guidance_needs_words_and_guidance() -> None:
     erasing = Erasing(safety=SafeGuidance())
     with pytest.raises(ValueError, match=r"set data\.erasing\.negative to 'name'"):
         PersonalizationDataModule(**given, erasing=erasing)
-    data = PersonalizationDataModule(**given, erasing=erasing, negative_prompt="grass")
+    data = PersonalizationDataModule(
+        **given, erasing=erasing, evaluation=Sampled(negative_prompt="grass")
+    )
     check_model(data, {"guidance_scale": 3.0})
-    with pytest.raises(ValueError, match=r"model\.guidance_scale is 1"):
+    with pytest.raises(ValueError, match=r"model\.sampling\.guidance_scale is 1"):
         check_model(data, {"guidance_scale": 1.0})

@@ -9,6 +9,7 @@ from fake_model import FakeBackbone
 from test_datamodule import add_images, fit
 
 from shortcut_lightning.data.lengths import Room, too_long
+from shortcut_lightning.data.settings import Sampled
 from shortcut_lightning.prompts import Decoupling, Prompts
 
 LONG = "green grass and a wooden fence in bright morning light "  # 10 words; the fake takes 75
@@ -59,11 +60,16 @@ def test_other_prompts_are_named_by_their_keys(tmp_path: Path) -> None:
         class_prompt="a dog, " + LONG * 8,
         with_prior_preservation=True,
         num_class_images=1,
-        eval_prompts=["a photo of sks dog", "sks dog, " + LONG * 8],
-        negative_prompt=LONG * 8,
+        evaluation=Sampled(
+            prompts=["a photo of sks dog", "sks dog, " + LONG * 8], negative_prompt=LONG * 8
+        ),
     )
     keys = [sentence.split(":")[0] for sentence in sentences]
-    assert keys == ["data.class_prompt", "data.eval_prompts", "data.negative_prompt"]
+    assert keys == [
+        "data.class_prompt",
+        "data.evaluation.prompts",
+        "data.evaluation.negative_prompt",
+    ]
 
 
 def test_nothing_is_said_of_what_fits(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from test_datamodule import add_images, fit
 from shortcut_lightning.attacks import RandomNoise
 from shortcut_lightning.captions import Captions
 from shortcut_lightning.data import PersonalizationDataModule, copies, shares
+from shortcut_lightning.data.settings import Passes
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -56,7 +57,7 @@ def test_protect_protects_all(photos: Path, tmp_path: Path) -> None:
 
 def test_pictures_are_seen_as_often_as_said(photos: Path, tmp_path: Path) -> None:
     repeats = {"*.png": 1, "2.png": 3}
-    data, _, trainer = fit(photos, tmp_path, picture_repeats=repeats)
+    data, _, trainer = fit(photos, tmp_path, training=Passes(picture_repeats=repeats))
     dataset: Any = trainer.train_dataloader.dataset
     assert len(dataset) == 6
     images = [each.image for each in dataset.instances]
@@ -71,8 +72,10 @@ def test_pictures_are_seen_as_often_as_said(photos: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"picture_repeats": {"9.png": 2}}, "no picture is '9.png'; there are 0.png, 1.png"),
-        ({"picture_repeats": {"0.png": 0}}, "picture_repeats.0.png is 0; it must be at least 1"),
+        (
+            {"training": Passes(picture_repeats={"9.png": 2})},
+            "no picture is '9.png'; there are 0.png, 1.png",
+        ),
         ({"attack_share": 1.5}, "attack_share is 1.5; it must be from 0 to 1"),
     ],
 )

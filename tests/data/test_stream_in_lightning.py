@@ -19,6 +19,7 @@ from PIL import Image
 from shortcut_lightning.batch import TrainBatch
 from shortcut_lightning.captions import Captions
 from shortcut_lightning.data import PersonalizationDataModule
+from shortcut_lightning.data.settings import Passes, Sampled
 
 STEPS = 11
 
@@ -44,14 +45,15 @@ def run(photos: Path, folder: Path, ckpt_path: Path | None = None, **options: An
         num_class_images=4,
         class_data_dir=str(folder.parent / "class"),
         captions=Captions(template="{caption}, a, b, c", shuffle=True, dropout=0.3),
-        picture_repeats={"1.png": 2},
-        random_flip=True,
-        center_crop=False,
-        repeats=options.pop("repeats", 2),
+        training=Passes(
+            picture_repeats={"1.png": 2},
+            random_flip=True,
+            center_crop=False,
+            repeats=options.pop("repeats", 2),
+            num_workers=options.pop("workers", 0),
+        ),
         train_batch_size=options.pop("train_batch_size", 2),
-        images_per_prompt=5,
-        eval_batch_size=2,
-        dataloader_num_workers=options.pop("workers", 0),
+        evaluation=Sampled(images_per_prompt=5, batch_size=2),
     )
     module = FakeModule()
     evaluate = options.pop("evaluate", False)

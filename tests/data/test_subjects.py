@@ -16,6 +16,7 @@ from shortcut_lightning.attacks import Attack
 from shortcut_lightning.callbacks.evaluation import by_subject
 from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.data import PersonalizationDataModule, SeveralSubjects
+from shortcut_lightning.data.settings import Passes, Sampled
 from shortcut_lightning.data.subjects import SubjectSet
 from shortcut_lightning.data.training import TrainSet
 from shortcut_lightning.purifiers import Gaussian
@@ -42,8 +43,8 @@ def subject(tmp_path: Path, name: str, count: int, **options: Any) -> Personaliz
         "with_prior_preservation": True,
         "num_class_images": 2,
         "train_batch_size": 2,
-        "images_per_prompt": 3,
-        "repeats": 1,
+        "evaluation": Sampled(images_per_prompt=3),
+        "training": Passes(repeats=1),
         "cache_dir": str(tmp_path / "cache"),
     } | options
     return PersonalizationDataModule(str(folder), f"a photo of sks {name}", **settings)
@@ -56,7 +57,12 @@ def several(tmp_path: Path) -> SeveralSubjects:
             "dog": subject(tmp_path, "dog", 2),
             "cat": subject(tmp_path, "cat", 3, attack=Shift()),
             "cow": subject(
-                tmp_path, "cow", 2, attack=Shift(), purifiers=[Gaussian(0.8)], repeats=2
+                tmp_path,
+                "cow",
+                2,
+                attack=Shift(),
+                purifiers=[Gaussian(0.8)],
+                training=Passes(repeats=2),
             ),
         }
     )

@@ -14,13 +14,15 @@ from shortcut_lightning.data import PersonalizationDataModule
 from shortcut_lightning.files.images import save_image
 from shortcut_lightning.modules import CAT
 from shortcut_lightning.modules.cat import ADAPTED, autoencoder_layers
+from shortcut_lightning.modules.settings import Sampling
 
 IMAGES = torch.randint(256, (3, 3, 32, 32), generator=torch.Generator().manual_seed(0)) / 255
 
 
 def module(folder: Path, **options: Any) -> CAT:
     return CAT(**{"vae_rank": 3, "vae_steps": 4, "vae_learning_rate": 1e-3, "vae_batch_size": 2}
-        | options, pretrained_model_name_or_path=str(folder), num_inference_steps=2)  # fmt: skip
+        | options, pretrained_model_name_or_path=str(folder),
+        sampling=Sampling(num_inference_steps=2))  # fmt: skip
 
 
 @pytest.mark.parametrize("part", ["both", "encoder", "decoder"])

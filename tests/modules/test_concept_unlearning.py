@@ -14,6 +14,7 @@ from shortcut_lightning.backbones.text_attention import probabilities, text_laye
 from shortcut_lightning.batch import PromptBatch, TrainBatch
 from shortcut_lightning.modules.esd import ErasedStableDiffusion, towards
 from shortcut_lightning.modules.forget_me_not import ForgetMeNot
+from shortcut_lightning.modules.settings import Sampling
 from shortcut_lightning.modules.uce import (
     UnifiedConceptEditing,
     edited_projection,
@@ -124,7 +125,10 @@ def test_uce_minimises_its_sum() -> None:
 
 
 def test_uce_makes_one_word_mean_another(small_sd: Path) -> None:
-    options = {"pretrained_model_name_or_path": str(small_sd), "num_inference_steps": 2}
+    options = {
+        "pretrained_model_name_or_path": str(small_sd),
+        "sampling": Sampling(num_inference_steps=2),
+    }
     module = UnifiedConceptEditing(["dog"], "person", damping=1e-4, **options)
     projection = text_projections(module.backbone)[0]
     base = text_projections(module.base())[0]
@@ -230,7 +234,10 @@ def test_joint_attention_s_probabilities_are_those_of_the_layer(small_sd3: Path)
 
 
 def test_uce_on_joint_attention_changes_what_a_word_means(small_sd3: Path) -> None:
-    options = {"pretrained_model_name_or_path": str(small_sd3), "num_inference_steps": 2}
+    options = {
+        "pretrained_model_name_or_path": str(small_sd3),
+        "sampling": Sampling(num_inference_steps=2),
+    }
     module = UnifiedConceptEditing(["dog"], "person", damping=1e-4, keep=["beach"], **options)
     inputs = {}
     for name, model in (("edited", module.backbone), ("base", module.base())):

@@ -14,6 +14,7 @@ from torch import Tensor
 from shortcut_lightning import draws
 from shortcut_lightning.batch import Contrast, PromptBatch, TrainBatch
 from shortcut_lightning.modules import DreamBooth
+from shortcut_lightning.modules.settings import AdamSettings, AdapterShape, Compute, Sampling
 
 PROMPTS = ["a photo of sks dog <s>", "a photo of dog"]
 
@@ -90,7 +91,7 @@ def test_cached_moments_and_embeddings_give_the_same_loss(small_sd: Path) -> Non
     data = batch()
     posterior = module.backbone.encode(data.images)
     moments = torch.stack([posterior.mean, posterior.std], dim=1)
-    cached = DreamBooth(str(small_sd), cache_text_embeddings=True)
+    cached = DreamBooth(str(small_sd), compute=Compute(cache_text_embeddings=True))
     expected = module(data)["loss"]
     for _ in range(2):  # filling the cache, then using it
         loss = cached(data._replace(images=torch.empty(2, 0), moments=moments))["loss"]
@@ -104,7 +105,7 @@ def test_cached_moments_and_embeddings_give_the_same_loss(small_sd: Path) -> Non
         ({"train_text_encoder": True}, {"unet", "text_encoder"}),
         ({"method": "lora", "rank": 2}, {"unet"}),
         (
-            {"method": "lora", "use_dora": True, "train_text_encoder": True},
+            {"method": "lora", "adapter": AdapterShape(dora=True), "train_text_encoder": True},
             {"unet", "text_encoder"},
         ),
         ({"train_unet": False, "new_tokens": ["<s>"]}, {"text_encoder"}),
@@ -142,7 +143,9 @@ def test_a_checkpoint_holds_what_learns_and_nothing_else(small_sd: Path, tmp_pat
 def test_precisions_and_gradient_checkpointing(
     precision: Any, small_sd: Path, tmp_path: Path
 ) -> None:
-    module = DreamBooth(str(small_sd), gradient_checkpointing=True, train_text_encoder=True)
+    module = DreamBooth(
+        str(small_sd), compute=Compute(gradient_checkpointing=True), train_text_encoder=True
+    )
     trainer = fit(module, tmp_path, precision=precision, enable_checkpointing=False)
     assert torch.isfinite(trainer.callback_metrics["train/loss"])
 
@@ -183,7 +186,9 @@ def test_gradients_are_clipped_in_either_precision(
 def test_gradient_checkpointing_changes_no_gradient(small_sd: Path) -> None:
     def gradients(checkpointing: bool) -> list[Tensor]:
         module = DreamBooth(
-            str(small_sd), train_text_encoder=True, gradient_checkpointing=checkpointing
+            str(small_sd),
+            train_text_encoder=True,
+            compute=Compute(gradient_checkpointing=checkpointing),
         )
         module(batch())["loss"].backward()
         return [p.grad for p in module.parameters() if p.grad is not None]
@@ -203,7 +208,7 @@ def test_the_loss_falls_on_velocity_models_too(small_sd_v: Path, tmp_path: Path)
 
 
 def test_the_base_arm_is_the_untouched_model(small_sd: Path, tmp_path: Path) -> None:
-    module = DreamBooth(str(small_sd), learning_rate=1e-2, num_inference_steps=2)
+    module = DreamBooth(str(small_sd), learning_rate=1e-2, sampling=Sampling(num_inference_steps=2))
     ask = PromptBatch(PROMPTS, ["", ""], torch.tensor([1, 2]), torch.tensor([0, 1]), "base")
     before = module.sample(ask._replace(arm="tuned"))
     fit(module, tmp_path, enable_checkpointing=False)
@@ -220,8 +225,8 @@ def test_adapters_step_aside_for_the_base_arm(
     """No second model is loaded; and the run goes on learning afterwards."""
     module = DreamBooth(
         str(request.getfixturevalue(folder)),
-        **{"method": "lora", "train_text_encoder": True, "use_dora": dora},
-        **{"learning_rate": 1e-2, "num_inference_steps": 2},
+        **{"method": "lora", "train_text_encoder": True, "adapter": AdapterShape(dora=dora)},
+        **{"learning_rate": 1e-2, "sampling": Sampling(num_inference_steps=2)},
     )
     ask = PromptBatch(PROMPTS, ["", ""], torch.tensor([1, 2]), torch.tensor([0, 1]), "base")
     before = module.sample(ask._replace(arm="tuned"))
@@ -245,16 +250,12 @@ def test_adapters_step_aside_for_the_base_arm(
             r"2 model.token_initializers",
         ),
         (
-            {"cache_text_embeddings": True, "train_text_encoder": True},
-            r"Set model.cache_text_embeddings to false",
+            {"compute": Compute(cache_text_embeddings=True), "train_text_encoder": True},
+            r"Set model.compute.cache_text_embeddings to false",
         ),
         ({"rank": 0}, r"DreamBooth.rank is 0; it must be from 1 to"),
-        (
-            {"num_inference_steps": 0},
-            r"num_inference_steps is 0; it must be from 1 to 1000",
-        ),
         ({"snr_gamma": -5.0}, r"DreamBooth.snr_gamma is -5; it must be at least 0"),
-        ({"sampling_scheduler": "DDIM"}, r"'DDIM'; allowed: .*DDIMScheduler"),
+        ({"sampling": Sampling(scheduler="DDIM")}, r"'DDIM'; allowed: .*DDIMScheduler"),
         ({"lora": "nowhere.safetensors"}, r"No LoRA at 'nowhere.safetensors'"),
         ({"embeddings": ["nowhere.safetensors"]}, r"No textual-inversion file at"),
     ],
@@ -269,12 +270,12 @@ def test_eight_bit_adam_asks_for_its_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(ValueError, match=r"shortcut-lightning\[gpu\]"):
-        fit(DreamBooth(str(small_sd), use_8bit_adam=True), tmp_path)
+        fit(DreamBooth(str(small_sd), adam=AdamSettings(eight_bit=True)), tmp_path)
 
 
 def test_eight_bit_adam_learns(small_sd: Path, tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes", reason="the extra gpu is not installed")
-    module = DreamBooth(str(small_sd), use_8bit_adam=True, learning_rate=1e-3)
+    module = DreamBooth(str(small_sd), adam=AdamSettings(eight_bit=True), learning_rate=1e-3)
     before = {name: each.clone() for name, each in module.named_parameters() if each.requires_grad}
     trainer = fit(module, tmp_path)
     assert type(trainer.optimizers[0]).__name__ == "AdamW8bit"

@@ -18,7 +18,9 @@ from shortcut_lightning.callbacks.ema import EMA
 from shortcut_lightning.callbacks.export import Export
 from shortcut_lightning.cli.keep_last import KeepLast
 from shortcut_lightning.data.datamodule import PersonalizationDataModule
+from shortcut_lightning.data.settings import Passes, Sampled
 from shortcut_lightning.modules import DreamBooth
+from shortcut_lightning.modules.settings import AdapterShape, Sampling
 
 
 def parts(
@@ -26,7 +28,11 @@ def parts(
 ) -> tuple[DreamBooth, PersonalizationDataModule]:
     pl.seed_everything(7, verbose=False)
     module = DreamBooth(
-        str(model), learning_rate=1e-3, lr_scheduler="cosine", num_inference_steps=2, **options
+        str(model),
+        learning_rate=1e-3,
+        lr_scheduler="cosine",
+        sampling=Sampling(num_inference_steps=2),
+        **options,
     )
     data = PersonalizationDataModule(
         instance_data_dir=str(photos),
@@ -34,10 +40,9 @@ def parts(
         class_prompt="a photo of dog",
         with_prior_preservation=True,
         num_class_images=4,
-        repeats=2,
+        training=Passes(repeats=2),
         train_batch_size=batch_size,
-        images_per_prompt=3,
-        eval_batch_size=2,
+        evaluation=Sampled(images_per_prompt=3, batch_size=2),
     )
     return module, data
 
@@ -62,7 +67,9 @@ def learned(module: DreamBooth) -> dict[str, torch.Tensor]:
     return {n: p.detach().clone() for n, p in module.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize("options", [{}, {"method": "lora", "rank": 2, "lora_dropout": 0.2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"method": "lora", "rank": 2, "adapter": AdapterShape(dropout=0.2)}]
+)
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_resuming_at_any_step_ends_with_the_same_bits(
     accumulate: int, options: dict[str, Any], small_sd: Path, photos: Path, tmp_path: Path

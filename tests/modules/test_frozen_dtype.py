@@ -15,6 +15,7 @@ from shortcut_lightning.attacks.surrogate import Surrogate, SurrogateTraining
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.membership import CLiD
 from shortcut_lightning.modules import DreamBooth
+from shortcut_lightning.modules.settings import AdapterShape, Compute
 from shortcut_lightning.modules.trainable import shrink_frozen
 
 
@@ -25,7 +26,9 @@ def folder(request: pytest.FixtureRequest) -> str:
 
 def lora(folder: str, dtype: str, **options: Any) -> DreamBooth:
     pl.seed_everything(0)
-    return DreamBooth(folder, method="lora", learning_rate=1e-2, frozen_dtype=dtype, **options)
+    return DreamBooth(
+        folder, method="lora", learning_rate=1e-2, compute=Compute(frozen_dtype=dtype), **options
+    )
 
 
 def size(network: nn.Module) -> int:
@@ -35,8 +38,8 @@ def size(network: nn.Module) -> int:
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 @pytest.mark.parametrize("dora", [False, True])
 def test_the_same_step_in_half_the_memory(folder: str, dtype: str, dora: bool) -> None:
-    whole = lora(folder, "fp32", train_text_encoder=True, use_dora=dora)
-    halves = lora(folder, dtype, train_text_encoder=True, use_dora=dora)
+    whole = lora(folder, "fp32", train_text_encoder=True, adapter=AdapterShape(dora=dora))
+    halves = lora(folder, dtype, train_text_encoder=True, adapter=AdapterShape(dora=dora))
     learned = sum(p.numel() for p in halves.parameters() if p.requires_grad)
     assert all(p.dtype == torch.float32 for p in halves.parameters() if p.requires_grad)
     for part in ("denoiser", "text_encoders"):
@@ -95,7 +98,7 @@ def test_halves_never_need_the_memory_of_whole_weights(
 
 
 def test_what_learns_as_a_whole_stays_whole(small_sd: Path, tmp_path: Path) -> None:
-    full = DreamBooth(str(small_sd), frozen_dtype="bf16").backbone
+    full = DreamBooth(str(small_sd), compute=Compute(frozen_dtype="bf16")).backbone
     assert {p.dtype for p in full.denoiser.parameters()} == {torch.float32}
     assert {p.dtype for p in full.text_encoders.parameters()} == {torch.bfloat16}
     full.save(tmp_path)  # stock readers do not mix dtypes

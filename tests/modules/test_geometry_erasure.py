@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from shortcut_lightning.batch import Contrast, PromptBatch, TrainBatch
+from shortcut_lightning.data.settings import Passes, Sampled
 from shortcut_lightning.modules import DreamBooth, GeometryErasure
+from shortcut_lightning.modules.settings import Sampling
 from shortcut_lightning.modules.token_positions import sine_cosine
 
 
@@ -46,7 +48,11 @@ def asked(negative: str, arm: str = "tuned") -> PromptBatch:
 def test_model_removal_learns_words_and_draws_as_before(small_sd: Path, tmp_path: Path) -> None:
     """With nothing in the negative prompt the output is the pretrained model's, bit for bit."""
     module = GeometryErasure(
-        "model", 4, pretrained_model_name_or_path=str(small_sd), token_lr=0.1, num_inference_steps=2
+        "model",
+        4,
+        pretrained_model_name_or_path=str(small_sd),
+        token_lr=0.1,
+        sampling=Sampling(num_inference_steps=2),
     )
     before = {name: p.detach().clone() for name, p in module.backbone.named_parameters()}
     fit(module, tmp_path, "a photo of sks dog, mark<l0><l5>")
@@ -177,11 +183,11 @@ def test_codes_are_found_said_and_learned(small_sd: Path, tmp_path: Path) -> Non
         use_captions=True,
         reference_data_dir=str(tmp_path / "set/reference"),
         resolution=64,
-        random_flip=True,
+        training=Passes(random_flip=True),
         detector=QRCodeDetector(),
         erasing=Erasing(caption="geometry", grid_size=4, alpha=5.0, negative="name+all"),
         train_batch_size=4,
-        images_per_prompt=1,
+        evaluation=Sampled(images_per_prompt=1),
     )
     torch.manual_seed(0)
     module = GeometryErasure(
@@ -189,7 +195,7 @@ def test_codes_are_found_said_and_learned(small_sd: Path, tmp_path: Path) -> Non
         pretrained_model_name_or_path=str(small_sd),
         learning_rate=3e-3,
         token_lr=1e-2,
-        num_inference_steps=1,
+        sampling=Sampling(num_inference_steps=1),
     )
     losses = []
 

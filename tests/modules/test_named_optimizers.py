@@ -15,6 +15,7 @@ from shortcut_lightning.callbacks.ema import EMA
 from shortcut_lightning.callbacks.sample_grid import SampleGrid
 from shortcut_lightning.modules import DreamBooth
 from shortcut_lightning.modules.optimizers import Named
+from shortcut_lightning.modules.settings import AdamSettings
 
 OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
     ("torch.optim.SGD", {"momentum": 0.9}),
@@ -156,7 +157,12 @@ def test_two_averages_are_refused(small_sd: Path, photos: Path, tmp_path: Path) 
         ("torch.optim.Muon", {}, {}, "optimizer: Muon refuses .* 2D parameters"),
         ("torch.optim.SGD", {"momentum": float("nan")}, {}, "optimizer.momentum is nan; it must"),
         ("torch.optim.Adam", {"betas": [0.9, float("nan")]}, {}, "betas is .*; it must be a num"),
-        ("torch.optim.SGD", {}, {"use_8bit_adam": True}, "use_8bit_adam is true and optimizer is"),
+        (
+            "torch.optim.SGD",
+            {},
+            {"adam": AdamSettings(eight_bit=True)},
+            "model.adam.eight_bit is true and optimizer is",
+        ),
         (
             "prodigyopt.Prodigy",
             {},

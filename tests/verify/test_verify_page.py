@@ -23,7 +23,7 @@ CONFIG = {
     "model": {"init_args": {"pretrained_model_name_or_path": "pocket"}},
     "data": {
         "init_args": {
-            **{"images_per_prompt": 2, "eval_prompts": ["a", "b"], "resolution": 0},
+            **{"evaluation": {"images_per_prompt": 2, "prompts": ["a", "b"]}, "resolution": 0},
             **{"use_captions": False, "cache_dir": ""},
         }
     },

@@ -22,14 +22,14 @@ SETTINGS = {
     },
     "model": {
         "class_path": "DreamBooth",
-        "init_args": {"num_inference_steps": 1, "learning_rate": 0.03},
+        "init_args": {"sampling": {"num_inference_steps": 1}, "learning_rate": 0.03},
     },
     "data": {
         "class_path": "PersonalizationDataModule",
         "init_args": {
             "instance_prompt": "a photo of sks person",
             "train_batch_size": 1,
-            "images_per_prompt": 3,
+            "evaluation": {"images_per_prompt": 3},
         },
     },
 }

@@ -66,7 +66,7 @@ for part in $parts; do
       fit full-1 1
       for step in 600 1200; do
         audit "controls$((step / 30))-0" few "$(at full-0 $step)" "$(at full-1 $step)" 0 1 \
-          --audit.caption_controls true --audit.dataset true --audit.ladder true
+          --audit.controls.captions true --audit.dataset true --audit.ladder true
       done
       ;;
     lora)
@@ -81,7 +81,7 @@ for part in $parts; do
       ;;
     flip) # augmentation: half of the examples mirrored
       for number in 0 1; do
-        fit "flip-$number" "$number" --data.random_flip true --data.cache_latents false
+        fit "flip-$number" "$number" --data.training.random_flip true --data.cache_latents false
       done
       for step in 600 1200; do
         audit "flip$((step / 30))-0" few "$(at flip-0 $step)" "$(at flip-1 $step)" 0 1

@@ -19,7 +19,7 @@ row() { # VERB CONCEPT ARM [OPTION...]: a run of `fit`, evaluated at its end, or
   [ -f "$out/$run/$concept/$arm/version_0/report.json" ] || {
     rm -rf "${out:?}/$run/$concept/$arm"
     python train.py "$verb" --config "$here/cell.yaml" --config "$here/$concept.yaml" \
-      --seed_everything "$run" --data.eval_seed "${run}000" \
+      --seed_everything "$run" --data.evaluation.seed "${run}000" \
       --data.instance_data_dir "sets/$concept/train" --output_dir "$out/$run/$concept" --name "$arm" \
       "$@" ${OPTIONS:-}
   }
@@ -33,10 +33,10 @@ for run in ${RUNS:-0 1 2}; do for concept in ${*:-qr watermark text}; do
   row fit "$concept" contaminated --trainer.callbacks+=Export
   model=$out/$run/$concept/contaminated/version_0/export/model
   row test "$concept" "negative prompt" --model.pretrained_model_name_or_path "$model" \
-    --data.negative_prompt "$word"
+    --data.evaluation.negative_prompt "$word"
   for setting in medium max; do
     row test "$concept" "SLD $setting" --model.pretrained_model_name_or_path "$model" \
-      --data.negative_prompt "$word" --data.erasing "$erasing/sld_$setting.yaml" \
+      --data.evaluation.negative_prompt "$word" --data.erasing "$erasing/sld_$setting.yaml" \
       --data.erasing.negative none
   done
   row test "$concept" UCE --model.pretrained_model_name_or_path "$model" \

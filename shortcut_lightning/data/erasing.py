@@ -1,0 +1,71 @@
+"""What a run says and does about the concepts that its detector found, settled before training."""
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from shortcut_lightning.batch import ConceptBox, Example
+from shortcut_lightning.concepts.erasing import Captioner, Erasing
+from shortcut_lightning.data.lengths import Room, Worded, refuse_lost_subject
+from shortcut_lightning.data.stages import settle_contaminated
+from shortcut_lightning.data.training import usual_boxes
+from shortcut_lightning.prompts import Prompts
+
+log = logging.getLogger(__name__)
+
+
+class Settled(NamedTuple):
+    """Who writes prompts with concepts, what is avoided, and what is left to train on."""
+
+    captioner: Captioner
+    negative: str  # prompt of the tuned arm
+    trained_on: list[Example]
+    boxes: list[list[ConceptBox]]
+
+
+def settled(
+    erasing: Erasing,
+    prompts: Prompts,
+    room: Room,
+    examples: list[Example],
+    boxes: list[list[ConceptBox]],
+    *,
+    side: int,
+    flips: bool,
+) -> Settled:
+    """Settles what is said about the concepts, then takes contaminated images away.
+
+    Args:
+        erasing: What is wanted.
+        prompts: The strings of the run.
+        room: What the text encoder takes.
+        examples: What would be trained on.
+        boxes: What was found in each.
+        side: Of a training image in pixels.
+        flips: Whether training mirrors.
+
+    Raises ValueError where no image is left, and where the subject's name would be cut off.
+    """
+    captioner = Captioner(erasing, prompts, room.count, room.length)
+    labels = {box.label for image in boxes for box in image}
+    shown = [
+        seen
+        for example, found in zip(examples, boxes, strict=True)
+        for seen in usual_boxes(found, example.image, side, flips)
+    ]
+    negative = captioner.negative(labels, shown)
+    examples, boxes = settle_contaminated(examples, boxes, erasing.contaminated)
+    refuse_lost_subject(prompts.subject, _worded(captioner, examples, boxes), room)
+    for what, count in sorted(captioner.usage.items()):
+        if count:
+            log.warning("Captions of %d images: %s %d times", len(boxes), what, count)
+    return Settled(captioner, negative, examples, boxes)
+
+
+def _worded(
+    captioner: Captioner, examples: Sequence[Example], boxes: Sequence[list[ConceptBox]]
+) -> list[Worded]:
+    return [
+        Worded(example.name, example.prompt, captioner.instance(example.prompt, found))
+        for example, found in zip(examples, boxes, strict=True)
+    ]
