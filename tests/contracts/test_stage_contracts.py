@@ -39,6 +39,7 @@ SHORT = {
     "trials": 1,
     "interval": 2,
     "repeats": 2,
+    "iterations": 2,
     "search_steps": 2,
     "sigma_steps": 2,
     "prompt_steps": 2,

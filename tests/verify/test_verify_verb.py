@@ -251,6 +251,7 @@ def test_mistakes_cost_a_line_and_nothing_is_made(
     assert not list(folder.rglob("version_*"))
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_leaves_a_page_of_the_others(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
