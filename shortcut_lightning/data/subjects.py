@@ -5,6 +5,7 @@ repeats, in the order of `bucket_order.py`: the same row on any number of proces
 resume. Class images are learnt beside the subject whose they are.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from math import ceil, gcd
 from typing import Any
@@ -158,10 +159,11 @@ class SeveralSubjects(LightningDataModule):
         return Batches([batch for part in parts for batch in part])
 
     def test_dataloader(self) -> Batches[PromptBatch]:
-        """The evaluation of each, one subject after the other; ids count on."""
+        """The evaluation of each, one subject after the other, all at one size; ids count on."""
+        size = next(iter(self.buckets), None)
         return Batches(
             [
-                batch._replace(ids=batch.ids + self.sampled_ids[name].start)
+                batch._replace(ids=batch.ids + self.sampled_ids[name].start, size=size)
                 for name, data in self.subjects.items()
                 for batch in data.test_dataloader()
             ]
@@ -207,11 +209,11 @@ class SeveralSubjects(LightningDataModule):
 
     @property
     def buckets(self) -> dict[Bucket, int]:
-        """Sizes of what is trained on, with the number of photographs."""
-        found: dict[Bucket, int] = {}
+        """See `PersonalizationDataModule`."""
+        found = Counter[Bucket]()
         for data in self.subjects.values():
-            found |= {size: found.get(size, 0) + n for size, n in data.buckets.items()}
-        return found
+            found.update(data.buckets)
+        return dict(found.most_common())
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -29,14 +29,15 @@ class Shift(Attack):
         return images + 8 / 255
 
 
-def subject(tmp_path: Path, name: str, count: int, **options: Any) -> PersonalizationDataModule:
+def subject(
+    tmp_path: Path, name: str, count: int, size: tuple[int, int] = (16, 16), **options: Any
+) -> PersonalizationDataModule:
     folder = tmp_path / name
     if not folder.is_dir():
         folder.mkdir()
         for number in range(count):
-            pixels = torch.randint(
-                200, (16, 16, 3), generator=torch.Generator().manual_seed(number)
-            )
+            chance = torch.Generator().manual_seed(number)
+            pixels = torch.randint(200, (*size[::-1], 3), generator=chance)
             Image.fromarray(pixels.to(torch.uint8).numpy()).save(folder / f"{number}.png")
     settings = {
         "class_prompt": f"a photo of a {name}",
@@ -131,6 +132,17 @@ def test_each_is_evaluated_by_itself(tmp_path: Path) -> None:
         assert its is data.subjects[name[1:]]
     assert parts[1][1].images[:, 0, 0, 0].tolist() == [3, 4, 5]
     assert list(by_subject(samples, None)) == [("", samples, None)]
+
+
+def test_subjects_in_buckets_are_sampled_at_one_size(tmp_path: Path) -> None:
+    """A batch is of one bucket of one subject, and pictures of all stand side by side."""
+    data = {
+        name: subject(tmp_path, name, 2, size, bucketing=True, bucket_ratio=4.0)
+        for name, size in {"ant": (16, 16), "bee": (64, 16)}.items()
+    }
+    module = run(SeveralSubjects(data), tmp_path)
+    assert {batch.images.shape[-2:] for batch in module.seen} == {(16, 16), (8, 32)}
+    assert len({batch.size for batch in module.asked}) == 1
 
 
 def test_a_resumed_run_and_two_ranks_see_the_same_row(tmp_path: Path) -> None:
