@@ -137,7 +137,7 @@ def test_each_is_evaluated_by_itself(tmp_path: Path) -> None:
 def test_subjects_in_buckets_are_sampled_at_one_size(tmp_path: Path) -> None:
     """A batch is of one bucket of one subject, and pictures of all stand side by side."""
     data = {
-        name: subject(tmp_path, name, 2, size, bucketing=True, bucket_ratio=4.0)
+        name: subject(tmp_path, name, 2, size, bucketing=True, training=Passes(bucket_ratio=4.0))
         for name, size in {"ant": (16, 16), "bee": (64, 16)}.items()
     }
     module = run(SeveralSubjects(data), tmp_path)
