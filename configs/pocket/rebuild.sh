@@ -5,6 +5,7 @@
 #   sh configs/pocket/rebuild.sh FOLDER OPTIONS   elsewhere; the options go to every training
 # On one GPU: sh configs/pocket/rebuild.sh FOLDER --trainer.accelerator=gpu --trainer.devices=1 \
 #             --trainer.strategy=auto
+# Not a matrix of `bench`: each training stands on the weights that those before it leave in the folder.
 # CARD_OPTIONS in the environment go to the measuring of the card.
 set -e
 export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 OMP_WAIT_POLICY=PASSIVE

@@ -29,9 +29,9 @@ class Adaptive(GradientAttack):
     """At each step the images are seen as they are or, by chance, purified; the gradient of the
     loss on what is seen moves them.
 
+    Takes what `GradientAttack` takes, and:
+
     Args:
-        epsilon: Budget in /255.
-        step_size: Size of a step in /255.
         steps: Number of steps. Warns when the loss still moves at the end.
         purifiers: The chain expected of the other side.
         identity: Chance of seeing the images unpurified. A little of it keeps the attack working
@@ -45,8 +45,6 @@ class Adaptive(GradientAttack):
         target: Image file of the pattern; empty for a built-in one.
         surrogate: The model attacked: `pocket`, a diffusers folder or a hub id; empty for the one
             that is going to be trained. Purifiers that use a model use this one.
-        bf16: Compute in bfloat16.
-        gradient_checkpointing: Recompute activations to save memory.
     """
 
     def __init__(

@@ -14,16 +14,11 @@ class AdvDM(GradientAttack):
     """Steps up the denoising error of each image, or down it (AdvDM(-), arXiv 2311.12832), with new
     noise and a new timestep at each.
 
+    Takes what `GradientAttack` takes, and:
+
     Args:
-        epsilon: Budget in /255.
-        step_size: Size of a step in /255.
-        steps: Number of steps.
         ascending: Up the loss; false steps down.
         start_randomly: Begin at a random point of the ball instead of at the image.
-        surrogate: The model attacked: `pocket`, a diffusers folder or a hub id; empty for the one
-            that is going to be trained.
-        bf16: Compute in bfloat16.
-        gradient_checkpointing: Recompute activations to save memory.
     """
 
     def __init__(

@@ -30,6 +30,8 @@ class AntiDiffusion(GradientAttack):
     code cuts each round's change to a ball around where the round began, so that six rounds of 5
     go up to 30; here all of them stay in one ball.
 
+    Takes what `GradientAttack` takes, and:
+
     Args:
         epsilon: Budget in /255, of all rounds together; published as 0.05 of images in [-1, 1] a
             round, which is 6.375.
@@ -42,10 +44,6 @@ class AntiDiffusion(GradientAttack):
         learning_rate: Their rate.
         attention_weight: Of the attention's part; 0 leaves it out.
         map_side: Side of the attention maps that count, in places: the layers nearest to it.
-        surrogate: The model attacked: `pocket`, a diffusers folder or a hub id; empty for the one
-            that is going to be trained.
-        bf16: Compute in bfloat16.
-        gradient_checkpointing: Recompute activations to save memory.
     """
 
     whole_set = True

@@ -38,6 +38,8 @@ class AntiPure(GradientAttack):
     Our reading: t is drawn evenly among the timesteps of the walk and t' from all of them; means,
     not sums; pictures larger than a pixel model's are seen through one window of its size a step.
 
+    Takes what `GradientAttack` takes, and:
+
     Args:
         epsilon: Budget in /255; published as 16.
         step_size: Size of a step in /255; not known.
@@ -47,8 +49,6 @@ class AntiPure(GradientAttack):
         timestep_weight: See above.
         surrogate: The model whose latents a purifier works in: `pocket`, a diffusers folder or a
             hub id; empty for the one that is going to be trained.
-        bf16: Compute in bfloat16.
-        gradient_checkpointing: Recompute activations to save memory.
     """
 
     version = 1  # raise whenever other pixels come out for the same arguments

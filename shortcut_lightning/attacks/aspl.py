@@ -16,18 +16,14 @@ class ASPL(TrainedSurrogateAttack):
     """Repeats `rounds` times: a copy of the surrogate trains `surrogate_steps` on clean images, the
     images take `steps` up its loss, the surrogate trains as long on what they have become.
 
+    Takes what `TrainedSurrogateAttack` takes, and:
+
     Args:
-        epsilon: Budget in /255.
         step_size: Size of a step in /255; published as 0.005 of images in [-1, 1].
         rounds: Number of rounds.
         surrogate_steps: DreamBooth steps in either half of a round.
         steps: Steps of the images in a round.
         target: Image file to lead towards at the same time (T-ASPL); empty for none.
-        surrogate: The model attacked: `pocket`, a diffusers folder or a hub id; empty for the one
-            that is going to be trained.
-        training: How it is fine-tuned.
-        bf16: Compute in bfloat16.
-        gradient_checkpointing: Recompute activations to save memory.
     """
 
     def __init__(

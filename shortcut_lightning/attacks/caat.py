@@ -21,16 +21,12 @@ class CAAT(GradientAttack):
     2212.04488), whose attention takes the first token's keys and values as given: the token that
     begins every prompt teaches them nothing.
 
+    Takes what `GradientAttack` takes, and:
+
     Args:
-        epsilon: Budget in /255.
         step_size: Size of a step in /255; published as 0.005 of images in [-1, 1].
-        steps: Number of steps.
         learning_rate: AdamW's, of the projections.
         random_flip: Mirror all images in half of the steps.
-        surrogate: The model attacked: `pocket`, a diffusers folder or a hub id; empty for the one
-            that is going to be trained.
-        bf16: Compute in bfloat16.
-        gradient_checkpointing: Recompute activations to save memory.
     """
 
     whole_set = True

@@ -15,17 +15,12 @@ class EASPL(ASPL):
     """In each round every model runs a round of ASPL from the same images; their mean is the next
     start. A mean of points of the ball is in the ball.
 
+    Takes what `ASPL` takes, and:
+
     Args:
-        epsilon: Budget in /255.
-        step_size: Size of a step in /255; published as 0.005 of images in [-1, 1].
-        rounds: Number of rounds.
-        surrogate_steps: DreamBooth steps in either half of a round.
-        steps: Steps of the images in a round.
         surrogates: The models attacked, each `pocket`, a diffusers folder, a hub id, or empty for
             the one that is going to be trained. All are held at once.
         training: How they are fine-tuned.
-        bf16: Compute in bfloat16.
-        gradient_checkpointing: Recompute activations to save memory.
     """
 
     def __init__(

@@ -14,18 +14,13 @@ from shortcut_lightning.ranges import Budget, Count, CountOrNone, StepSize
 class FSMG(TrainedSurrogateAttack):
     """Fine-tunes a surrogate by DreamBooth on clean images, then steps up its denoising error.
 
+    Takes what `TrainedSurrogateAttack` takes, and:
+
     Args:
-        epsilon: Budget in /255.
         step_size: Size of a step in /255; published as 0.005 of images in [-1, 1].
-        steps: Number of steps.
         surrogate_steps: DreamBooth steps before them.
         surrogate_batch_size: Clean images in each, with as many class images.
         target: Image file to lead towards at the same time (T-FSMG); empty for none.
-        surrogate: The model attacked: `pocket`, a diffusers folder or a hub id; empty for the one
-            that is going to be trained.
-        training: How it is fine-tuned.
-        bf16: Compute in bfloat16.
-        gradient_checkpointing: Recompute activations to save memory.
     """
 
     def __init__(

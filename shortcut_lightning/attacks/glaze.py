@@ -33,10 +33,10 @@ class Glaze(GradientAttack):
     the autoencoder's own, before they are scaled for the denoiser. Published without an L-infinity
     ball: `epsilon: 255` has none.
 
+    Takes what `GradientAttack` takes, and:
+
     Args:
-        epsilon: Budget in /255.
         step_size: Adam's learning rate in /255; published as 0.001 of images in [-1, 1].
-        steps: Number of steps.
         start_radius: Begin at uniform noise of this size in /255; published as 0.05 in [-1, 1].
         perceptual: `lpips` as published, with torchmetrics, torchvision and its weights; `dssim` is
             (1 - SSIM) / 2, which the authors' earlier work used (Fawkes, arXiv 2002.08327).
@@ -49,10 +49,6 @@ class Glaze(GradientAttack):
         num_inference_steps: Its denoising steps; published as 50 of diffusers, which counts those
             of the whole schedule and at strength 0.4 takes 20.
         guidance_scale: Its classifier-free guidance.
-        surrogate: The model attacked: `pocket`, a diffusers folder or a hub id; empty for the one
-            that is going to be trained.
-        bf16: Compute in bfloat16.
-        gradient_checkpointing: Recompute activations to save memory.
     """
 
     def __init__(

@@ -19,8 +19,9 @@ class MetaCloak(TrainedSurrogateAttack):
     flip, and the surrogate trains `advance_steps` on what they have become, `interval` /
     `advance_steps` times over.
 
+    Takes what `TrainedSurrogateAttack` takes, and:
+
     Args:
-        epsilon: Budget in /255.
         step_size: Size of a step in /255; published as a tenth of the budget.
         steps: Steps of the images between surrogate steps.
         trials: Passes over the pool of states.
@@ -30,11 +31,6 @@ class MetaCloak(TrainedSurrogateAttack):
         random_flip: Whether the transform may mirror.
         unnormalised_surrogates: Feed surrogates instance images in [0, 255] where the model takes
             [-1, 1], as the published code does; class images it feeds rightly.
-        surrogate: The model attacked: `pocket`, a diffusers folder or a hub id; empty for the one
-            that is going to be trained.
-        training: How it is fine-tuned.
-        bf16: Compute in bfloat16.
-        gradient_checkpointing: Recompute activations to save memory.
     """
 
     def __init__(

@@ -17,18 +17,13 @@ class Mist(GradientAttack):
     """Minimises ||z - z_target||^2 - rate * (denoising error), z drawn from either posterior
     anew at each step.
 
+    Takes what `GradientAttack` takes, and:
+
     Args:
-        epsilon: Budget in /255.
-        step_size: Size of a step in /255.
-        steps: Number of steps.
         mode: `fused` has both terms, `semantic` the denoising error alone, `textural` the distance.
         rate: Weight of the denoising error in `fused`. The distance is a sum over the latent and
             the error a mean, hence the size.
         target: Image file of the pattern; empty for a built-in one.
-        surrogate: The model attacked: `pocket`, a diffusers folder or a hub id; empty for the one
-            that is going to be trained.
-        bf16: Compute in bfloat16.
-        gradient_checkpointing: Recompute activations to save memory.
     """
 
     def __init__(

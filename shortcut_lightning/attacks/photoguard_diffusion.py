@@ -19,20 +19,17 @@ class PhotoGuardDiffusion(GradientAttack):
     The published notebook edits with an inpainting model; any text-to-image model can be attacked
     here, so the edit is image-to-image. It shows the notebook's variant for an L-infinity ball.
 
+    Takes what `GradientAttack` takes, and:
+
     Args:
         epsilon: Budget in /255; published as 12.75 (0.1 of images in [-1, 1]).
         step_size: Size of a step in /255; published as 0.765.
-        steps: Number of steps.
         repeats: Editing runs averaged in a step.
         strength: Share of the noise schedule the edit starts at.
         num_inference_steps: Denoising steps of the edit; memory grows with them.
         guidance_scale: Classifier-free guidance of the edit.
         edit_prompt: What the editor asks for; empty for the image's own caption.
         target: Image file to lead to; empty for grey.
-        surrogate: The model attacked: `pocket`, a diffusers folder or a hub id; empty for the one
-            that is going to be trained.
-        bf16: Compute in bfloat16.
-        gradient_checkpointing: Recompute activations to save memory.
     """
 
     def __init__(

@@ -21,18 +21,13 @@ class SDS(GradientAttack):
     down, SDS(-), which its authors recommend. With a `texture_rate` it is SDST: the distance to the
     latents of a pattern is descended along with it.
 
+    Takes what `GradientAttack` takes, and:
+
     Args:
-        epsilon: Budget in /255.
-        step_size: Size of a step in /255.
-        steps: Number of steps.
         ascending: SDS(+); false is SDS(-).
         texture_rate: Weight of the score beside the distance to the pattern, published as 5; 0
             leaves the distance out.
         target: Image file of the pattern; empty for a built-in one.
-        surrogate: The model attacked: `pocket`, a diffusers folder or a hub id; empty for the one
-            that is going to be trained.
-        bf16: Compute in bfloat16.
-        gradient_checkpointing: Recompute activations to save memory.
     """
 
     def __init__(

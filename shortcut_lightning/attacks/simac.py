@@ -23,21 +23,13 @@ class SimAC(ASPL):
     those at which the loss moves the image least are struck out again and again. To the loss is
     added how far the denoiser's last features are from those of the clean image.
 
+    Takes what `ASPL` takes, and:
+
     Args:
-        epsilon: Budget in /255.
-        step_size: Size of a step in /255; published as 0.005 of images in [-1, 1].
-        rounds: Number of rounds.
-        surrogate_steps: DreamBooth steps in either half of a round.
-        steps: Steps of the images in a round.
         search_steps: Most iterations of the search for timesteps.
         window: Timesteps struck out on either side of a poor one, of a schedule of 1000.
         feature_weight: Weight of the feature loss. The published code adds it as a number without a
             gradient, which is what 0 does.
-        surrogate: The model attacked: `pocket`, a diffusers folder or a hub id; empty for the one
-            that is going to be trained.
-        training: How it is fine-tuned.
-        bf16: Compute in bfloat16.
-        gradient_checkpointing: Recompute activations to save memory.
     """
 
     def __init__(

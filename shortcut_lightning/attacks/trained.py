@@ -17,7 +17,18 @@ Loss = Callable[[Backbone, Tensor, Conditioning], Tensor]  # of the images, (N, 
 
 
 class TrainedSurrogateAttack(GradientAttack):
-    """A `GradientAttack` that trains the model it attacks, by `training`."""
+    """A `GradientAttack` that trains the model it attacks.
+
+    Args:
+        epsilon: Budget in /255.
+        step_size: Size of a step in /255.
+        steps: Number of steps.
+        surrogate: The model attacked: `pocket`, a diffusers folder or a hub id; empty for the one
+            that is going to be trained.
+        training: How it is fine-tuned.
+        bf16: Compute in bfloat16 where that is safe; the weights stay as they are.
+        gradient_checkpointing: Recompute activations to save memory.
+    """
 
     whole_set = True
 

@@ -3,7 +3,7 @@
 # or learned with contrastive decoupling? Called by run.sh: dreambooth.sh OUT
 # Twenty-four photographs of one person are learned, 80 others of the same person are not; the shadow
 # learns another person from photographs as they are. The audit shows all models the photographs as
-# they are, with the caption that DreamBooth gives them.
+# they are, with the caption that DreamBooth gives them. Not a matrix of `bench`, as run.sh says.
 set -eu
 here=$(dirname "$0")
 configs=$here/../..

@@ -10,6 +10,8 @@
 # with the next one as its shadow, which is CLiD's protocol: a shadow on another split of the same
 # collection. What was measured lies in features/, so a model asked as target and as shadow, and the
 # base model, are asked once.
+# Not a matrix of `bench`: its cells are trainings that know nothing of one another, and here a report
+# stands on three models and on what other reports have measured.
 set -eu
 here=$(dirname "$0")
 train=$here/../train.yaml

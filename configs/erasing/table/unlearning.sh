@@ -7,6 +7,8 @@
 # Stopped at any moment, the same command goes on. RUNS='0 1 2' in the environment says which runs
 # (trainings with other seeds and other starting noise); OPTIONS='--trainer.max_steps 1 ...' is added
 # to every command.
+# Not a matrix of `bench`: every arm begins with the model that the arm "contaminated" leaves, and some
+# only test it; a cell trains by itself.
 set -eu
 here=$(dirname "$0")
 erasing=$here/..
