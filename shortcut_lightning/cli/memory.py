@@ -20,8 +20,8 @@ def told(config: Any) -> str:
         given |= settings
     for name, key in KEYS.items():
         group, _, leaf = key.partition(".")
-        if group in given:
-            given[name] = given[group].get(leaf)
+        if leaf in (given.get(group) or {}):
+            given[name] = given[group][leaf]
     path = str(given.get("pretrained_model_name_or_path") or "")
     if not path or path in BUILT_IN:
         return ""
