@@ -6,7 +6,9 @@ import torch
 from diffusers.training_utils import EMAModel
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
+from shortcut_lightning.gathering import divided, gathered, in_first
 from shortcut_lightning.ranges import InnerShare, Ranged
 
 
@@ -38,16 +40,21 @@ class EMA(Ranged, Callback):
                     "trainer.callbacks."
                 )
         learned = [p for p in pl_module.parameters() if p.requires_grad]
-        self._average = EMAModel(learned, decay=self.decay, foreach=True)
+        together = not any(isinstance(p, DTensor) for p in learned)  # parts cannot be copied so
+        self._average = EMAModel(learned, decay=self.decay, foreach=together)
         if self._stored:
-            self._average.load_state_dict(self._stored)
+            kept = zip(self._stored["shadow_params"], learned, strict=True)
+            parts = [divided(average, parameter) for average, parameter in kept]
+            self._average.load_state_dict(self._stored | {"shadow_params": parts})
         self._average.to(pl_module.device)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last_step = trainer.global_step  # a checkpoint's steps are known only from here on
         # Not where the checkpoint was the last one: then nothing starts, and the averages that were
         # loaded are what is exported and evaluated.
-        pl_module.load_state_dict(self._in_training, strict=False)
+        own = dict(pl_module.named_parameters())
+        parts = {name: divided(value, own[name]) for name, value in self._in_training.items()}
+        pl_module.load_state_dict(parts, strict=False)
         self._in_training = {}
 
     def on_train_batch_end(
@@ -82,12 +89,10 @@ class EMA(Ranged, Callback):
         those that training goes on from are kept beside them."""
         if self._average is None:
             return
-        names = [name for name, p in pl_module.named_parameters() if p.requires_grad]
-        state = checkpoint["state_dict"]
-        live = self._in_training or state
-        checkpoint["weights_in_training"] = {name: live[name] for name in names}
-        averages = dict(zip(names, self.average.shadow_params, strict=True))
-        checkpoint["state_dict"] = state | averages
+        learned = {n: p.detach() for n, p in pl_module.named_parameters() if p.requires_grad}
+        checkpoint["weights_in_training"] = in_first(self._in_training or learned)
+        averages = dict(zip(learned, self.average.shadow_params, strict=True))
+        checkpoint["state_dict"] = checkpoint["state_dict"] | in_first(averages)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -96,7 +101,10 @@ class EMA(Ranged, Callback):
         self._in_training = dict(checkpoint.get("weights_in_training", {}))
 
     def state_dict(self) -> dict[str, Any]:
-        return self.average.state_dict() if self._average is not None else self._stored
+        if self._average is None:
+            return self._stored
+        state = self._average.state_dict()
+        return state | {"shadow_params": [gathered(each) for each in state["shadow_params"]]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._stored = state_dict

@@ -7,6 +7,7 @@ always is.
 """
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,6 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
 from shortcut_lightning.gathering import gathered
-
-_REFUSED = {
-    "frozen_dtype": ("nf4", "weights of 4 bits cannot be divided; give fp32, bf16 or fp16"),
-    "use_8bit_adam": (True, "its moments cannot be divided; set it to false"),
-    "train_text_encoder": (True, "the denoiser alone is divided; set it to false"),
-    "compile_unet": (True, "what is compiled is not divided again; set it to false"),
-}
 
 
 class FullySharded(ModelParallelStrategy):
@@ -49,14 +43,17 @@ class FullySharded(ModelParallelStrategy):
         assert self.accelerator is not None
         self.accelerator.setup(trainer)
         self.model = self.precision_plugin.convert_module(self.model)
-        self.model_to_device()
         if trainer.state.fn == TrainerFn.FITTING:
-            _refuse(self.model)
-            denoiser = self.model.backbone.denoiser
+            module: Any = self.model
+            _refuse(module)
+            denoiser = module.backbone.denoiser
             self._whole = hollow(denoiser)
-            divide(denoiser, self.device_mesh["data_parallel"])
-            self.setup_optimizers(trainer)
+            divide(denoiser, self.device_mesh["data_parallel"])  # to the device block by block
+        self.model_to_device()
         self.barrier()
+        if trainer.state.fn == TrainerFn.FITTING:
+            self.setup_optimizers(trainer)
+            _refuse_optimizers(self.optimizers)
         self.setup_precision_plugin()
 
     def load_checkpoint(
@@ -69,9 +66,9 @@ class FullySharded(ModelParallelStrategy):
         return loaded | {"state_dict": again["state_dict"]}
 
     def on_train_end(self) -> None:
-        """Every process has all weights from here on, in memory of the host until they are moved."""
-        assert self.model is not None
-        backbone, parts = self.model.backbone, self.model.backbone.denoiser
+        """Every process has all weights from here on, in the host's memory until they are moved."""
+        module: Any = self.model
+        backbone, parts = module.backbone, module.backbone.denoiser
         assert self._whole is not None
         fill(self._whole, parts)
         name = next(name for name, child in backbone.named_children() if child is parts)
@@ -80,12 +77,12 @@ class FullySharded(ModelParallelStrategy):
 
 
 def divide(network: nn.Module, mesh: DeviceMesh) -> None:
-    """Parts the weights of a network over a mesh: each block of a list for itself, inner ones
-    first, then the rest."""
+    """Parts the weights of a network of diffusers over a mesh: each of the blocks that its class
+    wants kept together, inner ones first, then the rest."""
+    blocks = set(getattr(network, "_no_split_modules", None) or ())
     for module in reversed(list(network.modules())):
-        if isinstance(module, nn.ModuleList):
-            for block in module:
-                fully_shard(block, mesh=mesh)
+        if type(module).__name__ in blocks:
+            fully_shard(module, mesh=mesh)
     fully_shard(network, mesh=mesh)
 
 
@@ -105,13 +102,29 @@ def fill(whole: nn.Module, parts: nn.Module) -> None:
     whole.load_state_dict(values | dict(parts.named_buffers()), strict=False, assign=True)
 
 
-def _refuse(module: nn.Module) -> None:
-    own: Any = module.hparams
-    for key, (value, why) in _REFUSED.items():
-        if own[key] == value:
-            raise ValueError(f"model.{key} is {value} with trainer.strategy FullySharded: {why}.")
-    if own["new_tokens"]:
-        raise ValueError(
-            "model.new_tokens names words with trainer.strategy FullySharded: the denoiser alone "
-            "is divided; leave it empty."
+def _refuse(module: Any) -> None:
+    denoiser = module.backbone.denoiser
+    own = {id(p) for p in denoiser.parameters()}
+    why = ""
+    if not all(p.is_floating_point() for p in denoiser.parameters()):
+        why = "weights of 4 bits cannot be divided; give model.frozen_dtype fp32, bf16 or fp16"
+    elif any(p.requires_grad and id(p) not in own for p in module.parameters()):
+        why = (
+            "the denoiser alone is divided; set model.train_text_encoder to false and leave "
+            "model.new_tokens empty"
         )
+    elif getattr(denoiser, "_compiled_call_impl", None):
+        why = "a compiled denoiser is not divided; set model.compile_unet to false"
+    if why:
+        raise ValueError(f"trainer.strategy FullySharded: {why}.")
+
+
+def _refuse_optimizers(optimizers: Sequence[Any]) -> None:
+    for optimizer in optimizers:
+        kind = type(optimizer)
+        if not kind.__module__.startswith("torch."):
+            raise ValueError(
+                f"trainer.strategy FullySharded: {kind.__name__} keeps moments that are not known "
+                "to be divided right; take AdamW or another of torch's (model.use_8bit_adam, "
+                "optimizer)."
+            )

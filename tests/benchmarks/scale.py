@@ -1,12 +1,12 @@
-"""How the verbs grow with pictures and workers: speed, memory, statistics, start.
+"""How the verbs grow with pictures and workers: speed, memory, statistics, start, decoding.
 
-    python tests/benchmarks/scale.py [--parts speed memory statistics start] [--rounds 3]
+    python tests/benchmarks/scale.py [--parts speed memory ...] [--rounds 3]
     python tests/benchmarks/scale_page.py      # results/scale.md from the rows
 
-Each part and kind replaces its rows in results/scale.csv. Speed: the plain loop that a user would write,
-this program in one process, and Ray with one and two workers, in turns, over the same shards; the
-first part of each process, in which things are loaded, is left out. Seconds of the processor stand
-beside those of the clock: on a busy machine they are the fairer ones.
+Each part and kind replaces its rows in results/scale.csv. Speed: the plain loop that a user would
+write, this program in one process, and Ray with one and two workers, in turns, over the same
+shards; the first part of each process, in which things are loaded, is left out. Seconds of the
+processor stand beside those of the clock: on a busy machine they are the fairer ones.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "cluster")]
 RESULTS = Path(__file__).parent / "results" / "scale.csv"
-PARTS = ("speed", "memory", "statistics", "start")
+PARTS = ("speed", "memory", "statistics", "start", "decoding")
 COUNTS = (1_000, 10_000, 100_000)
 SCORES = (1_000, 10_000, 100_000, 1_000_000)
 WAYS = ("plain", "local", "ray 1", "ray 2")
@@ -116,6 +116,26 @@ def start() -> list[Row]:
     return rows
 
 
+def decoding(count: int = 60) -> list[Row]:
+    """Milliseconds of the processor in which a JPEG of 512 pixels is read, checked and hashed."""
+    import io
+    import time
+
+    from PIL import Image
+
+    from shortcut_lightning.files.images import load_image
+    from shortcut_lightning.membership.pictures import content_key, prepared
+    from shortcut_lightning.pocket import world
+
+    data = io.BytesIO()
+    Image.fromarray(world.draw(7, 0).image).resize((512, 512)).save(data, "JPEG", quality=90)
+    began = time.process_time()
+    for _ in range(count):
+        content_key(prepared(load_image(Path("x.jpg"), data.getvalue()), 512))
+    spent = (time.process_time() - began) / count
+    return [Row("decoding", "JPEG", "local", 512, "processor ms", 1000 * spent)]
+
+
 def _child(*words: str) -> dict[str, float]:
     script = Path(__file__).with_name("scale_children.py")
     with tempfile.TemporaryDirectory() as folder:
@@ -165,8 +185,10 @@ def main() -> None:
             rows = memory(given.counts)
         elif part == "statistics":
             rows = numbers(SCORES)
-        else:
+        elif part == "start":
             rows = start()
+        else:
+            rows = decoding()
         write(given.results, rows)
 
 

@@ -1,0 +1,103 @@
+"""A denoiser in parts, on two processes: python -m pytest tests/modules/test_fully_sharded.py"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from safetensors.torch import load_file
+from test_exact_runs import learned, parts, trainer
+from torch import nn
+
+from shortcut_lightning.callbacks.ema import EMA
+from shortcut_lightning.callbacks.export import Export
+from shortcut_lightning.modules import DreamBooth
+from shortcut_lightning.modules.fully_sharded import FullySharded, _refuse, fill, hollow
+
+STEPS = 4
+METHODS: dict[str, dict[str, Any]] = {"full": {}, "lora": {"method": "lora", "rank": 2}}
+
+
+def run(
+    folder: Path, model: Path, photos: Path, method: str, devices: int, start: Path | None = None
+) -> DreamBooth:
+    """Trains to the end; leaves checkpoints of all steps, an export, and each rank's weights."""
+    module, data = parts(model, photos, batch_size=2 // devices, **METHODS[method])
+    saver = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    callbacks = [EMA(0.5), saver, Export()]
+    sharded: dict[str, Any] = {"devices": 2, "strategy": FullySharded()} if devices == 2 else {}
+    logger = CSVLogger(folder, "run", "")
+    trained = trainer(folder, STEPS, *callbacks, logger=logger, gradient_clip_val=1.0, **sharded)
+    trained.fit(module, data, ckpt_path=start)
+    torch.save(learned(module), folder / f"rank{trained.global_rank}.pt")
+    return module
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_with_a_part_each_end_in_the_weights_of_one(
+    method: str, small_sd: Path, photos: Path, tmp_path: Path
+) -> None:
+    """With an average, and clipping. A checkpoint of the two goes on in one."""
+    alone, both, again = (tmp_path / name for name in ("alone", "both", "again"))
+    start = learned(parts(small_sd, photos, **METHODS[method])[0])
+    module = run(alone, small_sd, photos, method, 1)
+    words = [str(path) for path in (both, small_sd, photos)]
+    script = (
+        f"import sys; sys.path[:0] = {sys.path!r}\n"
+        "from pathlib import Path\nfrom test_fully_sharded import run\n"
+        f"run(*map(Path, {words!r}), {method!r}, 2)\n"
+    )
+    (tmp_path / "run.py").write_text(script)
+    own = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, str(tmp_path / "run.py")], env=own, check=True)
+    run(again, small_sd, photos, method, 1, both / "step=2.ckpt")
+
+    wanted = learned(module)
+    way = sum(((start[name] - value) ** 2).sum() for name, value in wanted.items())
+    for file in (both / "rank0.pt", both / "rank1.pt", again / "rank0.pt"):
+        found = torch.load(file, weights_only=True)
+        error = sum(((found[name] - value) ** 2).sum() for name, value in wanted.items())
+        assert error < 1e-5 * way, file  # sums in another order
+    export = both / "run" / "export"
+    facts = json.loads((export / "model" / "unet" / "config.json").read_text())
+    assert facts["_class_name"] == "UNet2DConditionModel"
+    name = {
+        "full": "model/unet/diffusion_pytorch_model.safetensors",
+        "lora": "pytorch_lora_weights.safetensors",
+    }[method]
+    exported, expected = (load_file(folder / "run" / "export" / name) for folder in (both, alone))
+    assert exported.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(exported[key], value, atol=1e-3, rtol=1e-2)
+
+
+def test_a_hollow_copy_is_filled() -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    network[0].bias.requires_grad_(False)
+    empty = hollow(network)
+    assert all(parameter.is_meta for parameter in empty.parameters())
+    fill(empty, network)
+    for one, other in zip(network.parameters(), empty.parameters(), strict=True):
+        assert torch.equal(one, other)
+        assert one.requires_grad == other.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train_text_encoder": True}, "model.train_text_encoder to false"),
+        ({"new_tokens": ["<s>"]}, "model.new_tokens empty"),
+    ],
+)
+def test_what_cannot_be_divided_is_refused_in_a_line(
+    options: dict[str, Any], message: str, small_sd: Path
+) -> None:
+    with pytest.raises(ValueError, match=f"FullySharded: the denoiser alone is divided.*{message}"):
+        _refuse(DreamBooth(str(small_sd), **options))
