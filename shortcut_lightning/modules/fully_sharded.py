@@ -83,7 +83,8 @@ def divide(network: nn.Module, mesh: DeviceMesh) -> None:
     for module in reversed(list(network.modules())):
         if type(module).__name__ in blocks:
             fully_shard(module, mesh=mesh)
-    fully_shard(network, mesh=mesh)
+    # The outermost would stay whole after a forward pass, and callbacks would find some of each.
+    fully_shard(network, mesh=mesh, reshard_after_forward=True)
 
 
 def hollow(network: nn.Module) -> nn.Module:
