@@ -108,14 +108,14 @@ def _refuse(module: Any) -> None:
     own = {id(p) for p in denoiser.parameters()}
     why = ""
     if not all(p.is_floating_point() for p in denoiser.parameters()):
-        why = "weights of 4 bits cannot be divided; give model.frozen_dtype fp32, bf16 or fp16"
+        why = "weights of 4 bits cannot be divided; give model.compute.frozen_dtype fp32, bf16 or fp16"
     elif any(p.requires_grad and id(p) not in own for p in module.parameters()):
         why = (
             "the denoiser alone is divided; set model.train_text_encoder to false and leave "
             "model.new_tokens empty"
         )
     elif getattr(denoiser, "_compiled_call_impl", None):
-        why = "a compiled denoiser is not divided; set model.compile_unet to false"
+        why = "a compiled denoiser is not divided; set model.compute.compile_unet to false"
     if why:
         raise ValueError(f"trainer.strategy FullySharded: {why}.")
 
@@ -126,6 +126,6 @@ def _refuse_optimizers(optimizers: Sequence[Any]) -> None:
         if not kind.__module__.startswith("torch."):
             raise ValueError(
                 f"trainer.strategy FullySharded: {kind.__name__} keeps moments that are not known "
-                "to be divided right; take AdamW or another of torch's (model.use_8bit_adam, "
+                "to be divided right; take AdamW or another of torch's (model.adam.eight_bit, "
                 "optimizer)."
             )
