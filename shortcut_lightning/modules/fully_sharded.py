@@ -108,7 +108,7 @@ def _refuse(module: Any) -> None:
     own = {id(p) for p in denoiser.parameters()}
     why = ""
     if not all(p.is_floating_point() for p in denoiser.parameters()):
-        why = "weights of 4 bits cannot be divided; give model.compute.frozen_dtype fp32, bf16 or fp16"
+        why = "4-bit weights cannot be divided; give model.compute.frozen_dtype fp32, bf16 or fp16"
     elif any(p.requires_grad and id(p) not in own for p in module.parameters()):
         why = (
             "the denoiser alone is divided; set model.train_text_encoder to false and leave "
