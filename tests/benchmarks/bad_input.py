@@ -37,7 +37,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests' small model
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import bad_input_kinds as kinds
+import bad_input_verbs
 
+KINDS = {**kinds.KINDS, **bad_input_verbs.KINDS}
 RESULTS = Path(__file__).parent / "results" / "bad_input.csv"
 LIMIT = 120  # seconds that one input has, on a machine that others use too
 
@@ -105,7 +107,7 @@ def trial(kind: str, seed: str, made: kinds.Made) -> Row:
     with tempfile.TemporaryDirectory() as name:
         os.chdir(name)
         try:
-            case = kinds.KINDS[kind](random.Random(f"{seed} {kind}"), made)
+            case = KINDS[kind](random.Random(f"{seed} {kind}"), made)
             answered, message = answer(case.argv)
         finally:
             os.chdir(home)
@@ -154,7 +156,7 @@ def run() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--count", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kinds", nargs="+", choices=list(kinds.KINDS), default=list(kinds.KINDS))
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     begun = time.monotonic()
