@@ -1,6 +1,6 @@
 """Every attack and purifier on pictures that are no squares, on both built-in families.
 
-python -m pytest tests/contracts/test_own_shapes.py
+python -m pytest tests/contracts/test_own_shapes.py [-m slow]
 """
 
 import pytest
@@ -10,12 +10,14 @@ from test_stage_contracts import ATTACKS, PURIFIERS, build, on_the_grid
 from shortcut_lightning import attacks, backbones
 from shortcut_lightning.attacks import SurrogateTraining
 from shortcut_lightning.backbones import Backbone
-from shortcut_lightning.pocket import BUILT_IN
 
 HEIGHT, WIDTH = 32, 48
 
 
-@pytest.fixture(params=sorted(BUILT_IN), scope="module")
+FLOW = pytest.param("pocket-flow", marks=pytest.mark.slow)
+
+
+@pytest.fixture(params=["pocket", FLOW], scope="module")
 def model(request: pytest.FixtureRequest) -> Backbone:
     return backbones.load(request.param).eval().requires_grad_(False)
 

@@ -1,5 +1,6 @@
 """Several subjects in one run, each with stages of its own: python -m pytest tests/data"""
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from shortcut_lightning.attacks import Attack
 from shortcut_lightning.callbacks.evaluation import by_subject
 from shortcut_lightning.callbacks.samples import Samples
+from shortcut_lightning.cli import main
 from shortcut_lightning.data import PersonalizationDataModule, SeveralSubjects
 from shortcut_lightning.data.settings import Passes, Sampled
 from shortcut_lightning.data.subjects import SubjectSet
@@ -182,3 +184,44 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         ValueError, match=r"data\.subjects: train_batch_size is 2 of a and 3 of b; .* be the same"
     ):
         SeveralSubjects(data)
+
+
+CONFIG = """
+trainer:
+  max_steps: 2
+  accelerator: cpu
+  enable_progress_bar: false
+  callbacks: [Evaluation, IdentityMatch, Stages, ReportWriter]
+model:
+  class_path: DreamBooth
+  init_args: {{pretrained_model_name_or_path: {model}, sampling: {{num_inference_steps: 1}}}}
+data:
+  class_path: SeveralSubjects
+  init_args:
+    subjects:
+      dog:
+        class_path: PersonalizationDataModule
+        init_args: &shared
+          instance_data_dir: {folder}/dog
+          instance_prompt: a photo of sks dog
+          evaluation: {{images_per_prompt: 1, base: false}}
+      cat:
+        class_path: PersonalizationDataModule
+        init_args:
+          <<: *shared
+          instance_data_dir: {folder}/cat
+          instance_prompt: a photo of sks cat
+          attack: {{class_path: RandomNoise, init_args: {{epsilon: 8}}}}
+"""
+
+
+@pytest.mark.slow
+def test_the_report_of_a_run_is_of_each_subject(small_sd: Path, tmp_path: Path) -> None:
+    for name in ("dog", "cat"):
+        subject(tmp_path, name, 2)
+    (tmp_path / "two.yaml").write_text(CONFIG.format(model=small_sd, folder=tmp_path))
+    main(["fit", "--config", str(tmp_path / "two.yaml"), "--output_dir", str(tmp_path / "runs")])
+    report = json.loads((tmp_path / "runs/two/version_0/report.json").read_text())
+    assert {"eval/identity@dog", "eval/identity@cat"} <= report["metrics"].keys()
+    assert report["metrics"]["eval/stage_perturbed_linf_255@cat"]["value"] == pytest.approx(8)
+    assert "eval/stage_perturbed_linf_255@dog" not in report["metrics"]
