@@ -50,6 +50,7 @@ class Collection(Ranged):
         rng = np.random.default_rng(seed)
         drawn = rng.integers(len(pictures), size=(resamples, len(pictures)))
         counts = np.stack([np.bincount(row, minlength=len(pictures)) for row in drawn])
+        self._known: dict[tuple[Statistic, str, str], tuple[float, np.ndarray]] = {}
         self._counts = {each.name: counts[:, [place[key] for key in each.keys]] for each in audits}
 
     def seeds(self, setting: str) -> list[str]:
@@ -81,6 +82,13 @@ class Collection(Ranged):
         return Interval(point, float(low), float(high))
 
     def _one(self, statistic: Statistic, name: str, score: str) -> tuple[float, np.ndarray]:
+        """The value and its resamples; tables and claims ask for the same ones."""
+        key = statistic, name, score
+        if key not in self._known:
+            self._known[key] = self._drawn(statistic, name, score)
+        return self._known[key]
+
+    def _drawn(self, statistic: Statistic, name: str, score: str) -> tuple[float, np.ndarray]:
         each = self.audits[name]
         values, tau = each.scores[score], each.report["scores"][score]["target"]["tau"]
         inside, outside = np.flatnonzero(each.member), np.flatnonzero(~each.member)

@@ -175,7 +175,7 @@ def test_an_audit_finds_what_was_learned_and_writes_it_down(
 
 
 @needs_browser
-@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_page_in_a_browser(
     sets: Path, models: dict[str, Backbone], tmp_path: Path, dark: bool
 ) -> None:

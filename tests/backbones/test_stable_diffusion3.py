@@ -18,6 +18,7 @@ from shortcut_lightning.backbones.base import WeightingScheme
 from shortcut_lightning.backbones.stable_diffusion3 import StableDiffusion3
 from shortcut_lightning.batch import TrainBatch
 from shortcut_lightning.modules import DreamBooth
+from shortcut_lightning.modules.settings import Sampling
 
 PROMPTS = ["a photo of sks dog", "a dog on the beach"]
 NO_T5 = {"text_encoder_3": None, "tokenizer_3": None}
@@ -171,12 +172,18 @@ def test_u_shaped_draws_keep_off_the_middle(model: StableDiffusion3) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"),
-    [("weighting_scheme", "mode"), ("train_guidance", 3.5), ("true_cfg_scale", 2.0)],
+    ("key", "settings"),
+    [
+        ("weighting_scheme is mode", {"weighting_scheme": "mode"}),
+        ("train_guidance is 3.5", {"train_guidance": 3.5}),
+        ("sampling.true_cfg_scale is 2.0", {"sampling": Sampling(true_cfg_scale=2.0)}),
+    ],
 )
-def test_what_means_nothing_elsewhere_is_refused(small_sd: Path, setting: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=f"model.{setting} is {value}: "):
-        DreamBooth(str(small_sd), **{setting: value})
+def test_what_means_nothing_elsewhere_is_refused(
+    small_sd: Path, key: str, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=f"model.{key}: "):
+        DreamBooth(str(small_sd), **settings)
 
 
 @pytest.mark.parametrize("setting", ["snr_gamma", "noise_offset"])
