@@ -123,9 +123,10 @@ class Look(Ranged, Callback):
             return False, False
         asked = [self._signalled, False]
         self._signalled = False
-        if trainer.is_global_zero and trainer.log_dir:
+        folder = trainer.log_dir  # each rank asks: rank 0 tells the others
+        if trainer.is_global_zero and folder:
             for number, name in enumerate((LOOK, STOP)):
-                file = Path(trainer.log_dir) / name
+                file = Path(folder) / name
                 if file.is_file():
                     file.unlink(missing_ok=True)
                     asked[number] = True
