@@ -91,7 +91,7 @@ def test_a_contaminated_folder_is_learned_with_words_for_places(
     main(
         [
             *("fit", *settings, "--name", subject, "--output_dir", str(tmp_path / "runs")),
-            *("--trainer.max_steps", "100", "--trainer.log_every_n_steps", "1"),
+            *("--trainer.max_steps", "50", "--trainer.log_every_n_steps", "1"),
             *("--model.learning_rate", "1e-3", "--model.sampling.num_inference_steps", "3"),
             *(
                 "--data.evaluation.images_per_prompt",
@@ -148,7 +148,7 @@ def test_everything_at_once_shows_each_stage(model: Path, tmp_path: Path) -> Non
             f"--data.instance_data_dir={PHOTOS / 'dog'}",
             *("--data.instance_prompt", "a photo of sks dog", "--data.attack.steps", "3"),
             *("--data.class_prompt", "a photo of a dog", "--data.num_class_images", "4"),
-            *("--trainer.max_steps", "60", "--model.learning_rate", "1e-3"),
+            *("--trainer.max_steps", "40", "--model.learning_rate", "1e-3"),
             *(
                 "--model.sampling.num_inference_steps",
                 "3",
