@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -223,6 +223,27 @@ class Audit(Ranged):
         result.seconds["in all"] = time.perf_counter() - started
         return result
 
+    def engine(
+        self,
+        models: Mapping[str, Backbone],
+        folder: Path | None = None,
+        pool: Pool = InProcess(),  # noqa: B008
+        progress: bool = True,
+    ) -> Engine:
+        """What asks the models, by the settings of this audit."""
+        # The base comes last: it decides about words for all (see Engine.anchor).
+        order = [role for role in ("target", "shadow", "base") if role in models]
+        return Engine(
+            {role: models[role] for role in order},
+            folder=folder,
+            seed=self.seed,
+            batch_size=self.compute.batch_size,
+            images_per_chunk=self.compute.images_per_chunk,
+            bf16=self.compute.bf16,
+            progress=progress,
+            pool=pool,
+        )
+
     def judge(
         self,
         models: dict[str, Backbone],
@@ -244,22 +265,9 @@ class Audit(Ranged):
             folder / "captions.jsonl" if folder else None,
         )
         warnings += models["target"].remarks
-        # The base comes last: it decides about words for all (see Engine.anchor).
-        order = [role for role in ("target", "shadow", "base") if role in models]
-        engine = Engine(
-            {role: models[role] for role in order},
-            folder=Path(self.features) if self.features else folder and folder / "features",
-            seed=self.seed,
-            batch_size=self.compute.batch_size,
-            images_per_chunk=self.compute.images_per_chunk,
-            bf16=self.compute.bf16,
-            pool=pool,
-        )
-        tuning = "shadow" if "shadow" in models else "target"
-        tuned_on = "the shadow model" if tuning == "shadow" else "a separate half of the images"
-        judge = Judge(
-            engine, sets, tuning, self.seed, self.statistics.fprs, self.statistics.resamples
-        )
+        kept = Path(self.features) if self.features else folder and folder / "features"
+        engine = self.engine(models, folder=kept, pool=pool)
+        judge = Judge(engine, sets, self.seed, self.statistics.fprs, self.statistics.resamples)
         judged = judge.scores(self.scores)
         head = judged[self.headline]
         blind: list[Blind] = []
@@ -278,16 +286,16 @@ class Audit(Ranged):
                 "No base model (audit.base): whether a model that cannot know the members tells "
                 "them apart as well was not checked."
             )
-        if tuning == "target":
+        if judge.tuning == "target":
             warnings.append(
                 "No shadow model (audit.shadow): half of the images was used for tuning and is "
                 "not judged; thresholds come from the audited model itself."
             )
         warnings += [f"{self.headline}: {note}" for note in head.plain.notes]
         return AuditResult(
-            verdict=verdict(self.headline, head.plain, head.base, blind, tuned_on),
+            verdict=verdict(self.headline, head.plain, head.base, blind, judge.tuned_on),
             headline=self.headline,
-            tuned_on=tuned_on,
+            tuned_on=judge.tuned_on,
             judged=judged,
             blind=blind,
             captions=judge.captions(self.headline, head, self.controls.fixed_caption)

@@ -31,18 +31,23 @@ LEAST = 10  # images of each set for the test of the whole
 
 @dataclass(frozen=True)
 class Judge:
-    """Asks the engine's models about the sets.
-
-    `tuning` is the role of the model that everything is tuned on: "shadow", or "target" where there
-    is none.
-    """
+    """Asks the engine's models about the sets."""
 
     engine: Engine
     sets: Sets
-    tuning: str
     seed: int
     fprs: Sequence[float]
     resamples: int
+
+    @property
+    def tuning(self) -> str:
+        """Role of the model that everything is tuned on: "target" where there is no shadow."""
+        return "shadow" if "shadow" in self.engine.models else "target"
+
+    @property
+    def tuned_on(self) -> str:
+        """The same in words."""
+        return "the shadow model" if self.tuning == "shadow" else "a separate half of the images"
 
     def scores(self, scores: Mapping[str, Score]) -> dict[str, Judged]:
         """Every image once, in front of all models that need it; then each score's worth."""

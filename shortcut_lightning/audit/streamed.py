@@ -136,21 +136,12 @@ def judge_streams(
     """
     if audit.captioner:
         raise ValueError("audit.captioner describes pictures of folders; give audit.caption.")
-    order = [role for role in ("target", "shadow", "base") if role in models]
-    engine = Engine(
-        {role: models[role] for role in order},
-        seed=audit.seed,
-        batch_size=audit.compute.batch_size,
-        images_per_chunk=audit.compute.images_per_chunk,
-        bf16=audit.compute.bf16,
-        progress=False,
-    )
-    tuning = "shadow" if "shadow" in models else "target"
+    engine = audit.engine(models, progress=False)
     tables, warnings = {}, []
     for key in ("members", "nonmembers", "shadow_members", "shadow_nonmembers"):
         if source := str(getattr(audit, key)):
             asked = ["shadow" if key.startswith("shadow") else "target"]
-            roles = [role for role in order if role in (*asked, "base")]
+            roles = [role for role in engine.models if role in (*asked, "base")]
             blind = audit.controls.blind and not key.startswith("shadow")
             job = MeasureRows(
                 engine, audit.scores, roles, audit.caption, blind, audit.controls.blind_encoder
@@ -166,15 +157,14 @@ def judge_streams(
     sets, told = _sets(tables, audit.seed)
     blind_found = _blind(audit, tables, sets) if audit.controls.blind else []
     judge = _StreamedJudge(
-        engine, sets, tuning, audit.seed, audit.statistics.fprs, audit.statistics.resamples, tables
+        engine, sets, audit.seed, audit.statistics.fprs, audit.statistics.resamples, tables
     )
     judged = {name: judge._judged(name, score) for name, score in audit.scores.items()}
     head = judged[audit.headline]
-    tuned_on = "the shadow model" if tuning == "shadow" else "a separate half of the images"
     return AuditResult(
-        verdict=verdict(audit.headline, head.plain, head.base, blind_found, tuned_on),
+        verdict=verdict(audit.headline, head.plain, head.base, blind_found, judge.tuned_on),
         headline=audit.headline,
-        tuned_on=tuned_on,
+        tuned_on=judge.tuned_on,
         judged=judged,
         blind=blind_found,
         captions=[],

@@ -57,6 +57,18 @@ class Rows:
         self.ran |= other.ran
         self.values |= other.values
 
+    def take(self, name: Name, report: Path, key: str, code: str, seconds: float) -> None:
+        """Takes over a cell from its `report.json`; the other arguments are those of `Ran`."""
+        found = json.loads(report.read_text("utf-8"))
+        versions = " ".join(f"{k} {v}" for k, v in found["versions"].items())
+        model, created = found.get("model", ""), found["created"]
+        self.ran[name] = Ran(*name, key, code, model, versions, seconds, created)
+        self.values[name] = [
+            Value(*name, metric, entry["value"], entry["n"])
+            for metric, entry in found["metrics"].items()
+            if entry["value"] is not None
+        ]
+
     def write(self, folder: Path) -> None:
         """Writes both files, sorted, each as a whole."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,22 +107,13 @@ def gathered(runner: Runner, code: str = "") -> Rows:
     """
     rows = Rows()
     for cell, path in runner.reports():
-        report = json.loads(path.read_text("utf-8"))
-        name = (cell.arm, cell.subject, cell.seed)
-        rows.ran[name] = Ran(
-            *name,
+        rows.take(
+            (cell.arm, cell.subject, cell.seed),
+            path,
             runner.matrix.key(cell, runner.folder),
             code or deciding_code(),
-            report.get("model", ""),
-            " ".join(f"{k} {v}" for k, v in report["versions"].items()),
             runner.seconds(cell),
-            report["created"],
         )
-        rows.values[name] = [
-            Value(*name, metric, entry["value"], entry["n"])
-            for metric, entry in report["metrics"].items()
-            if entry["value"] is not None
-        ]
     return rows
 
 

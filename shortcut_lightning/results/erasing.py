@@ -29,7 +29,7 @@ from pathlib import Path
 import yaml
 
 from shortcut_lightning.bench.code import deciding_code
-from shortcut_lightning.bench.rows import Ran, Rows, Value
+from shortcut_lightning.bench.rows import Rows, Value
 from shortcut_lightning.bench.tables import lines
 from shortcut_lightning.metrics.concept_ratio import concept_ratio
 
@@ -144,8 +144,9 @@ class ErasingTables:
         """A row for each arm."""
         arms = self.arms[concept]
         names = [name for name in MEANS if any(name in arm.values for arm in arms.values())]
-        head = ["arm / sampling", "concept ratio", *map(MEANS.get, names), "images", "runs"]
-        return "\n".join(lines(list(map(str, head)), [_row(*each, names) for each in arms.items()]))
+        means = [MEANS[name] for name in names]
+        head = ["arm / sampling", "concept ratio", *means, "images", "runs"]
+        return "\n".join(lines(head, [_row(*each, names) for each in arms.items()]))
 
     def ordering(self, concept: str = "") -> str:
         """The steps of the paper's ordering that both arms were run for; empty where none is."""
@@ -155,7 +156,8 @@ class ErasingTables:
             for first, relation, second in ORDER
             if first in arms and second in arms and shared(arms[first], arms[second])
         ]
-        return "\n".join(lines(["step", "difference", "in each run", "answer"], body) * bool(body))
+        head = ["step", "difference", "in each run", "answer"]
+        return "\n".join(lines(head, body)) if body else ""
 
 
 def shared(first: Arm, second: Arm) -> list[str]:
@@ -207,22 +209,13 @@ def of_runs(folder: Path) -> Rows:
     rows = Rows()
     for parts, path in {path.parts[-5:-2]: path for path in by_number}.items():
         report = json.loads(path.read_text("utf-8"))
-        config = (path.parent / "config.yaml").read_bytes()
-        name = ("/".join(parts), "sets", report.get("seed") or 0)
-        rows.ran[name] = Ran(
-            *name,
-            hashlib.sha256(config).hexdigest()[:16],
+        rows.take(
+            ("/".join(parts), "sets", report.get("seed") or 0),
+            path,
+            hashlib.sha256((path.parent / "config.yaml").read_bytes()).hexdigest()[:16],
             deciding_code(),
-            report.get("model", ""),
-            " ".join(f"{k} {v}" for k, v in report["versions"].items()),
             round(sum(report.get("seconds", {}).values()), 1),
-            report["created"],
         )
-        rows.values[name] = [
-            Value(*name, metric, entry["value"], entry["n"])
-            for metric, entry in report["metrics"].items()
-            if entry["value"] is not None
-        ]
     return rows
 
 
