@@ -20,9 +20,11 @@ os.environ.setdefault("WANDB_MODE", "offline")
 # Lightning writes to the stderr that it finds when first imported; a test has one that is closed
 # soon afterwards.
 import lightning.pytorch  # noqa: F401
+import torch
 from torch.utils import backend_registration
 
-FAKE_GPU = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
+GPU = torch.cuda.is_available()
+FAKE_GPU = not GPU and hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -71,9 +73,12 @@ def small_sd3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_small_sd3(tmp_path_factory.mktemp("models") / "flow")
 
 
-@pytest.fixture(scope="session")
-def fake_gpu() -> Any:
-    """A device that is not the CPU, wherever the tests run."""
+@pytest.fixture
+def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A device that is not the CPU, wherever the tests run: a GPU where there is one."""
+    if GPU:
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # or it is another sum
+        return torch.device("cuda", 0)
     if "fake_gpu" not in sys.modules:
         pytest.skip("needs a torch that knows devices written in Python, and -m 'not slow'")
     return sys.modules["fake_gpu"].DEVICE
@@ -82,6 +87,8 @@ def fake_gpu() -> Any:
 @pytest.fixture(scope="session")
 def on_fake_gpu() -> str:
     """The script that runs a verb on that device, in a process of its own."""
+    if GPU:
+        return "train.py"
     if not FAKE_GPU:
         pytest.skip("this torch knows no devices written in Python")
     return "tests/fake_gpu.py"

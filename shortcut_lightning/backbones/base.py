@@ -198,6 +198,9 @@ class Backbone(nn.Module, ABC):
     def load_tokens(self, paths: Sequence[str]) -> None:
         """Adds the words of textual-inversion files."""
 
+    def check_savable(self) -> None:
+        """Raises ValueError where `save` would, so that a run learns it before it trains."""
+
     @abstractmethod
     def save(self, folder: FilePath) -> None:
         """Writes a folder that `from_pretrained` of the family's own library loads."""

@@ -418,16 +418,20 @@ class StableDiffusion(Backbone):
                     vectors, token=word.token, tokenizer=tokenizer, text_encoder=encoder
                 )
 
-    def save(self, folder: Path) -> None:
-        """Writes a plain diffusers folder in float32: adapters merged in, tokens in the table.
-
-        Raises ValueError where the denoiser is stored in 4 bits.
-        """
+    def check_savable(self) -> None:
+        """Raises ValueError where the denoiser is stored in 4 bits."""
         if getattr(self.denoiser, "hf_quantizer", None) is not None:
             raise ValueError(
                 "A whole model cannot be written from 4 bits (model.compute.frozen_dtype nf4): "
                 "export the adapter alone (Export's pipeline: false), or train with bf16."
             )
+
+    def save(self, folder: Path) -> None:
+        """Writes a plain diffusers folder in float32: adapters merged in, tokens in the table.
+
+        Raises ValueError where the denoiser is stored in 4 bits.
+        """
+        self.check_savable()
         for tokenizer in self.tokenizers.values():
             # Or the file says how the last prompt was cut and filled, if there was one.
             tokenizer.backend_tokenizer.no_padding()

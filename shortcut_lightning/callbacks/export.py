@@ -29,6 +29,11 @@ class Export(Callback):
     def __init__(self, pipeline: bool = True) -> None:
         self.pipeline = pipeline
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses before training what could not be written after it."""
+        if self.pipeline and isinstance(pl_module.backbone, Backbone):
+            pl_module.backbone.check_savable()
+
     # After every callback's `on_train_end`, where averaged weights take their place.
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fast_dev_run or trainer.interrupted:  # type: ignore[attr-defined]

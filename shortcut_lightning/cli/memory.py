@@ -14,9 +14,9 @@ def told(config: Any) -> str:
 
     given: dict[str, Any] = {}
     for part in ("model", "data"):
-        settings = dict((config.get(part) or {}).get("init_args") or {})
+        settings = _plain((config.get(part) or {}).get("init_args"))
         if subjects := settings.get("subjects"):  # of which a batch has as many as of one
-            settings = dict(next(iter(dict(subjects).values())).get("init_args") or {})
+            settings = _plain(next(iter(_plain(subjects).values())).get("init_args"))
         given |= settings
     for name, key in KEYS.items():
         group, _, leaf = key.partition(".")
@@ -33,3 +33,8 @@ def told(config: Any) -> str:
     except (OSError, ValueError):
         return ""  # loading says what is wrong with it
     return f"memory: {found}" if found and found.parameters >= LEAST else ""
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    """Groups as dictionaries: a Namespace's own keys are those of its leaves, with dots."""
+    return dict(settings.as_dict() if hasattr(settings, "as_dict") else settings or {})

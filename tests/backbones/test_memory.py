@@ -13,6 +13,7 @@ from layouts import LAYOUTS, write_layout
 
 from shortcut_lightning import backbones
 from shortcut_lightning.backbones.memory import GIB, Training, budget
+from shortcut_lightning.cli import main
 from shortcut_lightning.cli.memory import told
 from shortcut_lightning.modules import DreamBooth
 from shortcut_lightning.modules.settings import Compute
@@ -39,6 +40,18 @@ def test_a_recipe_states_what_fit_tells(recipe: str, tmp_path: Path) -> None:
     found = re.search(r"device: ([\d.]+) billion weights", line)
     assert found is not None
     assert float(found[1]) == pytest.approx(LAYOUTS[recipe][2], rel=0.1)
+
+
+def test_the_command_line_tells_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_layout(tmp_path / "model", "flux")
+    data = ("--data.instance_data_dir", "pocket:20", "--output_dir", str(tmp_path))
+    model = ("--model.pretrained_model_name_or_path", str(folder))
+    with pytest.raises(SystemExit):  # there are no weights
+        main(["fit", "--config", "flux", *model, *data, "--model.sampling.guidance_scale", "1"])
+    said = "".join(capsys.readouterr())
+    line = next(each for each in said.splitlines() if each.startswith("memory: "))
+    comment = [each[2:] for each in (CONFIGS / "flux.yaml").read_text().splitlines()]
+    assert f"before anything is loaded: {line.removeprefix('memory: ')}." in " ".join(comment)
 
 
 def test_counts_are_those_of_the_model_itself(tmp_path: Path) -> None:

@@ -177,10 +177,14 @@ def test_same_generator_same_output(kind: type, images: Tensor) -> None:
 
 @pytest.mark.parametrize("kind", ATTACKS + PURIFIERS)
 def test_works_where_the_model_is(kind: type, images: Tensor, fake_gpu: torch.device) -> None:
-    """On a device of its own, and to the same pixels."""
+    """On a device of its own, and to the same pixels; a real one rounds some the other way."""
     there = call(build(kind), images.to(fake_gpu), FakeBackbone().to(fake_gpu))
     assert there.device == fake_gpu
-    assert torch.equal(there.cpu(), call(build(kind), images, FakeBackbone()))
+    here = call(build(kind), images, FakeBackbone())
+    if fake_gpu.type == "cuda":
+        assert ((there.cpu() - here).abs() < 0.5 / 255).float().mean() > 0.98
+    else:
+        assert torch.equal(there.cpu(), here)
 
 
 class PowerCut(Progress):

@@ -157,7 +157,8 @@ def test_works_where_the_model_is(
     there = kind()(images[:1], captions[:1], deepcopy(epsilon_model).to(fake_gpu))
     with sdpa_kernel(SDPBackend.MATH):  # the form that an unknown device takes
         here = kind()(images[:1], captions[:1], epsilon_model)
-    torch.testing.assert_close(there, here, rtol=1e-4, atol=1e-6)
+    times = 10 if fake_gpu.type == "cuda" else 1  # whose sums run in another order
+    torch.testing.assert_close(there, here, rtol=times * 1e-4, atol=times * 1e-6)
 
 
 def test_forms_that_ask_the_same_share_their_queries(
