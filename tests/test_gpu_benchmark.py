@@ -73,6 +73,50 @@ def test_what_is_measured_is_kept_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert states == ["no time left"] * 2
 
 
+def test_a_card_that_stops_answering_costs_one_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fine(bench: Bench, row: Row) -> None:
+        row.ours = Way(1.0, 1, 1.0)
+
+    def breaks(bench: Bench, row: Row) -> None:
+        def refuse() -> None:
+            raise RuntimeError("CUDA error: an illegal memory access\nSearch for")
+
+        monkeypatch.setattr(bench, "clear", refuse)
+        refuse()
+
+    started: list[list[str]] = []
+
+    def execv(path: str, argv: list[str]) -> None:
+        started.append(argv)
+        raise KeyboardInterrupt  # the process is another from here
+
+    monkeypatch.setattr(gpu, "MEASUREMENTS", {"one": fine, "two": breaks, "three": fine})
+    monkeypatch.setattr("os.execv", execv)
+    options = ["--device", "cpu", "--tiny", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *options])
+    with pytest.raises(KeyboardInterrupt):
+        gpu.main()
+    monkeypatch.setattr(sys, "argv", started[0][1:])
+    gpu.main()
+    rows = json.loads((tmp_path / "gpu.json").read_text())["measurements"]
+    assert [each["state"] for each in rows] == ["measured", "failed", "measured"]
+    assert rows[1]["reason"] == "RuntimeError: CUDA error: an illegal memory access"
+    assert "| two |" in (tmp_path / "gpu.md").read_text()
+
+
+@pytest.mark.slow
+def test_recipes_run_to_their_end_on_a_small_model(tmp_path: Path) -> None:
+    script = [sys.executable, str(BENCHMARKS / "gpu_recipes.py"), "--tiny", "--recipes", "sd35"]
+    places = ["--folder", str(tmp_path / "models"), "--output", str(tmp_path / "results")]
+    subprocess.run([*script, *places], check=True)
+    (row,) = json.loads((tmp_path / "results/recipes.json").read_text())
+    assert row["state"] == "ended", row
+    assert row["took_gib"] > 0
+    assert not (tmp_path / "models/sd35").exists()
+
+
 @pytest.mark.slow
 def test_it_runs_to_its_end_on_tiny_layouts(tmp_path: Path) -> None:
     options = ["--device", "cpu", "--tiny", "--minutes", "60", "--output", str(tmp_path)]

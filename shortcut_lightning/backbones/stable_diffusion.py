@@ -103,15 +103,20 @@ class StableDiffusion(Backbone):
 
     @contextmanager
     def using(self, text_encoder: nn.Module) -> Iterator[None]:
-        """Where a text encoder is asked: on the device for as long, and computing in its dtype."""
-        if self.frees_text:
-            text_encoder.to(self.device)
+        """Where a text encoder is asked: on the device for as long, and computing in its dtype.
+
+        It does not learn, so what lay on the CPU is taken up again: nothing is copied back.
+        """
+        tensors = [*text_encoder.parameters(), *text_encoder.buffers()] if self.frees_text else []
+        own = [tensor.data for tensor in tensors]
+        for tensor in tensors:
+            tensor.data = tensor.data.to(self.device)
         try:
             with in_its_dtype(text_encoder):
                 yield
         finally:
-            if self.frees_text:
-                text_encoder.to("cpu")
+            for tensor, data in zip(tensors, own, strict=True):
+                tensor.data = data
 
     @property
     def device(self) -> torch.device:

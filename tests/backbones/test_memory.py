@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
 import yaml
@@ -13,6 +14,7 @@ from layouts import LAYOUTS, write_layout
 
 from shortcut_lightning import backbones
 from shortcut_lightning.backbones.memory import GIB, Training, budget
+from shortcut_lightning.callbacks import Export
 from shortcut_lightning.cli import main
 from shortcut_lightning.cli.memory import told
 from shortcut_lightning.modules import DreamBooth
@@ -144,16 +146,30 @@ def test_text_encoders_are_freed_between_prompts(
     module = DreamBooth(str(folder), method="lora", compute=freed)
     usual = DreamBooth(str(folder), method="lora", compute=Compute(cache_text_embeddings=True))
     model = module.backbone
-    moved: list[str] = []
-    for name in ("text_encoder", "text_encoder_2"):
-        encoder = getattr(model, name)
-        monkeypatch.setattr(encoder, "to", lambda where, name=name: moved.append(f"{name} {where}"))
-    assert (module.embed(["a dog"]).hidden == usual.embed(["a dog"]).hidden).all()
-    assert moved == [
-        "text_encoder cpu", "text_encoder cpu", "text_encoder_2 cpu", "text_encoder_2 cpu"
-    ]  # fmt: skip
+    encoders = [model.text_encoder, model.text_encoder_2]
+    asked_of: list[str] = []
+    for encoder in encoders:
+        encoder.register_forward_hook(lambda each, *_: asked_of.append(type(each).__name__))
+    places = [each.data_ptr() for encoder in encoders for each in encoder.parameters()]
+    # Where they lie is theirs; elsewhere is a copy that goes.
+    moved = torch.Tensor.to
+    copies: list[int] = []
+
+    def to(tensor: torch.Tensor, *where: object, **more: object) -> torch.Tensor:
+        found = moved(tensor, *where, **more)
+        if where == (model.device,) and found.data_ptr() in places:
+            found = found.clone()
+            copies.append(found.data_ptr())
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "to", to)
+        assert (module.embed(["a dog"]).hidden == usual.embed(["a dog"]).hidden).all()
+    assert len(copies) == len(places)
+    assert places == [each.data_ptr() for encoder in encoders for each in encoder.parameters()]
+    assert len(asked_of) == 2
     module.embed(["a dog", "a dog"])
-    assert len(moved) == 4
+    assert len(asked_of) == 2
     asked = {"seeds": [0], "num_inference_steps": 2}
     assert (model.sample(["a dog"], **asked) == usual.backbone.sample(["a dog"], **asked)).all()
     before = list(model._modules)
@@ -186,6 +202,18 @@ def test_four_bits_need_bitsandbytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("shortcut_lightning.backbones.pipelines.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"frozen_dtype is nf4, .* install .*\[gpu\]"):
         backbones.load(str(folder), nf4=True)
+
+
+def test_a_whole_model_of_four_bits_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four bits themselves need a GPU; what is asked is whether diffusers put them there."""
+    module = DreamBooth(str(write_small_flux(tmp_path / "model")), method="lora")
+    monkeypatch.setattr(module.backbone.denoiser, "hf_quantizer", object(), raising=False)
+    trainer = pl.Trainer(logger=False, accelerator="cpu")
+    Export(pipeline=False).on_fit_start(trainer, module)
+    with pytest.raises(ValueError, match=r"cannot be written from 4 bits .*pipeline: false"):
+        Export().on_fit_start(trainer, module)
 
 
 def test_what_is_broken_is_left_to_loading_to_say(small_sd: Path, tmp_path: Path) -> None:

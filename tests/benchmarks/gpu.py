@@ -7,7 +7,9 @@ Random weights in published layouts; the most telling measurements come first an
 the time allows. Each is a ratio to a plain re-creation of the peer's loop in the same run, and a
 share of what the card reaches in bf16 matrix products, by counted operations. Two files are written
 after every measurement, `<output>/gpu.json` and `gpu.md`: a run that is cut off keeps what it has.
-A measurement that fails or runs out of memory is a row with its reason.
+A measurement that fails or runs out of memory is a row with its reason; after one that a card does
+not survive the script starts itself anew and goes on (`--go_on`, which also goes on from an earlier
+run's rows).
 """
 
 import argparse
@@ -17,6 +19,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -25,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import gpu_asking
 import gpu_training
 from gpu_layouts import flux, sdxl, stable_diffusion
-from gpu_measure import Bench, Row, Skipped, ceiling
+from gpu_measure import Bench, Row, Skipped, Way, ceiling
 
 from shortcut_lightning.files.atomic import atomic
 
@@ -71,8 +74,35 @@ def run(bench: Bench, name: str, measure: Measure) -> Row:
         lines = str(error).strip().splitlines() or [""]
         row.state, row.reason = "failed", f"{type(error).__name__}: {lines[0][:200]}"
     row.took = time.monotonic() - started
-    bench.clear()
+    try:
+        bench.clear()
+    except RuntimeError as error:  # an illegal access, say: nothing works on this card any more
+        row.state, row.reason = "failed", f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        bench.lost = True
     return row
+
+
+def earlier(folder: Path, bench: Bench) -> dict[str, Row]:
+    """What an earlier run measured there, by name."""
+    path = folder / "gpu.json"
+    data = json.loads(path.read_text()) if path.exists() else {"measurements": []}
+    names = {each.name for each in fields(Row)}
+    rows = [
+        Row(**{key: value for key, value in row.items() if key in names})
+        for row in data["measurements"]
+        if row["state"] != "no time left"
+    ]
+    for row in rows:
+        row.ours, row.plain = (Way(**way) if way else None for way in (row.ours, row.plain))  # type: ignore[arg-type]
+        if row.ours:
+            bench.kept[row.name] = row.ours
+    return {row.name: row for row in rows}
+
+
+def anew(left: float) -> None:
+    """This script again, in a process that the card knows nothing of."""
+    options = ["--go_on", "--minutes", f"{max(left, 0.0) / 60:.2f}"]
+    os.execv(sys.executable, [sys.executable, *sys.argv, *options])
 
 
 def write(folder: Path, facts: dict, rows: list[Row]) -> None:
@@ -92,7 +122,8 @@ def table(facts: dict, rows: list[Row]) -> str:
         "",
         f"torch {facts['torch']}, {facts['minutes']:g} minutes"
         f"{', tiny layouts: the numbers mean nothing' if facts['tiny'] else ''}; "
-        f"bf16 matrix products reach {facts['ceiling_tflops']:.4g} TFLOP/s.",
+        f"bf16 matrix products reach {facts['ceiling_tflops']:.4g} TFLOP/s. "
+        f"{facts.get('note', '')}".rstrip(),
         "",
         "| measurement | units a second | times the other way | other way | share of ceiling | "
         "peak MiB, ours | the other's | remark |",
@@ -119,6 +150,8 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="Toy sizes, to try the script.")
     parser.add_argument("--output", type=Path, default=Path("gpu-results"))
     parser.add_argument("--only", default="", help="Measurements whose name holds this.")
+    parser.add_argument("--note", default="", help="What else the machine did, for the table.")
+    parser.add_argument("--go_on", action="store_true", help="Keep the rows that are there.")
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("no CUDA device here; --device cpu --tiny tries the script")
@@ -139,10 +172,14 @@ def main() -> None:
         "minutes": args.minutes,
         "tiny": args.tiny,
         "ceiling_tflops": bench.ceiling,
+        "note": args.note,
     }
-    rows = [Row(name) for name in MEASUREMENTS if args.only in name]
+    known = earlier(args.output, bench) if args.go_on else {}
+    rows = [known.get(name, Row(name)) for name in MEASUREMENTS if args.only in name]
     write(args.output, facts, rows)
     for place, row in enumerate(rows):
+        if row.name in known:
+            continue
         if bench.left <= 0:
             break
         rows[place] = run(bench, row.name, MEASUREMENTS[row.name])
@@ -150,6 +187,8 @@ def main() -> None:
         sys.stdout.write(f"{rows[place].took:6.1f} s  {row.name}: {rows[place].state}")
         sys.stdout.write(f" {rows[place].reason}\n")
         sys.stdout.flush()
+        if bench.lost:
+            anew(bench.left)
     sys.stdout.write((args.output / "gpu.md").read_text())
 
 

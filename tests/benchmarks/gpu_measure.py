@@ -72,6 +72,7 @@ class Bench:
     deadline: float  # of time.monotonic
     slice_s: float = 5.0  # seconds for one way of one measurement
     ceiling: float | None = None
+    lost: bool = False  # whether the card has stopped answering this process
     kept: dict[str, Way] = field(default_factory=dict)  # of ours, for variants to be held against
 
     @property
