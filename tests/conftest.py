@@ -74,7 +74,7 @@ def small_sd3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A device that is not the CPU, wherever the tests run: a GPU where there is one."""
     if GPU:
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # or it is another sum
@@ -85,7 +85,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture(scope="session")
-def on_fake_gpu() -> str:
+def on_gpu() -> str:
     """The script that runs a verb on that device, in a process of its own."""
     if GPU:
         return "train.py"

@@ -30,27 +30,27 @@ def written_from_here(here: Tensor, there: Tensor) -> None:
     ],
 )
 def test_what_is_in_the_wrong_place_shows_itself(
-    mistake: Callable[[Tensor, Tensor], object], fake_gpu: torch.device
+    mistake: Callable[[Tensor, Tensor], object], gpu: torch.device
 ) -> None:
     here = torch.rand(4, 4)
     with pytest.raises((RuntimeError, TypeError)):
-        mistake(here, here.to(fake_gpu))
+        mistake(here, here.to(gpu))
 
 
-def test_what_a_gpu_does_it_does(fake_gpu: torch.device) -> None:
+def test_what_a_gpu_does_it_does(gpu: torch.device) -> None:
     here = torch.rand(4, 4)
-    there = here.to(fake_gpu)
-    assert there.device == fake_gpu
+    there = here.to(gpu)
+    assert there.device == gpu
     assert torch.equal((there * torch.tensor(2.0)).cpu(), here * 2)  # a number from the CPU
     assert torch.equal(there[torch.tensor([1, 0])].cpu(), here[[1, 0]])  # CPU indices
     assert there[0].tolist() == here[0].tolist()
     assert there.sum().item() == here.sum().item()
-    assert torch.arange(3, device=fake_gpu).device == fake_gpu
-    layer = nn.Linear(4, 2).to(fake_gpu)
+    assert torch.arange(3, device=gpu).device == gpu
+    layer = nn.Linear(4, 2).to(gpu)
     optimizer = torch.optim.AdamW(layer.parameters())
     layer(there).square().mean().backward()
     assert layer.weight.grad is not None
-    assert layer.weight.grad.device == fake_gpu
+    assert layer.weight.grad.device == gpu
     before = layer.weight.detach().cpu().clone()
     optimizer.step()
     assert not torch.equal(layer.weight.detach().cpu(), before)

@@ -57,8 +57,8 @@ def test_the_quickstart_learns_its_subject(recipe: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["combined"])  # all that quickstart does, and its stages
-def test_a_recipe_on_an_accelerator(recipe: str, on_fake_gpu: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", ["quickstart", "combined"])
+def test_a_recipe_on_an_accelerator(recipe: str, on_gpu: str, tmp_path: Path) -> None:
     """Stages, training, checkpoint, sampling, measures, export: nothing is in the wrong place."""
     train(
         *("--config", str(ROOT / f"configs/{recipe}.yaml"), "--output_dir", str(tmp_path)),
@@ -68,7 +68,7 @@ def test_a_recipe_on_an_accelerator(recipe: str, on_fake_gpu: str, tmp_path: Pat
             "--data.evaluation.images_per_prompt=1",
         ),
         *("--data.cache_dir", str(tmp_path / "cache"), "--model.sampling.num_inference_steps=2"),
-        script=on_fake_gpu,
+        script=on_gpu,
     )
     assert report_of(tmp_path / recipe / "version_0")["metrics"]["eval/identity"]["n"] > 1
 

@@ -109,9 +109,9 @@ class StableDiffusion(Backbone):
         """
         tensors = [*text_encoder.parameters(), *text_encoder.buffers()] if self.frees_text else []
         own = [tensor.data for tensor in tensors]
-        for tensor in tensors:
-            tensor.data = tensor.data.to(self.device)
         try:
+            for tensor in tensors:
+                tensor.data = tensor.data.to(self.device)
             with in_its_dtype(text_encoder):
                 yield
         finally:

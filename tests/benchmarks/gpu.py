@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import gpu_asking
 import gpu_training
 from gpu_layouts import flux, sdxl, stable_diffusion
-from gpu_measure import Bench, Row, Skipped, Way, ceiling
+from gpu_measure import Bench, Row, Skipped, Way, ceiling, why
 
 from shortcut_lightning.files.atomic import atomic
 
@@ -71,13 +71,12 @@ def run(bench: Bench, name: str, measure: Measure) -> Row:
     except Skipped as skipped:
         row.state, row.reason = "skipped", str(skipped)
     except Exception as error:  # out of memory, or what a card's driver does not know
-        lines = str(error).strip().splitlines() or [""]
-        row.state, row.reason = "failed", f"{type(error).__name__}: {lines[0][:200]}"
+        row.state, row.reason = "failed", why(error)
     row.took = time.monotonic() - started
     try:
         bench.clear()
     except RuntimeError as error:  # an illegal access, say: nothing works on this card any more
-        row.state, row.reason = "failed", f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        row.state, row.reason = "failed", why(error)
         bench.lost = True
     return row
 
@@ -86,17 +85,16 @@ def earlier(folder: Path, bench: Bench) -> dict[str, Row]:
     """What an earlier run measured there, by name."""
     path = folder / "gpu.json"
     data = json.loads(path.read_text()) if path.exists() else {"measurements": []}
-    names = {each.name for each in fields(Row)}
-    rows = [
-        Row(**{key: value for key, value in row.items() if key in names})
-        for row in data["measurements"]
-        if row["state"] != "no time left"
-    ]
-    for row in rows:
-        row.ours, row.plain = (Way(**way) if way else None for way in (row.ours, row.plain))  # type: ignore[arg-type]
+    found = {}
+    for facts in data["measurements"]:
+        if facts["state"] == "no time left":
+            continue
+        ways = {key: Way(**facts[key]) for key in ("ours", "plain") if facts[key]}
+        row = Row(**{each.name: facts[each.name] for each in fields(Row)} | ways)
+        found[row.name] = row
         if row.ours:
             bench.kept[row.name] = row.ours
-    return {row.name: row for row in rows}
+    return found
 
 
 def anew(left: float) -> None:

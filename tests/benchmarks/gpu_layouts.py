@@ -178,7 +178,7 @@ TINY_FLUX: Layout = {
 def stable_diffusion(device: torch.device, tiny: bool) -> Backbone:
     """Stable Diffusion 1.5 at 512, float32."""
     layout = TINY_SD if tiny else SD15
-    with _on(device):
+    with drawn_on(device):
         return StableDiffusion(
             StableDiffusionPipeline(
                 vae=AutoencoderKL(**layout["vae"]),
@@ -196,7 +196,7 @@ def stable_diffusion(device: torch.device, tiny: bool) -> Backbone:
 def sdxl(device: torch.device, tiny: bool) -> Backbone:
     """Stable Diffusion XL at 1024, float32."""
     layout = TINY_SDXL if tiny else SDXL
-    with _on(device):
+    with drawn_on(device):
         return StableDiffusionXL(
             StableDiffusionXLPipeline(
                 vae=AutoencoderKL(**layout["vae"]),
@@ -223,8 +223,8 @@ def flux(device: torch.device, tiny: bool) -> Backbone:
     from shortcut_lightning.backbones.flux import Flux
 
     layout = TINY_FLUX if tiny else FLUX
-    with _on(device):
-        with _default(torch.bfloat16):
+    with drawn_on(device):
+        with default_dtype(torch.bfloat16):
             transformer = FluxTransformer2DModel(**layout["transformer"])
         return Flux(
             FluxPipeline(
@@ -246,7 +246,7 @@ def _clip(kind: Callable[..., Any], sizes: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def _on(device: torch.device) -> Iterator[None]:
+def drawn_on(device: torch.device) -> Iterator[None]:
     """Weights are drawn where they are needed."""
     torch.manual_seed(0)
     with torch.device(device):
@@ -254,7 +254,8 @@ def _on(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _default(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Of what is made inside."""
     usual = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

@@ -15,6 +15,12 @@ WARM = 2  # steps that are not timed
 MOST = 60  # steps that are
 
 
+def why(error: Exception) -> str:
+    """An error in a line, for a row."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
+
+
 class Skipped(Exception):
     """A measurement that cannot be made here; the message says why."""
 

@@ -28,9 +28,11 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "backbones")]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "backbones")]
 
 import flow_models  # noqa: E402
+from gpu_layouts import default_dtype, drawn_on  # noqa: E402
+from gpu_measure import why  # noqa: E402
 from layouts import LAYOUTS  # noqa: E402
 from models import write_small_sd, write_small_sdxl  # noqa: E402
 
@@ -97,23 +99,21 @@ def write_model(folder: Path, recipe: str, device: torch.device, tiny: bool) -> 
         key = hashlib.sha256(json.dumps([name, settings]).encode()).hexdigest()[:12]
         written = folder.parent / "parts" / key
         if not written.exists():
-            write_part(written, getattr(import_module(library), name), settings, device)
+            write_part(written, library, name, settings, device)
         shutil.rmtree(folder / part)
         (folder / part).symlink_to(written)
 
 
-def write_part(folder: Path, kind: Any, settings: dict[str, Any], device: torch.device) -> None:
-    """One network."""
-    usual = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        with torch.device(device):
-            transformers = hasattr(kind, "config_class") and kind.config_class is not None
-            network = kind(kind.config_class(**settings)) if transformers else kind(**settings)
-    finally:
-        torch.set_default_dtype(usual)
+def write_part(
+    folder: Path, library: str, name: str, settings: dict[str, Any], device: torch.device
+) -> None:
+    """One network, its weights drawn small: deep stacks of the usual draws can overflow."""
+    kind = getattr(import_module(library), name)
+    with drawn_on(device), default_dtype(torch.bfloat16):
+        transformers = library == "transformers"
+        network = kind(kind.config_class(**settings)) if transformers else kind(**settings)
     for each in network.parameters():
-        if each.ndim > 1:  # deep stacks of usual draws can overflow; these stay small
+        if each.ndim > 1:
             each.data.normal_(0, 0.02)
     network.to(torch.bfloat16).save_pretrained(folder)
 
@@ -179,6 +179,8 @@ def main() -> None:
     parser.add_argument("--at_once", type=int, default=3, help="Runs at the same time.")
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()
+    if not args.tiny and not torch.cuda.is_available():
+        parser.error("no CUDA device here; --tiny tries the script")
     device = torch.device("cpu" if args.tiny else "cuda")
     deadline = time.monotonic() + args.minutes * 60
     args.output.mkdir(parents=True, exist_ok=True)
@@ -209,7 +211,7 @@ def main() -> None:
         try:
             write_model(model, row.recipe, device, args.tiny)
         except Exception as error:  # out of memory or room: the next may fit
-            row.state, row.reason = "failed", f"{type(error).__name__}: {str(error)[:200]}"
+            row.state, row.reason = "failed", why(error)
             continue
         if not args.tiny:
             torch.cuda.empty_cache()
@@ -224,6 +226,7 @@ def main() -> None:
         write(args.output, rows)
     settle(0)
     write(args.output, rows)
+    shutil.rmtree(args.folder / "parts", ignore_errors=True)  # text encoders, several GB
 
 
 if __name__ == "__main__":

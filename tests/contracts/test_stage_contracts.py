@@ -176,12 +176,12 @@ def test_same_generator_same_output(kind: type, images: Tensor) -> None:
 
 
 @pytest.mark.parametrize("kind", ATTACKS + PURIFIERS)
-def test_works_where_the_model_is(kind: type, images: Tensor, fake_gpu: torch.device) -> None:
+def test_works_where_the_model_is(kind: type, images: Tensor, gpu: torch.device) -> None:
     """On a device of its own, and to the same pixels; a real one rounds some the other way."""
-    there = call(build(kind), images.to(fake_gpu), FakeBackbone().to(fake_gpu))
-    assert there.device == fake_gpu
+    there = call(build(kind), images.to(gpu), FakeBackbone().to(gpu))
+    assert there.device == gpu
     here = call(build(kind), images, FakeBackbone())
-    if fake_gpu.type == "cuda":
+    if gpu.type == "cuda":
         assert ((there.cpu() - here).abs() < 0.5 / 255).float().mean() > 0.98
     else:
         assert torch.equal(there.cpu(), here)
@@ -272,10 +272,10 @@ def test_detectors_answer_for_each_image(kind: type, images: Tensor, tmp_path: P
 
 @pytest.mark.parametrize("kind", DETECTORS)
 def test_detectors_look_where_the_images_are(
-    kind: type, images: Tensor, fake_gpu: torch.device, tmp_path: Path
+    kind: type, images: Tensor, gpu: torch.device, tmp_path: Path
 ) -> None:
     detector, names = build(kind, tmp_path), ["a.png", "b.png"]
-    assert detector.detect(images.to(fake_gpu), names) == detector.detect(images, names)
+    assert detector.detect(images.to(gpu), names) == detector.detect(images, names)
 
 
 class Wild(Attack):

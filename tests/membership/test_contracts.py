@@ -151,13 +151,13 @@ def test_works_where_the_model_is(
     epsilon_model: Backbone,
     images: Tensor,
     captions: list[str],
-    fake_gpu: torch.device,
+    gpu: torch.device,
 ) -> None:
     """On a device of its own, and to the same numbers; L-BFGS blows up the rounding."""
-    there = kind()(images[:1], captions[:1], deepcopy(epsilon_model).to(fake_gpu))
+    there = kind()(images[:1], captions[:1], deepcopy(epsilon_model).to(gpu))
     with sdpa_kernel(SDPBackend.MATH):  # the form that an unknown device takes
         here = kind()(images[:1], captions[:1], epsilon_model)
-    times = 10 if fake_gpu.type == "cuda" else 1  # whose sums run in another order
+    times = 10 if gpu.type == "cuda" else 1  # whose sums run in another order
     torch.testing.assert_close(there, here, rtol=times * 1e-4, atol=times * 1e-6)
 
 
