@@ -1,5 +1,6 @@
 """The one command for whoever has a GPU: python -m pytest -m slow tests/test_gpu_benchmark.py"""
 
+import csv
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ BENCHMARKS = Path(__file__).parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import gpu  # noqa: E402
+import gpu_profile  # noqa: E402
 from gpu_measure import Bench, Row, Skipped, Way  # noqa: E402
 
 
@@ -104,6 +106,18 @@ def test_a_card_that_stops_answering_costs_one_row(
     assert [each["state"] for each in rows] == ["measured", "failed", "measured"]
     assert rows[1]["reason"] == "RuntimeError: CUDA error: an illegal memory access"
     assert "| two |" in (tmp_path / "gpu.md").read_text()
+
+
+def test_what_a_step_waits_for_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "profile.csv"
+    monkeypatch.setattr(sys, "argv", ["gpu_profile.py", "--tiny", "--output", str(output)])
+    gpu_profile.main()
+    with output.open() as file:
+        rows = list(csv.DictReader(file))
+    found = {(each["what"], each["unit"]): float(each["value"]) for each in rows}
+    assert found["step, by the clock", "ms"] > 0
+    assert found["kernels", "a step"] == 0  # there is no card
+    assert sum(unit == "calls a step" for _, unit in found) == gpu_profile.LONGEST
 
 
 @pytest.mark.slow
