@@ -3,8 +3,8 @@
     python tests/benchmarks/gpu_profile.py --output gpu_profile.csv
     python tests/benchmarks/gpu_profile.py --tiny      # on toy sizes and the CPU, to try it
 
-A LoRA step of SD 1.5 at 512 pixels, forward and backward of four pictures: milliseconds of a step by
-the clock and on the card, kernels launched in it, and the operations the card was longest at.
+A LoRA step of SD 1.5 at 512 pixels, forward and backward of four pictures: milliseconds of a step
+by the clock and on the card, kernels launched in it, and the operations the card was longest at.
 """
 
 import argparse
