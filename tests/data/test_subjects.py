@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from shortcut_lightning.attacks import Attack
+from shortcut_lightning.batch import TrainBatch
 from shortcut_lightning.callbacks.evaluation import by_subject
 from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.cli import main
@@ -53,27 +54,27 @@ def subject(
     return PersonalizationDataModule(str(folder), f"a photo of sks {name}", **settings)
 
 
-def several(tmp_path: Path) -> SeveralSubjects:
+def several(tmp_path: Path, **options: Any) -> SeveralSubjects:
     """Two pictures as they are, three protected, two protected and purified and seen twice."""
+    purified = {"purifiers": [Gaussian(0.8)], "training": Passes(repeats=2)}
     return SeveralSubjects(
         {
-            "dog": subject(tmp_path, "dog", 2),
-            "cat": subject(tmp_path, "cat", 3, attack=Shift()),
-            "cow": subject(
-                tmp_path,
-                "cow",
-                2,
-                attack=Shift(),
-                purifiers=[Gaussian(0.8)],
-                training=Passes(repeats=2),
-            ),
+            "dog": subject(tmp_path, "dog", 2, **options),
+            "cat": subject(tmp_path, "cat", 3, attack=Shift(), **options),
+            "cow": subject(tmp_path, "cow", 2, attack=Shift(), **purified, **options),
         }
     )
 
 
-def run(data: Any, folder: Path, checkpoint: Path | None = None, **options: Any) -> FakeModule:
+def run(
+    data: Any,
+    folder: Path,
+    checkpoint: Path | None = None,
+    kind: type[FakeModule] = FakeModule,
+    **options: Any,
+) -> FakeModule:
     pl.seed_everything(3, verbose=False)
-    module = FakeModule()
+    module = kind()
     settings = {"max_steps": 9, "callbacks": [ModelCheckpoint(folder, "last")]} | options
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -147,7 +148,57 @@ def test_subjects_in_buckets_are_sampled_at_one_size(tmp_path: Path) -> None:
     assert len({batch.size for batch in module.asked}) == 1
 
 
-def test_a_resumed_run_and_two_ranks_see_the_same_row(tmp_path: Path) -> None:
+class Looks(FakeModule):
+    """Learns nothing: a forked process may take no gradients where its parent has."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> None:
+        self.seen.append(batch)
+        self.optimizers().step()
+
+
+class Leave(pl.Callback):
+    """Each process writes what it saw, and what it was asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        batches = pl_module.seen
+        rows = [[batch.draws.tolist(), batch.prompts] for batch in batches]
+        (self.folder / f"seen{trainer.global_rank}.json").write_text(json.dumps(rows))
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        asked = [[batch.arm, n] for batch in pl_module.asked for n in batch.ids.tolist()]
+        (self.folder / f"asked{trainer.global_rank}.json").write_text(json.dumps(asked))
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+def test_two_processes_share_the_row_and_the_evaluation(tmp_path: Path) -> None:
+    one, two = several(tmp_path), several(tmp_path, train_batch_size=1)
+    run(one, tmp_path, kind=Looks, callbacks=[Leave(tmp_path / "one")])
+    pair = {"callbacks": [Leave(tmp_path / "two")], "devices": 2, "strategy": "ddp_fork"}
+    run(two, tmp_path, kind=Looks, **pair)
+
+    def left(place: str) -> list[Any]:
+        return json.loads((tmp_path / f"{place}.json").read_text())
+
+    whole = left("one/seen0")
+    parts = list(zip(left("two/seen0"), left("two/seen1"), strict=True))
+    assert len(parts) == len(whole) == 9
+    for (draws, prompts), ((draws_a, prompts_a), (draws_b, prompts_b)) in zip(
+        whole, parts, strict=True
+    ):
+        assert sorted(draws_a + draws_b) == sorted(draws)
+        assert sorted(prompts_a + prompts_b) == sorted(prompts)
+    shared = left("two/asked0"), left("two/asked1")
+    assert all(shared)
+    assert sorted([*shared[0], *shared[1]]) == sorted(left("one/asked0"))
+
+
+def test_a_resumed_run_sees_the_same_row(tmp_path: Path) -> None:
     whole = run(several(tmp_path), tmp_path / "whole")
     run(several(tmp_path), tmp_path / "cut", max_steps=4)
     rest = run(several(tmp_path), tmp_path / "rest", tmp_path / "cut" / "last.ckpt")
