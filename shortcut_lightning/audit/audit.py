@@ -240,6 +240,7 @@ class Audit(Ranged):
             batch_size=self.compute.batch_size,
             images_per_chunk=self.compute.images_per_chunk,
             bf16=self.compute.bf16,
+            compile_denoiser=self.compute.compile_denoiser,
             progress=progress,
             pool=pool,
         )

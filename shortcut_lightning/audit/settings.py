@@ -56,10 +56,13 @@ class Asking:
         images_per_chunk: Images held at a time.
         bf16: Asking the denoiser in bfloat16, but in float32 for SecMI, whose differences of
             nearly equal predictions it would blur.
+        compile_denoiser: `torch.compile` the denoiser: a minute at the start, and less for each
+            picture on a GPU.
         device: "auto", "cpu", "cuda" or another of torch's names.
     """
 
     batch_size: Count = 64
     images_per_chunk: Count = 32
     bf16: bool = False
+    compile_denoiser: bool = False
     device: str = "auto"

@@ -191,7 +191,8 @@ def _recipe(
     made = {
         "scores": {name: measuring(score) for name, score in audit.scores.items()},
         "models": {role: engine.models[role].name for role in roles},
-        "settings": [audit.seed, audit.compute.bf16, audit.compute.images_per_chunk, audit.caption],
+        "settings": [audit.seed, audit.compute.bf16, audit.compute.images_per_chunk, audit.caption]
+        + ["compiled"] * audit.compute.compile_denoiser,
         "looks": [audit.controls.blind, audit.controls.blind_encoder.name],
         "parts": listed[:16],
     }

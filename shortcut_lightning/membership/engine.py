@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from shortcut_lightning.backbones.base import Backbone, Conditioning
 from shortcut_lightning.cluster import InProcess, Pool, Work
+from shortcut_lightning.compiling import compiled
 from shortcut_lightning.freezing import frozen
 from shortcut_lightning.membership.ledger import Ledger
 from shortcut_lightning.membership.model import Model
@@ -43,6 +44,8 @@ class Engine(Ranged):
         batch_size: Most rows of one call of the denoiser; halved when a GPU's memory runs out.
         images_per_chunk: Images that are held at a time.
         bf16: Compute the denoiser in bfloat16, for scores that allow it.
+        compile_denoiser: `torch.compile` the denoiser while it is asked: a minute at the start, and
+            less for each picture where the time goes into launching a GPU's kernels.
         share: Reuse losses that several scores ask for. Off, `seconds` are each score's own.
         progress: Show a bar.
         pool: Who asks the models.
@@ -61,6 +64,7 @@ class Engine(Ranged):
         batch_size: Count = 64,
         images_per_chunk: Count = 32,
         bf16: bool = False,
+        compile_denoiser: bool = False,
         share: bool = True,
         progress: bool = True,
         pool: Pool = InProcess(),  # noqa: B008
@@ -71,6 +75,7 @@ class Engine(Ranged):
         self.batch_size = batch_size
         self.images_per_chunk = images_per_chunk
         self.bf16 = bf16
+        self.compile_denoiser = compile_denoiser
         self.share = share
         self.progress = progress
         self.pool = pool
@@ -181,6 +186,7 @@ class Engine(Ranged):
             batch_size=self.batch_size,
             images_per_chunk=self.images_per_chunk,
             bf16=self.bf16,
+            compile_denoiser=self.compile_denoiser,
             share=self.share,
             progress=False,
         )
@@ -199,6 +205,7 @@ class Engine(Ranged):
         if (name, role) not in self._ledgers:
             asked = measuring(score)
             facts: list[Any] = [VERSION, self.seed, self._bf16(score), asked]
+            facts += ["compiled"] * self.compile_denoiser
             who = role
             if self.folder:  # hashing every weight takes seconds on a large model
                 who = self.models[role].name
@@ -245,7 +252,10 @@ class Measuring(Work):
             for model in self.engine.models.values():
                 model.backbone.to(device)
             for role in self.roles:
-                stack.enter_context(frozen(self.engine.models[role].backbone))
+                backbone = self.engine.models[role].backbone
+                stack.enter_context(frozen(backbone))
+                if self.engine.compile_denoiser:
+                    stack.enter_context(compiled(backbone.denoiser))
             # Not inference mode, whose tensors a white-box score could not differentiate through.
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())

@@ -53,6 +53,7 @@ MEASUREMENTS: dict[str, Measure] = {
     "ASPL step, 512": gpu_asking.attack(stable_diffusion, True, 4),
     "FLUX LoRA step, 1024, NF4": gpu_training.flux_step(flux, True),
     "sampling, SD 1.5, 512": gpu_asking.sampling(stable_diffusion, 4),
+    "CLiD, 512, bf16, compiled": gpu_asking.clid(stable_diffusion, True, 16, compiled=True),
     "CLiD, 512, fp32": gpu_asking.clid(stable_diffusion, False, 8),
     f"{LORA}, AdamW not fused": gpu_training.variant(stable_diffusion, LORA, 4, fused=False),
     f"{LORA}, channels_last": gpu_training.variant(stable_diffusion, LORA, 4, channels_last),

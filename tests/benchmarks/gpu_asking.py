@@ -96,7 +96,9 @@ def plain_attack(model: Any, images: Tensor, steps: int, trains: bool) -> Callab
     return run
 
 
-def clid(build: Build, bf16: bool, count: int) -> Callable[[Bench, Row], None]:
+def clid(
+    build: Build, bf16: bool, count: int, compiled: bool = False
+) -> Callable[[Bench, Row], None]:
     """A measurement: CLiD at 15 queries, a picture."""
 
     def measure(bench: Bench, row: Row) -> None:
@@ -111,7 +113,8 @@ def clid(build: Build, bf16: bool, count: int) -> Callable[[Bench, Row], None]:
         ]
 
         def run(number: int = some) -> None:
-            engine = Engine({"model": model}, bf16=bf16, progress=False)
+            settings = {"bf16": bf16, "compile_denoiser": compiled and number == some}
+            engine = Engine({"model": model}, progress=False, **settings)
             engine.measure(pictures[:number], {"CLiD": CLiD()}, ["model"])
 
         row.teraflops = bench.teraflops(lambda: run(1))

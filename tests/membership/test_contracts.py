@@ -5,6 +5,7 @@ import inspect
 import pkgutil
 from collections.abc import Iterator
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -345,6 +346,21 @@ def test_a_schedule_and_a_scale_are_part_of_a_models_name(
     torch.testing.assert_close(first.noisy(450), first.add_noise(latents, noise, 450))
     torch.testing.assert_close(second.noisy(450), second.add_noise(latents, noise, 450))
     assert Model(scaled).image_encoder != plain.image_encoder
+
+
+def test_a_compiled_denoiser_says_the_same(
+    epsilon_model: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced and guarded as on a GPU, but run as it is: compiling for a CPU takes minutes."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    pictures = [picture(str(i), "a photo of sks dog", x, 32) for i, x in enumerate(images)]
+    found = []
+    for wanted in (False, True):
+        engine = Engine({"m": epsilon_model}, compile_denoiser=wanted, progress=False)
+        rows = engine.measure(pictures, {"CLiD": CLiD()}, ["m"])["CLiD"]["m"]
+        found.append(np.stack([rows[p.row] for p in pictures]))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-3, atol=1e-5)
+    assert all(each._compiled_call_impl is None for each in epsilon_model.modules())
 
 
 def test_bf16_keeps_the_ranking(epsilon_model: Backbone, images: Tensor) -> None:
