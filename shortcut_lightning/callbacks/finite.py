@@ -22,6 +22,10 @@ class StopAtNaN(Callback):
 
     def __init__(self) -> None:
         self._first: Tensor | None = None  # step of the first bad loss, -1 for none
+        self._folder: str | None = None  # of the run
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._folder = trainer.log_dir  # rank 0 tells the others, so each has to ask
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._first = None
@@ -35,9 +39,8 @@ class StopAtNaN(Callback):
         bad = ~loss.detach().isfinite().all()
         if loss.device.type == "cpu" and trainer.world_size == 1:
             if bad:
-                raise NotFinite(
-                    f"{_at(trainer, trainer.global_step)}: the loss is {loss.item()}{_try(trainer)}"
-                )
+                at = _at(trainer, trainer.global_step)
+                raise NotFinite(f"{at}: the loss is {loss.item()}{self._advice(trainer)}")
             return
         if self._first is None:
             self._first = torch.full((), -1.0, device=loss.device)
@@ -49,16 +52,16 @@ class StopAtNaN(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._look(trainer)
-        _refuse(trainer, (p for p in pl_module.parameters() if p.requires_grad))
+        self._refuse(trainer, (p for p in pl_module.parameters() if p.requires_grad))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Where training had ended before, there is no `on_train_end`.
-        _refuse(trainer, (p for p in pl_module.parameters() if p.requires_grad))
+        self._refuse(trainer, (p for p in pl_module.parameters() if p.requires_grad))
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        _refuse(trainer, checkpoint["state_dict"].values())
+        self._refuse(trainer, checkpoint["state_dict"].values())
 
     def _look(self, trainer: Trainer) -> None:
         if self._first is None:
@@ -66,30 +69,27 @@ class StopAtNaN(Callback):
         # All ranks stop where one has to.
         first = trainer.strategy.reduce(self._first, reduce_op="max").item()
         if first >= 0:
-            raise NotFinite(f"{_at(trainer, int(first))}: the loss is not a number{_try(trainer)}")
+            at = _at(trainer, int(first))
+            raise NotFinite(f"{at}: the loss is not a number{self._advice(trainer)}")
 
+    def _refuse(self, trainer: Trainer, weights: Iterable[Tensor]) -> None:
+        if not all_finite(each.detach() for each in weights):
+            at = _at(trainer, trainer.global_step)
+            raise NotFinite(f"{at}: weights are NaN or infinite{self._advice(trainer)}")
 
-def _refuse(trainer: Trainer, weights: Iterable[Tensor]) -> None:
-    if not all_finite(each.detach() for each in weights):
-        raise NotFinite(
-            f"{_at(trainer, trainer.global_step)}: weights are NaN or infinite{_try(trainer)}"
-        )
+    def _advice(self, trainer: Trainer) -> str:
+        kept = Path(self._folder or "") / "checkpoints" / "last.ckpt"
+        last = kept if self._folder and kept.is_file() else trainer.ckpt_path
+        advice = ["a lower learning rate"]
+        if str(trainer.precision).startswith("16"):
+            advice.append("trainer.precision bf16-mixed")
+        if not trainer.gradient_clip_val:
+            advice.append("trainer.gradient_clip_val 1.0")
+        found = f"the last finite checkpoint is {last}" if last else "there is no checkpoint yet"
+        return f". Try {' or '.join(advice)}. Nothing was exported; {found}."
 
 
 def _at(trainer: Trainer, step: int) -> str:
     rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
     rate = f", learning rate {max(rates):.4g}" if rates else ""
     return f"step {step}{rate}"
-
-
-def _try(trainer: Trainer) -> str:
-    kept = Path(trainer.log_dir or "") / "checkpoints" / "last.ckpt"
-    resumed = trainer.ckpt_path
-    last = kept if trainer.log_dir and kept.is_file() else resumed
-    advice = ["a lower learning rate"]
-    if str(trainer.precision).startswith("16"):
-        advice.append("trainer.precision bf16-mixed")
-    if not trainer.gradient_clip_val:
-        advice.append("trainer.gradient_clip_val 1.0")
-    found = f"the last finite checkpoint is {last}" if last else "there is no checkpoint yet"
-    return f". Try {' or '.join(advice)}. Nothing was exported; {found}."
