@@ -47,6 +47,7 @@ class AntiDiffusion(GradientAttack):
     """
 
     whole_set = True
+    learns = True
     version = 1  # raise whenever other pixels come out for the same arguments
 
     def __init__(

@@ -30,6 +30,7 @@ class CAAT(GradientAttack):
     """
 
     whole_set = True
+    learns = True
     version = 2  # raise whenever other pixels come out for the same arguments
 
     def __init__(

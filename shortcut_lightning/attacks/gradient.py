@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from shortcut_lightning import backbones
 from shortcut_lightning.attacks.base import Attack
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.freezing import halved
 from shortcut_lightning.ranges import Budget, Count, StepSize
 
 
@@ -26,6 +27,9 @@ class GradientAttack(Attack):
         bf16: Compute in bfloat16 where that is safe; the weights stay as they are.
         gradient_checkpointing: Recompute activations to save memory.
     """
+
+    # Whether a copy of the model learns inside, which begins with the weights as they are.
+    learns: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -52,6 +56,7 @@ class GradientAttack(Attack):
         with (
             checkpointed(model, self.gradient_checkpointing),
             bfloat16(images, self.computes_in_bf16),
+            halved(model.denoiser, self.computes_in_bf16 and not self.learns),
         ):
             return self.perturb(images, model, prompts, generator)
 

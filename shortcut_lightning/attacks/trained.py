@@ -31,6 +31,7 @@ class TrainedSurrogateAttack(GradientAttack):
     """
 
     whole_set = True
+    learns = True
 
     def __init__(
         self,

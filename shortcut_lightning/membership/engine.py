@@ -19,7 +19,7 @@ from tqdm import tqdm
 from shortcut_lightning.backbones.base import Backbone, Conditioning
 from shortcut_lightning.cluster import InProcess, Pool, Work
 from shortcut_lightning.compiling import compiled
-from shortcut_lightning.freezing import frozen
+from shortcut_lightning.freezing import frozen, halved
 from shortcut_lightning.membership.ledger import Ledger
 from shortcut_lightning.membership.model import Model
 from shortcut_lightning.membership.pictures import Picture, require_captions
@@ -136,7 +136,10 @@ class Engine(Ranged):
                     continue
                 model.bf16 = self._bf16(score)
                 started = time.perf_counter()
-                features = self._ask(score, probe).cpu().numpy()
+                # A white-box score differentiates by the weights themselves.
+                once = model.bf16 and score.access != "white-box"
+                with halved(model.backbone.denoiser, once):
+                    features = self._ask(score, probe).cpu().numpy()
                 seconds = time.perf_counter() - started
                 if not np.isfinite(features).all():
                     bad = [

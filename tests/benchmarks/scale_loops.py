@@ -34,8 +34,8 @@ from shortcut_lightning.pocket import world
 
 CPU = torch.device("cpu")
 SIDE = {"QR detector": 512, "CLiD": 64}
-SHARDS = {"QR detector": 10, "CLiD": 6}
-EACH = {"QR detector": 32, "CLiD": 16}
+SHARDS = {"QR detector": 5, "CLiD": 6}
+EACH = {"QR detector": 128, "CLiD": 16}  # of a shard; a part has fixed costs of its own
 
 
 class Stamp(NamedTuple):
