@@ -34,10 +34,12 @@ def frozen(model: nn.Module) -> Iterator[None]:
 def halved(network: nn.Module, enabled: bool) -> Iterator[None]:
     """Weights that autocast would turn to bfloat16 at every use, once for all uses inside.
 
-    Those of linear layers and convolutions that are float32 and do not learn; bits are those of
-    autocast, and a GPU is spared a kernel for each weight and call.
+    Those of linear layers and convolutions that are float32 and do not learn, half as much memory
+    again; bits are those of autocast, and a GPU is spared a kernel for each weight and call.
     """
     layers = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    # DoRA takes norms of weights, in float32.
+    enabled &= not any(len(getattr(m, "lora_magnitude_vector", ())) for m in network.modules())
     weights = [
         weight
         for layer in network.modules()

@@ -26,7 +26,7 @@ class TrainedSurrogateAttack(GradientAttack):
         surrogate: The model attacked: `pocket`, a diffusers folder or a hub id; empty for the one
             that is going to be trained.
         training: How it is fine-tuned.
-        bf16: Compute in bfloat16 where that is safe; the weights stay as they are.
+        bf16: Compute in bfloat16 where that is safe; the weights afterwards are as they were.
         gradient_checkpointing: Recompute activations to save memory.
     """
 

@@ -55,9 +55,9 @@ class Asking:
         batch_size: Most rows of one call of the denoiser; halved when a GPU's memory runs out.
         images_per_chunk: Images held at a time.
         bf16: Asking the denoiser in bfloat16, but in float32 for SecMI, whose differences of
-            nearly equal predictions it would blur.
-        compile_denoiser: `torch.compile` the denoiser: a minute at the start, and less for each
-            picture on a GPU.
+            nearly equal predictions it would blur. Half as much memory again for its weights.
+        compile_denoiser: `torch.compile` the denoiser: costs a minute at the start of every
+            process, and saves time for each picture on a GPU.
         device: "auto", "cpu", "cuda" or another of torch's names.
     """
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.backbones.text_attention import probabilities
 from shortcut_lightning.backbones.tokens import all_vectors
+from shortcut_lightning.compiling import uncompiled
 
 
 def word_weights(
@@ -41,7 +42,7 @@ def word_weights(
     weights: list[list[float]] = []
     for start in range(0, len(captions), batch_size):
         part = list(captions[start : start + batch_size])
-        with recorded(backbone.denoiser, len(part)) as total:
+        with uncompiled(), recorded(backbone.denoiser, len(part)) as total:
             backbone.sample(
                 part,
                 seeds=[seed] * len(part),

@@ -38,6 +38,8 @@ class Score(Ranged, ABC):
     fitting: ClassVar[tuple[str, ...]] = ()
     # Whether bfloat16 would blur the numbers: then they are float32 whatever the audit says.
     needs_float32: ClassVar[bool] = False
+    # Whether it differentiates by the denoiser's weights, which then have to be its own.
+    asks_weights: ClassVar[bool] = False
     # Whether features of another model may be taken off: those of maps and sizes may not.
     subtractable: ClassVar[bool] = True
     # Whether a bootstrap can afford to fit the rule anew for each of its samples.

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from shortcut_lightning.backbones.base import Backbone, Conditioning
 from shortcut_lightning.cluster import InProcess, Pool, Work
-from shortcut_lightning.compiling import compiled
+from shortcut_lightning.compiling import compiled, many_forms
 from shortcut_lightning.freezing import frozen, halved
 from shortcut_lightning.membership.ledger import Ledger
 from shortcut_lightning.membership.model import Model
@@ -43,9 +43,10 @@ class Engine(Ranged):
         seed: Of the noise of every image.
         batch_size: Most rows of one call of the denoiser; halved when a GPU's memory runs out.
         images_per_chunk: Images that are held at a time.
-        bf16: Compute the denoiser in bfloat16, for scores that allow it.
-        compile_denoiser: `torch.compile` the denoiser while it is asked: a minute at the start, and
-            less for each picture where the time goes into launching a GPU's kernels.
+        bf16: Compute the denoiser in bfloat16, for scores that allow it; half as much memory again
+            for its weights.
+        compile_denoiser: `torch.compile` the denoiser while it is asked: costs a minute at the
+            start of every process, and saves time where it goes into launching a GPU's kernels.
         share: Reuse losses that several scores ask for. Off, `seconds` are each score's own.
         progress: Show a bar.
         pool: Who asks the models.
@@ -136,8 +137,8 @@ class Engine(Ranged):
                     continue
                 model.bf16 = self._bf16(score)
                 started = time.perf_counter()
-                # A white-box score differentiates by the weights themselves.
-                once = model.bf16 and score.access != "white-box"
+                # Not where the weights themselves are differentiated, or weigh words in float32.
+                once = model.bf16 and not score.asks_weights and not score.asks_anchor
                 with halved(model.backbone.denoiser, once):
                     features = self._ask(score, probe).cpu().numpy()
                 seconds = time.perf_counter() - started
@@ -259,14 +260,14 @@ class Measuring(Work):
                 stack.enter_context(frozen(backbone))
                 if self.engine.compile_denoiser:
                     stack.enter_context(compiled(backbone.denoiser))
-            # Not inference mode, whose tensors a white-box score could not differentiate through.
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.no_grad())
             yield
 
     def __call__(self, part: Asked) -> list[Found]:
         """See `Work`."""
-        return self.engine.asked(part, self.scores, self.roles)
+        # Not inference mode, whose tensors a white-box score could not differentiate through. Here
+        # and not in `ready`, as these are a thread's, and Ray has two.
+        with torch.inference_mode(False), torch.no_grad(), many_forms():
+            return self.engine.asked(part, self.scores, self.roles)
 
     def __getstate__(self) -> dict[str, Any]:
         """The models and settings without what was measured, and without who shares the work."""

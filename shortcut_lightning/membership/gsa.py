@@ -28,6 +28,7 @@ class GSA(Score):
     """
 
     access = "white-box"
+    asks_weights = True
     fitting = ("trees",)
     refits_in_bootstrap = False
 

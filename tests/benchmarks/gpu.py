@@ -91,7 +91,9 @@ def earlier(folder: Path, bench: Bench) -> dict[str, Row]:
         if facts["state"] == "no time left":
             continue
         ways = {key: Way(**facts[key]) for key in ("ours", "plain") if facts[key]}
-        row = Row(**{each.name: facts[each.name] for each in fields(Row)} | ways)
+        row = Row(
+            **{each.name: facts[each.name] for each in fields(Row) if each.name in facts} | ways
+        )
         found[row.name] = row
         if row.ours:
             bench.kept[row.name] = row.ours

@@ -222,9 +222,6 @@ def flux(device: torch.device, tiny: bool) -> Backbone:
 
     from shortcut_lightning.backbones.flux import Flux
 
-    # At this size cuDNN's attention failed backward where operations are counted (torch 2.11 on an
-    # H100: "mha_graph.execute ... is_good"), and flash attention did not.
-    torch.backends.cuda.enable_cudnn_sdp(False)
     layout = TINY_FLUX if tiny else FLUX
     with drawn_on(device):
         with default_dtype(torch.bfloat16):

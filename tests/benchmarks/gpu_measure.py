@@ -121,6 +121,13 @@ class Bench:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
+    def may_compile(self, least_s: float) -> None:
+        """Raises Skipped on a CPU, and where less time is left than it takes."""
+        if self.device.type == "cpu":
+            raise Skipped("compiling for a CPU takes minutes and says nothing about a card")
+        if self.left < least_s:
+            raise Skipped(f"needs about {least_s:.0f} seconds, {max(self.left, 0):.0f} are left")
+
     def clear(self) -> None:
         """Gives back what nobody holds any more."""
         gc.collect()

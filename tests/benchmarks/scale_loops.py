@@ -90,23 +90,23 @@ class Timing:
         self, work: Work, parts: Iterable[Any], device: torch.device
     ) -> Iterator[tuple[int, Any]]:
         """See `Pool`."""
-        first = 0.0
+        first: dict[int, float] = {}
         for number, (result, stamp) in self.pool.map(Timed(work), parts, device):
             self.stamps.append(stamp)
-            spent = _around({each.process for each in self.stamps})
+            spent = _spent()
             first = first or spent
-            self.around = spent - first
+            workers = {each.process for each in self.stamps}
+            self.around = sum(s - first.get(p, 0.0) for p, s in spent.items() if p not in workers)
             yield number, result
 
 
-def _around(workers: set[int]) -> float:
-    """Seconds of the processor of this process and its children, but for those that do parts."""
-    spent = 0.0
+def _spent() -> dict[int, float]:
+    """Seconds of the processor of this process and its children, by process."""
+    spent = {}
     own = psutil.Process()
     for process in [own, *own.children(recursive=True)]:
         try:
-            if process.pid not in workers:
-                spent += sum(process.cpu_times()[:2])
+            spent[process.pid] = sum(process.cpu_times()[:2])
         except psutil.Error:
             continue
     return spent

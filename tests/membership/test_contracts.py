@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -349,16 +350,26 @@ def test_a_schedule_and_a_scale_are_part_of_a_models_name(
 
 
 def test_a_compiled_denoiser_says_the_same(
-    epsilon_model: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
+    epsilon_model: Backbone, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Traced and guarded as on a GPU, but run as it is: compiling for a CPU takes minutes."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    traced = Mock(side_effect=partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(torch, "compile", traced)
     pictures = [picture(str(i), "a photo of sks dog", x, 32) for i, x in enumerate(images)]
     found = []
     for wanted in (False, True):
-        engine = Engine({"m": epsilon_model}, compile_denoiser=wanted, progress=False)
-        rows = engine.measure(pictures, {"CLiD": CLiD()}, ["m"])["CLiD"]["m"]
-        found.append(np.stack([rows[p.row] for p in pictures]))
+        words = ImportantWords(num_inference_steps=1)
+        scores = {"CLiD": CLiD(), "words": CLiD(reducer=words)}
+        engine = Engine(
+            {"m": epsilon_model},
+            folder=tmp_path,
+            images_per_chunk=1,  # words are weighed after blocks were compiled, too
+            compile_denoiser=wanted,
+            progress=False,
+        )
+        rows = engine.measure(pictures, scores, ["m"])
+        found.append([np.stack([rows[n]["m"][p.row] for p in pictures]) for n in scores])
+        assert traced.called is wanted
     np.testing.assert_allclose(found[1], found[0], rtol=1e-3, atol=1e-5)
     assert all(each._compiled_call_impl is None for each in epsilon_model.modules())
 
