@@ -11,17 +11,34 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from shortcut_lightning.files.reading import read_text
-from shortcut_lightning.membership import roc
 from shortcut_lightning.membership.roc import Interval
 from shortcut_lightning.ranges import Between, Ranged, Seed
 
-Statistic = Callable[[np.ndarray, np.ndarray, float], float]  # members, hold-outs, tau
 SCORE_COLUMNS = 5  # what stands before the scores in a row of scores.csv
+
+
+class Drawn(NamedTuple):
+    """The scores of a set, and how often each was drawn in each of R draws."""
+
+    values: np.ndarray  # (N,)
+    counts: np.ndarray  # (R, N)
+
+    @property
+    def total(self) -> np.ndarray:
+        """(R,) scores of a draw."""
+        return self.counts.sum(1)
+
+    def mean(self, of: np.ndarray) -> np.ndarray:
+        """(R,) means of what each score, (N,) or in each draw (R, N), stands for."""
+        return (self.counts * of).sum(1) / self.total
+
+
+Statistic = Callable[[Drawn, Drawn, float], np.ndarray]  # members, hold-outs, tau -> (R,)
 
 
 @dataclass(frozen=True)
@@ -91,13 +108,19 @@ class Collection(Ranged):
     def _drawn(self, statistic: Statistic, name: str, score: str) -> tuple[float, np.ndarray]:
         each = self.audits[name]
         values, tau = each.scores[score], each.report["scores"][score]["target"]["tau"]
-        inside, outside = np.flatnonzero(each.member), np.flatnonzero(~each.member)
-        samples = []
-        for counts in self._counts[name]:
-            drawn = [np.repeat(values[part], counts[part]) for part in (inside, outside)]
-            enough = min(map(len, drawn)) > 1
-            samples.append(statistic(drawn[0], drawn[1], tau) if enough else np.nan)
-        return statistic(values[inside], values[outside], tau), np.array(samples)
+
+        def drawn(counts: np.ndarray) -> tuple[Drawn, Drawn]:
+            members, holdouts = (
+                Drawn(values[part], counts[:, part]) for part in (each.member, ~each.member)
+            )
+            return members, holdouts
+
+        (value,) = statistic(*drawn(np.ones((1, len(values)), np.int64)), tau)
+        members, holdouts = drawn(self._counts[name])
+        enough = (members.total > 1) & (holdouts.total > 1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            samples = statistic(members, holdouts, tau)
+        return float(value), np.where(enough, samples, np.nan)
 
 
 def read_audit(folder: Path) -> Audited:
@@ -117,21 +140,33 @@ def read_audit(folder: Path) -> Audited:
     )
 
 
-def area(members: np.ndarray, holdouts: np.ndarray, tau: float) -> float:
-    """AUC."""
-    return roc.auc(members, holdouts)
+def area(members: Drawn, holdouts: Drawn, tau: float) -> np.ndarray:
+    """AUC, as `roc.auc`."""
+    order = np.argsort(holdouts.values)
+    before = np.pad(holdouts.counts[:, order].cumsum(1), ((0, 0), (1, 0)))
+    ordered = holdouts.values[order]
+    below, not_above = (
+        before[:, np.searchsorted(ordered, members.values, side)] for side in ("left", "right")
+    )
+    won = (members.counts * (below + not_above)).sum(1)
+    return won / (2 * members.total * holdouts.total)
 
 
-def success(members: np.ndarray, holdouts: np.ndarray, tau: float) -> float:
-    """ASR at the shadow's threshold."""
-    return roc.accuracy(members, holdouts, tau)
+def success(members: Drawn, holdouts: Drawn, tau: float) -> np.ndarray:
+    """ASR at the shadow's threshold, as `roc.accuracy`."""
+    return (members.mean(members.values > tau) + holdouts.mean(holdouts.values <= tau)) / 2
 
 
-def caught(members: np.ndarray, holdouts: np.ndarray, tau: float) -> float:
-    """TPR of members at 1 % FPR."""
-    return roc.tpr_member(members, holdouts, 0.01)
+def caught(members: Drawn, holdouts: Drawn, tau: float) -> np.ndarray:
+    """TPR of members at 1 % FPR, as `roc.tpr_member`."""
+    order = np.argsort(-holdouts.values)
+    allowed = np.floor(0.01 * holdouts.total + 1e-9)
+    # The highest hold-out that is one too many is the threshold.
+    first = (holdouts.counts[:, order].cumsum(1) > allowed[:, None]).argmax(1)
+    threshold = holdouts.values[order][first]
+    return members.mean(members.values > threshold[:, None])
 
 
-def gap(members: np.ndarray, holdouts: np.ndarray, tau: float) -> float:
+def gap(members: Drawn, holdouts: Drawn, tau: float) -> np.ndarray:
     """Members' mean minus hold-outs' mean."""
-    return float(members.mean() - holdouts.mean())
+    return members.mean(members.values) - holdouts.mean(holdouts.values)

@@ -3,12 +3,23 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from shortcut_lightning.audit.pooled import Collection, area, gap, read_audit, success
+from shortcut_lightning.audit.pooled import (
+    Collection,
+    Drawn,
+    Statistic,
+    area,
+    caught,
+    gap,
+    read_audit,
+    success,
+)
 from shortcut_lightning.audit.tables import AuditTables, answer, keep, make_tables
+from shortcut_lightning.membership import roc
 from shortcut_lightning.membership.roc import Interval, auc
 
 
@@ -85,6 +96,28 @@ def test_means_over_seeds_and_their_intervals(folder: Path) -> None:
     assert better.low > 0
     assert found.mean(gap, [(1.0, "full40", "CLiD_th")]).value == pytest.approx(2, abs=0.6)
     assert 0.7 < found.mean(success, [(1.0, "full40", "CLiD_th")]).value < 1
+
+
+@pytest.mark.parametrize(
+    ("statistic", "naive"),
+    [
+        (area, lambda members, holdouts, tau: roc.auc(members, holdouts)),
+        (success, roc.accuracy),
+        (caught, lambda members, holdouts, tau: roc.tpr_member(members, holdouts, 0.01)),
+        (gap, lambda members, holdouts, tau: members.mean() - holdouts.mean()),
+    ],
+)
+def test_many_draws_at_once_are_each_by_itself(statistic: Statistic, naive: Any) -> None:
+    rng = np.random.default_rng(0)
+    members, holdouts = rng.integers(9, size=30) / 4, rng.integers(8, size=250) / 4  # with ties
+    counts = [rng.multinomial(len(each), np.full(len(each), 1 / len(each)), 50)
+              for each in (members, holdouts)]  # fmt: skip
+    at_once = statistic(Drawn(members, counts[0]), Drawn(holdouts, counts[1]), 1.0)
+    alone = [
+        naive(np.repeat(members, some), np.repeat(holdouts, others), 1.0)
+        for some, others in zip(*counts, strict=True)
+    ]
+    np.testing.assert_allclose(at_once, alone, rtol=1e-12)
 
 
 def test_the_tables_hold_what_was_audited(folder: Path) -> None:
