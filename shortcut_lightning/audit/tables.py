@@ -170,16 +170,18 @@ def make_tables(folder: Path) -> str:
 
 def keep(folder: Path, rows: Path) -> list[str]:
     """Copies what pages rest on, of every finished audit in `folder/reports`, to `rows`: what the
-    tables read of a report, and a row for each picture without its caption, which is the longest
-    part of it. Returns the audits' names."""
+    tables read of a report, with paths as if `folder` lay in `runs`, and a row for each picture
+    without its caption, which is the longest part of it. Returns the audits' names."""
     names = []
     for report in sorted(folder.glob("reports/*/report.json")):
         name = report.parent.name
         facts = json.loads(report.read_text("utf-8"))
         facts["scores"] = {title: _kept(score) for title, score in facts["scores"].items()}
+        said = json.dumps(facts, separators=(",", ":"))
+        said = said.replace(json.dumps(f"{folder}/")[1:-1], f"runs/{folder.name}/")
         (rows / name).mkdir(parents=True, exist_ok=True)
         with atomic(rows / name / "report.json") as half:
-            half.write_text(json.dumps(facts, separators=(",", ":")) + "\n", encoding="utf-8")
+            half.write_text(said + "\n", encoding="utf-8")
         with (report.parent / "scores.csv").open(encoding="utf-8", newline="") as file:
             head, *lines = csv.reader(file)
         caption = head.index("caption")

@@ -146,6 +146,9 @@ def test_unfinished_audits_are_named(tmp_path: Path) -> None:
 
 
 def test_what_is_kept_gives_the_same_tables(folder: Path, tmp_path: Path) -> None:
+    path = folder / "reports/full40-0/report.json"
+    report = json.loads(path.read_text()) | {"settings": {"members": f"{folder}/sets/0/members"}}
+    path.write_text(json.dumps(report))
     names = keep(folder, tmp_path / "rows")
     assert names == ["full40-0", "full40-1", "full40-2"]
     here, there = AuditTables(tmp_path / "rows"), AuditTables(folder / "reports")
@@ -160,6 +163,8 @@ def test_what_is_kept_gives_the_same_tables(folder: Path, tmp_path: Path) -> Non
     assert here.area("full40", "CLiD_th") in here.methods("full40")
     assert here.minus_base("full40", "CLiD_th") == "0.80"
     assert here.title("full40") in make_tables(folder)
+    kept = json.loads((tmp_path / "rows/full40-0/report.json").read_text())
+    assert kept["settings"]["members"] == f"runs/{folder.name}/sets/0/members"  # of no machine
 
 
 def test_earlier_numbers_are_compared_as_they_were_given(folder: Path) -> None:
