@@ -1,12 +1,12 @@
 """Borrowing a model: it comes back exactly as it was lent, or parts of it are copied."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -31,30 +31,38 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def swapped(tensors: Sequence[Tensor], change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """What tensors hold is changed inside; what they held is kept and taken up again, also where
+    changing ends in an error."""
+    own = [tensor.data for tensor in tensors]
+    try:
+        for tensor in tensors:
+            tensor.data = change(tensor.data)
+        yield
+    finally:
+        for tensor, data in zip(tensors, own, strict=True):
+            tensor.data = data
+
+
+@contextmanager
 def halved(network: nn.Module, enabled: bool) -> Iterator[None]:
     """Weights that autocast would turn to bfloat16 at every use, once for all uses inside.
 
     Those of linear layers and convolutions that are float32 and do not learn, half as much memory
     again; bits are those of autocast, and a GPU is spared a kernel for each weight and call.
     """
-    layers = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    # DoRA takes norms of weights, in float32.
-    enabled &= not any(len(getattr(m, "lora_magnitude_vector", ())) for m in network.modules())
+    parts = list(network.modules()) if enabled else []
+    if any(len(getattr(part, "lora_magnitude_vector", ())) for part in parts):
+        parts = []  # DoRA takes norms of weights, in float32
     weights = [
         weight
-        for layer in network.modules()
-        if enabled and isinstance(layer, layers)
+        for layer in parts
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
         for weight in layer.parameters(recurse=False)
         if weight.dtype == torch.float32 and not weight.requires_grad
     ]
-    own = [weight.data for weight in weights]
-    try:
-        for weight in weights:
-            weight.data = weight.data.bfloat16()
+    with swapped(weights, Tensor.bfloat16):
         yield
-    finally:
-        for weight, before in zip(weights, own, strict=True):
-            weight.data = before
 
 
 @contextmanager

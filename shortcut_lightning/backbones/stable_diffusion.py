@@ -23,6 +23,7 @@ from shortcut_lightning.backbones.paths import VariancePreserving
 from shortcut_lightning.backbones.steering import steered
 from shortcut_lightning.backbones.tokens import TokenTable, add_rows, all_vectors, merge_rows
 from shortcut_lightning.finite import NotFinite, all_finite
+from shortcut_lightning.freezing import swapped
 from shortcut_lightning.safe_guidance import SafeGuidance
 
 
@@ -108,15 +109,8 @@ class StableDiffusion(Backbone):
         It does not learn, so what lay on the CPU is taken up again: nothing is copied back.
         """
         tensors = [*text_encoder.parameters(), *text_encoder.buffers()] if self.frees_text else []
-        own = [tensor.data for tensor in tensors]
-        try:
-            for tensor in tensors:
-                tensor.data = tensor.data.to(self.device)
-            with in_its_dtype(text_encoder):
-                yield
-        finally:
-            for tensor, data in zip(tensors, own, strict=True):
-                tensor.data = data
+        with swapped(tensors, lambda data: data.to(self.device)), in_its_dtype(text_encoder):
+            yield
 
     @property
     def device(self) -> torch.device:

@@ -27,27 +27,6 @@ PROFILED = 2  # steps
 LONGEST = 8  # operations that are named
 
 
-def lora_step(bench: Bench) -> Callable[[], None]:
-    """Forward and backward, without the optimiser."""
-    count = 1 if bench.tiny else 4
-    backbone = stable_diffusion(bench.device, bench.tiny)
-    module = gpu_training.module_of(backbone, method="lora").to(bench.device)
-    batch = next(iter(gpu_training.Pictures(backbone.resolution, count)))
-    batch = batch._replace(
-        images=batch.images.to(bench.device),
-        is_prior=batch.is_prior.to(bench.device),
-        draws=batch.draws.to(bench.device),
-    )
-
-    def step() -> None:
-        with bench.autocast:
-            loss = module(batch)["loss"]
-        loss.backward()
-        module.zero_grad(set_to_none=True)
-
-    return step
-
-
 def seen(bench: Bench, step: Callable[[], None]) -> list[tuple[str, float, str]]:
     """What, how much, of what."""
     way = bench.timed(step)
@@ -86,7 +65,9 @@ def main() -> None:
         parser.error("no CUDA device here; --tiny tries the script")
     device = torch.device("cpu" if args.tiny else "cuda")
     bench = Bench(device, args.tiny, time.monotonic() + 120, slice_s=0.3 if args.tiny else 5.0)
-    rows = seen(bench, lora_step(bench))
+    backbone = stable_diffusion(device, args.tiny)
+    module = gpu_training.module_of(backbone, method="lora").to(device)
+    rows = seen(bench, gpu_training.there_and_back(bench, module, 1 if args.tiny else 4))
     with args.output.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("what", "value", "unit"))

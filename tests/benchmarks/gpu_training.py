@@ -110,8 +110,8 @@ def ours(bench: Bench, module: DreamBooth, count: int, warm: int = WARM) -> Way:
     return way
 
 
-def operations(bench: Bench, module: DreamBooth, count: int) -> float:
-    """10^12 operations of one step, forward and backward."""
+def there_and_back(bench: Bench, module: DreamBooth, count: int) -> Callable[[], None]:
+    """A step, forward and backward, without the optimiser."""
     batch = next(iter(Pictures(module.backbone.resolution, count)))
     moved = batch._replace(
         images=batch.images.to(bench.device),
@@ -121,11 +121,11 @@ def operations(bench: Bench, module: DreamBooth, count: int) -> float:
 
     def step() -> None:
         with bench.autocast:
-            module(moved)["loss"].backward()
+            loss = module(moved)["loss"]
+        loss.backward()
+        module.zero_grad(set_to_none=True)
 
-    found = bench.teraflops(step)
-    module.zero_grad(set_to_none=True)
-    return found
+    return step
 
 
 def plain(bench: Bench, model: Any, count: int, words: Conditioning | None = None) -> Way:
@@ -184,7 +184,7 @@ def step(build: Build, method: str, count: int, **settings: Any) -> Callable[[Be
         some = 1 if bench.tiny else count
         backbone = build(bench.device, bench.tiny)
         module = module_of(backbone, method=method, **settings).to(bench.device)
-        row.teraflops = operations(bench, module, some)
+        row.teraflops = bench.teraflops(there_and_back(bench, module, some))
         row.ours = ours(bench, module, some)
         bench.kept[row.name] = row.ours
         bench.clear()
@@ -220,7 +220,7 @@ def flux_step(build: Build, nf4: bool) -> Callable[[Bench, Row], None]:
         )
         words = Conditioning(words.hidden.to(bench.device), words.pooled.to(bench.device))
         module._text_cache[PROMPT] = words
-        row.teraflops = operations(bench, module, 1)
+        row.teraflops = bench.teraflops(there_and_back(bench, module, 1))
         row.ours = ours(bench, module, 1)
         bench.clear()
         row.plain = plain(bench, backbone, 1, words)
