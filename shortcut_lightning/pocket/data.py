@@ -1,7 +1,6 @@
 """Pictures of the world as a LightningDataModule: drawn once, kept on disk, memory-mapped."""
 
 import logging
-import multiprocessing
 import os
 import secrets
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from joblib import Parallel, delayed
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
 
@@ -48,12 +48,13 @@ class Collection(Dataset[tuple[Tensor, Tensor, Tensor]]):
         shape = (self.count, world.SIZE, world.SIZE, 3)
         images = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
         rows, boxes = [], []
-        with multiprocessing.get_context("fork").Pool() as pool:
-            jobs = ((self.seed, index) for index in range(self.count))
-            for index, (image, row, box) in enumerate(pool.imap(_draw, jobs, chunksize=64)):
-                images[index] = image
-                rows.append(row)
-                boxes.append(box)
+        # Fresh processes: a copy of this one, with all its threads' locks, may wait for ever.
+        draw = Parallel(n_jobs=-1, batch_size=64, return_as="generator")
+        drawn = draw(delayed(_draw)(self.seed, index) for index in range(self.count))
+        for index, (image, row, box) in enumerate(drawn):
+            images[index] = image
+            rows.append(row)
+            boxes.append(box)
         images.flush()
         np.save(self.path.with_suffix(".labels.npy"), np.stack(rows))
         np.save(self.path.with_suffix(".boxes.npy"), np.stack(boxes))
@@ -97,8 +98,8 @@ class Collection(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return describe(who, where, rng)
 
 
-def _draw(job: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    drawing = world.draw(*job, views=VIEWS)
+def _draw(seed: int, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    drawing = world.draw(seed, index, views=VIEWS)
     boxes = [drawing.boxes.get(name, (0.0, 0.0, 0.0, 0.0)) for name in FEATURES]
     return drawing.image, labels(drawing.identity, drawing.scene), np.array(boxes, np.float32)
 

@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -100,10 +99,8 @@ def in_order(tables: Sequence[Table]) -> Table:
 
 def in_processes(call: Callable[[J], R], jobs: Sequence[J], workers: int) -> list[R]:
     """`call` of each, in their order."""
-    if workers == 1:
-        return [call(job) for job in jobs]
-    with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
-        return list(pool.map(call, jobs))
+    done: list[R] = Parallel(n_jobs=workers)(delayed(call)(job) for job in jobs)
+    return done
 
 
 def _of_job(job: Job) -> Table:
