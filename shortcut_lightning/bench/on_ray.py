@@ -22,16 +22,14 @@ class Said(NamedTuple):
     mistake: Exception | None
 
 
-def run_on_ray(
-    runner: Runner, workers: int, gpus_per_worker: float, shard: tuple[int, int]
-) -> None:
+def run_on_ray(runner: Runner, workers: int, gpus_per_worker: float) -> None:
     """Runs what is not finished, at most `workers` tasks at a time, and notes failures in the
     runner, as `Runner.all` does.
 
     Raises ValueError where there is no such Ray, and the mistake of a first cell.
     """
     runner.tell_stale()
-    waiting = [group for group in runner.groups(shard) if runner.is_pending(group)]
+    waiting = [group for group in runner.groups() if runner.is_pending(group)]
     with connected(workers, gpus_per_worker) as ray:
         place = Place.here(threads_of(ray.cluster_resources(), workers))
         options = {"num_cpus": 1, "num_gpus": gpus_per_worker, "max_retries": LOSSES}

@@ -63,11 +63,10 @@ class Runner:
         self.root = Path(matrix.output_dir)
         self.failures: dict[str, str] = {}  # cell -> what went wrong
 
-    def all(self, shard: tuple[int, int] = (1, 1)) -> None:
-        """Runs what is not finished and what no other runner is working on; of `n` shards the
-        `i`-th, counted from 1. A cell that breaks is noted and the others go on; a mistake in the
-        very first one is raised."""
-        shares = self._shares(shard)
+    def all(self) -> None:
+        """Runs what is not finished and what no other runner is working on. A cell that breaks is
+        noted and the others go on; a mistake in the very first one is raised."""
+        shares = self._shares()
         self.tell_stale()
         total, before = sum(map(len, shares)), 0
         elsewhere = []
@@ -83,9 +82,9 @@ class Runner:
         for share, start in elsewhere:
             self._share(share, start, total)
 
-    def groups(self, shard: tuple[int, int] = (1, 1)) -> list[Group]:
+    def groups(self) -> list[Group]:
         """Cells that share a training, in the order in which they are to be run."""
-        shares = self._shares(shard)
+        shares = self._shares()
         total, before = sum(map(len, shares)), 0
         found = []
         for share in shares:
@@ -106,9 +105,9 @@ class Runner:
         """The same without what it tells and has noted, for another process."""
         return Runner(self.matrix, self.folder, self.run, log.info, self.keep_stale)
 
-    def _shares(self, shard: tuple[int, int]) -> list[list[Cell]]:
+    def _shares(self) -> list[list[Cell]]:
         cells = groupby(self.matrix.cells(), key=lambda c: (c.rank, c.subject, c.seed))
-        return [list(share) for _, share in cells][shard[0] - 1 :: shard[1]]
+        return [list(share) for _, share in cells]
 
     def _groups(self, share: list[Cell], before: int, total: int) -> list[Group]:
         groups = []

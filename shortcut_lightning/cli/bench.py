@@ -1,7 +1,6 @@
 """The verb `bench`: a matrix of runs. It has a configuration of its own kind, so it does not go
 through LightningCLI; each of its cells does."""
 
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,7 @@ from shortcut_lightning.cli.parser import ShortcutParser
 from shortcut_lightning.cli.verbs import PROGRAM
 from shortcut_lightning.stopping import Stopped
 
-_OPTIONS = ("config", "shard", "workers", "engine", "gpus_per_worker", "tables", "rows", "stale")
+_OPTIONS = ("config", "workers", "engine", "gpus_per_worker", "tables", "rows", "stale")
 
 
 def bench_parser() -> ShortcutParser:
@@ -30,9 +29,6 @@ def bench_parser() -> ShortcutParser:
     parser = ShortcutParser(prog=f"{PROGRAM} bench")
     parser.add_argument("--config", "-c", action="config", help="The matrix's file.")
     parser.add_class_arguments(Matrix)
-    parser.add_argument(
-        "--shard", type=str, default="1/1", help="Run every n-th share of the cells only: i/n."
-    )
     add_pool_arguments(
         parser, "Processes at work. More may be started by hand in the same folder, at any time."
     )
@@ -72,7 +68,6 @@ def bench(argv: list[str], run: Callable[[list[str]], None]) -> None:
     parser = bench_parser()
     config = parser.parse_args(argv)
     given = config_files(argv)
-    shard = _shard(config.shard)
     folder = (given[-1].parent if given else Path()).resolve()
     settings = parser.instantiate(config)
     failed = 0
@@ -87,13 +82,13 @@ def bench(argv: list[str], run: Callable[[list[str]], None]) -> None:
                 failed = run_workers(same, config.workers)
                 sweep.summary.update(summary(collect(matrix, runner.reports())))
         elif config.engine == "ray":
-            run_on_ray(runner, config.workers, config.gpus_per_worker, shard)
+            run_on_ray(runner, config.workers, config.gpus_per_worker)
         elif config.gpus_per_worker:
             raise ValueError("--gpus_per_worker needs --engine ray; others share the GPUs evenly.")
         elif config.workers > 1:
             failed = run_workers(same, config.workers)
         else:
-            runner.all(shard)
+            runner.all()
     except Stopped as stopped:
         stopped.kept = f"finished cells are kept in {settings.output_dir}; the same command goes on"
         raise
@@ -141,10 +136,3 @@ def _matrix(settings: dict[str, Any], argv: list[str]) -> Matrix:
     if left := len(claims) - len(matrix.claims):
         notice(f"claims: {left} of {len(claims)} are about other arms than --arms and wait")
     return matrix
-
-
-def _shard(given: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)/(\d+)", given)
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise UserError(f"--shard is '{given}'; write i/n with i from 1 to n, such as 2/4")
-    return int(match[1]), int(match[2])

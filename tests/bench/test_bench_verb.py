@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from shortcut_lightning import stopping
+from shortcut_lightning.bench.matrix import expanded
 from shortcut_lightning.cli import main
 from shortcut_lightning.cli.bench import bench
 
@@ -116,7 +117,6 @@ def test_mistakes_cost_a_line(
     assert "no option 'subject'; did you mean 'subjects'?" in mistake(
         "--config", str(config), "--subject=x"
     )
-    assert "--shard is '3/2'" in mistake("--config", str(config), "--shard=3/2")
     assert "sampling is 'words', which is no factor" in mistake(
         "--config", str(config), "--sampling=words"
     )
@@ -124,21 +124,22 @@ def test_mistakes_cost_a_line(
 
 
 @pytest.mark.slow
-def test_a_share_of_a_sweep_by_two_workers(
+def test_a_subject_of_a_sweep_by_two_workers(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """As `wandb agent` starts it, offline: the command line of the shipped sweep, the run's id in
     the environment. The cells are not part of that run."""
     sweep = yaml.safe_load((CONFIGS / "sweep.yaml").read_text())
-    shards = sweep["parameters"]["shard"]["values"]
-    assert shards == [f"{i + 1}/{len(shards)}" for i in range(len(shards))]
+    subjects = sweep["parameters"]["subjects"]["values"]
+    whole = yaml.safe_load((CONFIGS / "full.yaml").read_text())["subjects"]
+    assert [json.loads(each) for each in subjects] == [[s] for s in expanded(whole[0])]
     words = [str(config) if word.endswith(".yaml") else word for word in sweep["command"]]
     assert words[:4] == ["${env}", "python", "${program}", "bench"]
     assert words[-1] == "${args}"
     monkeypatch.setenv("WANDB_SWEEP_ID", "0123abcd")
     monkeypatch.setenv("WANDB_RUN_ID", "run1")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    main([*words[3:-1], f"--shard={shards[0]}", "--workers=2"])
+    main([*words[3:-1], f"--subjects={subjects[0]}", "--workers=2"])
     assert len(list((tmp_path / "out").rglob("report.json"))) == 4
     assert [path.name[-4:] for path in (tmp_path / "wandb").glob("offline-run-*")] == ["run1"]
     assert "Another process is at work on pocket:0, seed 0" in capfd.readouterr().err

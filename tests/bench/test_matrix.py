@@ -231,13 +231,6 @@ def test_a_broken_cell_is_noted_and_the_others_go_on(folder: Path) -> None:
         runner(matrix(folder, output_dir=str(folder / "new")), folder, runs).all()
 
 
-def test_shards_are_all_and_share_nothing(folder: Path) -> None:
-    runs, of = Runs(), matrix(folder)
-    for i in (1, 2, 3):
-        runner(of, folder, runs).all((i, 3))
-    assert len(runs.commands) == len(of.cells())
-
-
 def test_two_at_work_do_nothing_twice(folder: Path) -> None:
     """The second begins while the first is at its first cell, and finds the rest: other subjects
     first, then the other trainings of that one."""
