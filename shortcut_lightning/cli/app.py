@@ -44,7 +44,7 @@ from shortcut_lightning.cli.run_folder import (
 )
 from shortcut_lightning.cli.same_run import facts, refuse_other
 from shortcut_lightning.cli.told import numbers, places
-from shortcut_lightning.cli.verbs import PROGRAM, VERBS
+from shortcut_lightning.cli.verbs import PROGRAM
 from shortcut_lightning.cluster.pool import EngineName, GpuShare, open_pool
 from shortcut_lightning.cluster.sources import is_stream
 from shortcut_lightning.ranges import Count, CountOrNone, Quality
@@ -236,6 +236,7 @@ class ShortcutCLI(LightningCLI):
     _given = ""  # --ckpt_path as it was typed
 
     def __init__(self, args: list[str]) -> None:
+        self._verb = args[0]
         super().__init__(
             args=args,
             trainer_class=ShortcutTrainer,
@@ -260,11 +261,9 @@ class ShortcutCLI(LightningCLI):
             },
         )
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        methods = {verb: getattr(ShortcutTrainer, verb, None) for verb in VERBS}
-        arguments = {v: inspect.signature(method) for v, method in methods.items() if method}
-        return {verb: _NOT_OPTIONS & set(its.parameters) for verb, its in arguments.items()}
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static there
+        """The verb that was given alone: each takes its time, and the help needs none of them."""
+        return {self._verb: not_options(self._verb)}
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(self.trainer_class, "trainer")
@@ -499,6 +498,11 @@ class Merged(ShortcutCLI):
         self.settings = yaml.safe_load(text)
 
     def _run_subcommand(self, subcommand: str) -> None: ...
+
+
+def not_options(verb: str) -> set[str]:
+    """Arguments of a verb's method that other settings make."""
+    return _NOT_OPTIONS & set(inspect.signature(getattr(ShortcutTrainer, verb)).parameters)
 
 
 def takes_pictures(trainer: Trainer, model: Any, data: Any) -> bool:

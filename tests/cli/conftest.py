@@ -18,7 +18,13 @@ data:
     instance_data_dir: "pocket:0"
     instance_prompt: a photo of sks person
     training: {{repeats: 1}}
-trainer: {{max_steps: 4, accelerator: cpu, enable_progress_bar: false, logger: true}}
+trainer:
+  max_steps: 4
+  limit_val_batches: 1
+  num_sanity_val_steps: 0
+  accelerator: cpu
+  enable_progress_bar: false
+  logger: true
 evaluate_after_fit: false
 """
 

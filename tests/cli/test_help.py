@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 
 from shortcut_lightning.cli import main
-from shortcut_lightning.cli.app import ShortcutCLI, ShortcutTrainer
+from shortcut_lightning.cli.app import ShortcutCLI, ShortcutTrainer, not_options
 from shortcut_lightning.cli.class_index import class_index, concrete
 from shortcut_lightning.cli.parser import ShortcutParser
 from shortcut_lightning.cli.source import described
@@ -68,7 +68,7 @@ def test_no_option_of_a_verb_is_left_out(verb: str, said) -> None:
     parser = ShortcutParser()
     cli.add_core_arguments_to_parser(parser)
     cli.add_arguments_to_parser(parser)
-    parser.add_method_arguments(ShortcutTrainer, verb, None, skip=ShortcutCLI.subcommands()[verb])
+    parser.add_method_arguments(ShortcutTrainer, verb, None, skip=not_options(verb))
     left = [
         option
         for action in parser._actions
