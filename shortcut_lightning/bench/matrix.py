@@ -10,6 +10,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from shortcut_lightning import __version__
 from shortcut_lightning.bench.code import code_of_users
 from shortcut_lightning.bench.paths import (
@@ -84,6 +86,8 @@ class Matrix(Ranged):
         claims: Sentences to be decided.
         output_dir: Where cells and tables are kept.
         keep_checkpoints: Keep the weights of finished cells; they take most of the disk.
+        twins: Files of other matrices, relative to this one's. Where `--rows` has kept rows of them
+            beside its own folder, cells that come to the same settings are not run again.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class Matrix(Ranged):
         claims: Sequence[Claim] = (),
         output_dir: str = "runs/bench",
         keep_checkpoints: bool = False,
+        twins: Sequence[str] = (),
     ) -> None:
         self.base = list(base)
         self.factors = factors
@@ -116,6 +121,7 @@ class Matrix(Ranged):
         self.asked = len(self.claims)  # also those that wait for arms which are not run
         self.output_dir = output_dir
         self.keep_checkpoints = keep_checkpoints
+        self.twins = list(twins)
         self._arms = [
             levels
             for levels in product(*factors.values())
@@ -190,6 +196,13 @@ class Matrix(Ranged):
         if own := code_of_users([facts["base"], facts["options"]]):
             facts["code"] = own
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @classmethod
+    def read(cls, file: Path) -> "Matrix":
+        """The matrix of a file by itself, as its rows are looked at."""
+        settings = yaml.safe_load(file.read_text("utf-8"))
+        claims = [Claim(**each) for each in settings.pop("claims", [])]
+        return cls(**settings, claims=claims)
 
     def _subjects(self, levels: tuple[str, ...]) -> int:
         """On how many subjects the arm is run."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from shortcut_lightning.bench.matrix import Cell, Claim, Matrix
+from shortcut_lightning.bench.rows import Rows
 from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
 
 Values = dict[str, float]  # subject -> mean over seeds
@@ -63,12 +64,18 @@ class Measured(NamedTuple):
     value: float
 
 
-def collect(matrix: Matrix, reports: Sequence[tuple[Cell, Path]]) -> Table:
-    """Reads the reports of finished cells."""
-    table = tabulated(matrix, (each for cell, path in reports for each in _measured(cell, path)))
+def collect(
+    matrix: Matrix, reports: Sequence[tuple[Cell, Path]], kept: Rows | None = None
+) -> Table:
+    """Reads the reports of finished cells; others are known by their rows alone."""
+    kept = kept or Rows()
+    rows = (row for values in kept.values.values() for row in values)
+    measured = [each for cell, path in reports for each in _measured(cell, path)]
+    measured += [Measured(row.arm, row.subject, row.metric, row.value) for row in rows]
+    table = tabulated(matrix, measured)
     for cell, path in reports:
         table.runs.setdefault(cell.arm, []).append(path.parent)
-    table.finished = len(reports)
+    table.finished = len(reports) + len(kept.ran)
     return table
 
 

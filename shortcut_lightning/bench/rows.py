@@ -10,12 +10,13 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from shortcut_lightning.bench.code import deciding_code
-from shortcut_lightning.bench.runner import Runner
 from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.files.reading import read_text
+
+if TYPE_CHECKING:
+    from shortcut_lightning.bench.runner import Runner
 
 Name = tuple[str, str, int]  # arm, subject, seed
 
@@ -56,6 +57,11 @@ class Rows:
         """Takes over the other's cells; what was here of the same cells gives way."""
         self.ran |= other.ran
         self.values |= other.values
+
+    def only(self, names: Iterable[Name]) -> "Rows":
+        """The rows of these cells."""
+        chosen = [name for name in names if name in self.ran]
+        return Rows({n: self.ran[n] for n in chosen}, {n: self.values[n] for n in chosen})
 
     def take(self, name: Name, report: Path, key: str, code: str, seconds: float) -> None:
         """Takes over a cell from its `report.json`; the other arguments are those of `Ran`."""
@@ -98,12 +104,12 @@ class Rows:
         return rows
 
 
-def gathered(runner: Runner, code: str = "") -> Rows:
+def gathered(runner: "Runner", code: str = "") -> Rows:
     """Rows of a matrix's finished cells.
 
     Args:
         runner: Knows the matrix and where its cells are.
-        code: Hash of the code that ran; empty takes that of this package.
+        code: Hash of the code that ran; empty takes what each cell noted.
     """
     rows = Rows()
     for cell, path in runner.reports():
@@ -111,7 +117,7 @@ def gathered(runner: Runner, code: str = "") -> Rows:
             (cell.arm, cell.subject, cell.seed),
             path,
             runner.matrix.key(cell, runner.folder),
-            code or deciding_code(),
+            code or runner.code(cell),
             runner.seconds(cell),
         )
     return rows

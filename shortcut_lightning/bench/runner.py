@@ -1,6 +1,7 @@
 """Runs the cells of a matrix, and goes on where it was stopped.
 
-A cell is finished once `cell.json` in its folder says so for the same command line, files and code.
+A cell is finished once `cell.json` in its folder says so for the same command line, files and code,
+or a kept row does.
 The run itself is an ordinary one: whoever calls hands in the function that runs a command line.
 
 Any number of runners may work in one folder at the same time. Each takes shares (the cells of one
@@ -24,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from shortcut_lightning.bench.code import deciding_code
 from shortcut_lightning.bench.matrix import Cell, Matrix, slug
+from shortcut_lightning.bench.rows import Rows
 from shortcut_lightning.files.atomic import atomic
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ class Runner:
         run: Runs a command line in this process, raising what goes wrong.
         tell: Shows a line to the user.
         keep_stale: Take cells for finished that another state of the package's code has made.
+        kept: Rows of cells whose runs may be gone; they count where their keys are still right.
     """
 
     def __init__(
@@ -57,9 +60,11 @@ class Runner:
         run: Callable[[list[str]], None],
         tell: Callable[[str], None],
         keep_stale: bool = False,
+        kept: Rows | None = None,
     ) -> None:
         self.matrix, self.folder, self.run, self.tell = matrix, folder, run, tell
         self.keep_stale = keep_stale
+        self.kept = kept or Rows()
         self.root = Path(matrix.output_dir)
         self.failures: dict[str, str] = {}  # cell -> what went wrong
 
@@ -103,7 +108,7 @@ class Runner:
 
     def bare(self) -> "Runner":
         """The same without what it tells and has noted, for another process."""
-        return Runner(self.matrix, self.folder, self.run, log.info, self.keep_stale)
+        return Runner(self.matrix, self.folder, self.run, log.info, self.keep_stale, self.kept)
 
     def _shares(self) -> list[list[Cell]]:
         cells = groupby(self.matrix.cells(), key=lambda c: (c.rank, c.subject, c.seed))
@@ -149,7 +154,17 @@ class Runner:
 
     def finished(self, cell: Cell) -> bool:
         """Whether there is a result for exactly this command line, by the code that is here."""
-        return self.report(cell) is not None
+        return self.report(cell) is not None or self.is_kept(cell)
+
+    def is_kept(self, cell: Cell) -> bool:
+        """Whether kept rows have this result."""
+        row = self.kept.ran.get((cell.arm, cell.subject, cell.seed))
+        return row is not None and not self._outdated(cell, row.key, row.code)
+
+    def without_runs(self) -> Rows:
+        """Kept rows of cells that are finished and whose runs are not here."""
+        cells = [c for c in self.matrix.cells() if not self.report(c) and self.is_kept(c)]
+        return self.kept.only((c.arm, c.subject, c.seed) for c in cells)
 
     def report(self, cell: Cell) -> Path | None:
         """The report of a finished cell."""
@@ -160,9 +175,13 @@ class Runner:
         noted = self._noted(cell)
         if self._report_of(cell) is None:
             return ""
-        if noted.get("key") != self.matrix.key(cell, self.folder):
+        return self._outdated(cell, noted.get("key", ""), noted.get("code", ""))
+
+    def _outdated(self, cell: Cell, key: str, code: str) -> str:
+        """Why a result with this key and code does not count; "" where it does."""
+        if key != self.matrix.key(cell, self.folder):
             return "other settings, pictures or code of your own files"
-        if not self.keep_stale and noted.get("code") != deciding_code():
+        if not self.keep_stale and code != deciding_code():
             return "another state of the package's code (--stale keep takes them as they are)"
         return ""
 
@@ -171,14 +190,28 @@ class Runner:
         return report if report.is_file() else None
 
     def tell_stale(self) -> None:
-        """Says how many cells have to run anew, and why."""
-        reasons = Counter(reason for cell in self.matrix.cells() if (reason := self.stale(cell)))
+        """Says how many cells have to run anew, and why; and for how many kept rows stand."""
+        reasons = Counter(map(self._anew, self.matrix.cells()))
         for reason, count in reasons.items():
-            self.tell(f"{count} finished cells were made by {reason}: they run anew")
+            if reason:
+                self.tell(f"{count} finished cells were made by {reason}: they run anew")
+        if kept := len(self.without_runs().ran):
+            self.tell(f"{kept} cells are finished by the rows that are kept of them")
+
+    def _anew(self, cell: Cell) -> str:
+        """Why what there is of a cell, run or row, does not count; "" where it need not."""
+        if self.finished(cell):
+            return ""
+        row = self.kept.ran.get((cell.arm, cell.subject, cell.seed))
+        return self.stale(cell) or (self._outdated(cell, row.key, row.code) if row else "")
 
     def seconds(self, cell: Cell) -> float:
         """What a finished cell took, training and evaluation; NaN where it was not noted."""
         return float(self._noted(cell).get("seconds", math.nan))
+
+    def code(self, cell: Cell) -> str:
+        """Hash of the code that made a finished cell."""
+        return str(self._noted(cell).get("code", ""))
 
     def reports(self) -> list[tuple[Cell, Path]]:
         """All finished cells with their reports."""

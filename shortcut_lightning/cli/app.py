@@ -493,6 +493,8 @@ class Merged(ShortcutCLI):
 
     settings: dict[str, Any]
 
+    def _set_seed(self) -> None: ...
+
     def instantiate_classes(self) -> None:
         text = self._parser(self.config.subcommand).dump(self.verb_config)
         self.settings = yaml.safe_load(text)

@@ -9,10 +9,11 @@ from typing import Any, Literal
 from shortcut_lightning.bench.cell_pictures import keep_pictures
 from shortcut_lightning.bench.matrix import Matrix
 from shortcut_lightning.bench.on_ray import run_on_ray
-from shortcut_lightning.bench.results import collect
+from shortcut_lightning.bench.results import Table, collect
 from shortcut_lightning.bench.rows import Rows, gathered
 from shortcut_lightning.bench.runner import Runner
 from shortcut_lightning.bench.tables import summary, write
+from shortcut_lightning.bench.twins import taken
 from shortcut_lightning.bench.workers import in_sweep, run_workers, sweep_run
 from shortcut_lightning.cli.config_files import config_files
 from shortcut_lightning.cli.engines import add_pool_arguments
@@ -42,9 +43,9 @@ def bench_parser() -> ShortcutParser:
         "--rows",
         type=str,
         default="",
-        help="A folder of rows that the finished cells are added to, with a small picture of each "
-        "arm, such as configs/bench/results/table. Rows of these cells alone always lie in "
-        "<output_dir>/rows.",
+        help="A folder of rows, such as configs/bench/results/table: cells that it has are not run "
+        "again, and the finished ones are added, with a small picture of each arm. Rows of these "
+        "cells alone always lie in <output_dir>/rows.",
     )
     parser.add_argument(
         "--stale",
@@ -73,14 +74,15 @@ def bench(argv: list[str], run: Callable[[list[str]], None]) -> None:
     failed = 0
     try:
         matrix = _matrix({k: v for k, v in vars(settings).items() if k not in _OPTIONS}, argv)
-        runner = Runner(matrix, folder, run, notice, config.stale == "keep")
+        kept = _kept(matrix, folder, config.rows)
+        runner = Runner(matrix, folder, run, notice, config.stale == "keep", kept)
         same = ["bench", *argv, "--workers=1", "--tables=none"]
         if config.tables == "only":
             pass
         elif in_sweep():
             with sweep_run() as sweep:
                 failed = run_workers(same, config.workers)
-                sweep.summary.update(summary(collect(matrix, runner.reports())))
+                sweep.summary.update(summary(_table(runner)))
         elif config.engine == "ray":
             run_on_ray(runner, config.workers, config.gpus_per_worker)
         elif config.gpus_per_worker:
@@ -95,10 +97,10 @@ def bench(argv: list[str], run: Callable[[list[str]], None]) -> None:
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
     if config.tables != "none":
-        reports = runner.reports()
-        table = collect(matrix, reports)
-        paths = write(matrix, table, Path(matrix.output_dir))
-        _keep_rows(gathered(runner), Path(matrix.output_dir), config.rows)
+        paths = write(matrix, _table(runner), Path(matrix.output_dir))
+        rows = runner.without_runs()
+        rows.add(gathered(runner))
+        _keep_rows(rows, Path(matrix.output_dir), config.rows)
         if config.rows:
             keep_pictures(runner, Path(config.rows))
         sys.stdout.write("\n".join([paths[1].read_text("utf-8"), *map(str, paths), ""]))
@@ -112,14 +114,39 @@ def bench(argv: list[str], run: Callable[[list[str]], None]) -> None:
         )
 
 
+def _table(runner: Runner) -> Table:
+    return collect(runner.matrix, runner.reports(), runner.without_runs())
+
+
+def _kept(matrix: Matrix, folder: Path, rows: str) -> Rows:
+    """What need not be run again: rows of these cells, and of their twins in other matrices."""
+    kept = Rows()
+    if not rows:
+        return kept
+    from shortcut_lightning.cli.app import merged
+
+    for name in matrix.twins:
+        file = folder / name
+        if not file.is_file():
+            raise ValueError(f"twins: {name} is no file beside the matrix, in {folder}.")
+        there = Rows.read(Path(rows).parent / file.stem)
+        kept.add(taken(matrix, folder, Matrix.read(file), file.parent, there, merged))
+    kept.add(_rows_of(rows))
+    return kept
+
+
+def _rows_of(folder: str) -> Rows:
+    try:
+        return Rows.read(Path(folder))
+    except ValueError as error:
+        raise UserError(f"--rows: {error}") from error
+
+
 def _keep_rows(rows: Rows, output_dir: Path, added_to: str) -> None:
     """Writes what the cells measured, and adds it to the rows that are kept."""
     rows.write(output_dir / "rows")
     if added_to:
-        try:
-            kept = Rows.read(Path(added_to))
-        except ValueError as error:
-            raise UserError(f"--rows: {error}") from error
+        kept = _rows_of(added_to)
         kept.add(rows)
         kept.write(Path(added_to))
 

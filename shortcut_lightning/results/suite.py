@@ -7,9 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-import yaml
 
-from shortcut_lightning.bench.matrix import Claim, Matrix
+from shortcut_lightning.bench.matrix import Matrix
 from shortcut_lightning.bench.results import Measured, Table, tabulated
 from shortcut_lightning.bench.rows import Rows
 from shortcut_lightning.bench.tables import CLAIM_HEAD, cell, claim_rows, lines, spread
@@ -29,9 +28,7 @@ class Suite:
     """
 
     def __init__(self, recipe: Path, folder: Path) -> None:
-        settings = yaml.safe_load(recipe.read_text("utf-8"))
-        claims = [Claim(**each) for each in settings.pop("claims", [])]
-        self.matrix = Matrix(**settings, claims=claims)
+        self.matrix = Matrix.read(recipe)
         self.folder, self.rows = folder, Rows.read(folder)
         if not self.rows.ran:
             raise ValueError(f"{folder} has no rows; 'bench --rows {folder}' adds them.")

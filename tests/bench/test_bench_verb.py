@@ -117,6 +117,9 @@ def test_mistakes_cost_a_line(
     assert "no option 'subject'; did you mean 'subjects'?" in mistake(
         "--config", str(config), "--subject=x"
     )
+    assert "twins: no.yaml is no file beside the matrix" in mistake(
+        "--config", str(config), '--twins=["no.yaml"]', f"--rows={tmp_path}"
+    )
     assert "sampling is 'words', which is no factor" in mistake(
         "--config", str(config), "--sampling=words"
     )

@@ -15,6 +15,7 @@ from shortcut_lightning.bench.results import collect
 from shortcut_lightning.bench.rows import Rows, gathered
 from shortcut_lightning.bench.runner import Runner
 from shortcut_lightning.bench.tables import markdown
+from shortcut_lightning.bench.twins import taken
 from shortcut_lightning.cli import main
 from shortcut_lightning.results import pages
 from shortcut_lightning.results.suite import Suite
@@ -61,6 +62,65 @@ def finished(room: Path, matrix: Matrix, count: int = 99) -> Runner:
         state["code"] = deciding_code()
         (path.parents[1] / "cell.json").write_text(json.dumps(state))
     return runner
+
+
+def test_kept_rows_stand_for_runs_that_are_gone(
+    room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrix = Matrix(**SETTINGS)
+    rows = gathered(finished(room, matrix))
+    matrix.output_dir = str(room / "elsewhere")
+    told: list[str] = []
+    ran: list[str] = []
+
+    def again(keep_stale: bool = False) -> Runner:
+        told.clear()
+        return Runner(matrix, room, ran.extend, told.append, keep_stale, rows)
+
+    again().all()
+    assert not ran
+    assert told == ["16 cells are finished by the rows that are kept of them"]
+    assert again().without_runs() == rows
+    table = collect(matrix, [], again().without_runs())
+    assert (table.finished, table.wanted) == (16, 16)
+    assert markdown(matrix, table) == markdown(
+        matrix, collect(matrix, finished(room, matrix).reports())
+    )
+    name = ("noise", "pocket:3", 0)
+    rows.ran[name] = rows.ran[name]._replace(key="of other settings")
+    matrix.output_dir = str(room / "elsewhere")
+    assert [again().is_pending(group) for group in again().groups()].count(True) == 1
+    assert len(again().without_runs().ran) == 15
+    monkeypatch.setattr("shortcut_lightning.bench.runner.deciding_code", lambda: "another")
+    assert not again().without_runs().ran
+    assert len(again(keep_stale=True).without_runs().ran) == 15
+    again().tell_stale()
+    assert [line.partition(" finished")[0] for line in told] == ["15", "1"]
+
+
+def settings_of(words: list[str]) -> dict[str, Any]:
+    """Stands for the command line's parser: options by name, and a default."""
+    options = dict(word.lstrip("-").split("=", 1) for word in words if "=" in word)
+    return {"data.attack": "none"} | options
+
+
+def test_the_same_settings_under_another_name_are_taken_over(room: Path) -> None:
+    """Not of rows that were made with other settings, and not of other people."""
+    rows = gathered(finished(room, Matrix(**SETTINGS)))
+    stale = ("noise", "pocket:2", 0)
+    rows.ran[stale] = rows.ran[stale]._replace(key="of other settings")
+    factors = {"who": {"x": {"data.attack": "x"}, "no": {"data.attack": "none"}, "y": {"a": 1}}}
+    other = Matrix(["base.yaml"], factors, ["pocket:2-9"])
+    found = taken(other, room, Matrix(**SETTINGS), room, rows, settings_of)
+    both = range(2, 8)
+    assert set(found.ran) == {(arm, f"pocket:{n}", 0) for arm in ("x", "no") for n in both} - {
+        ("x", "pocket:2", 0)
+    }
+    runner = Runner(other, room, lambda words: None, lambda line: None, kept=found)
+    assert len(runner.without_runs().ran) == 11
+    value = found.values["x", "pocket:5", 0][0]
+    assert value == rows.values["noise", "pocket:5", 0][0]._replace(arm="x")
+    assert not taken(other, room, Matrix(**SETTINGS), room, Rows(), settings_of).ran
 
 
 def test_tables_of_rows_equal_those_of_runs(room: Path) -> None:
