@@ -1,6 +1,7 @@
 """Shared fixtures: small random-weight models, written once per session."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,30 @@ from torch.utils import backend_registration
 
 GPU = torch.cuda.is_available()
 FAKE_GPU = not GPU and hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
+
+
+# What a newcomer's five minutes do without: further variants of what a test asks in one that stays,
+# and long ways to what is asked in short elsewhere. They run with -m slow.
+VARIANTS = (
+    r"contracts/test_on_other_flows\.py::",  # beside test_on_a_flow.py
+    r"backbones/test_flows\.py::.*\[(flux schnell|klein distilled)",
+    r"backbones/test_adapter_kinds\.py::.*\[small_sdxl",
+    r"backbones/test_memory\.py::test_a_recipe_states.*\[(?!sd35)",
+    r"modules/test_frozen_dtype\.py::.*\[small_sdxl",
+    r"modules/test_named_optimizers\.py::test_each_learns.*\[(?!torch\.optim\.SGD)",
+    r"modules/test_exact_runs\.py::test_resuming_at_any_step.*\[2",
+    r"cli/test_full_disk\.py::.*\[(metadata|grid|scores|predict-meta|protect-meas|detect-[cs])",
+    r"verify/test_verify_verb\.py::test_(a_page_comes|all_learn|copies_keep|the_same|another_q)",
+    r"test_bad_input\.py::test_few",
+    r"pocket/test_training\.py::test_the_family_is_trained",
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is slow
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(re.search(pattern, item.nodeid) for pattern in VARIANTS):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,7 +1,5 @@
 """Photographs in, photographs out, without a data module: pytest tests/test_photographs.py"""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -77,11 +75,3 @@ def test_mistakes_are_named(
 ) -> None:
     with pytest.raises(ValueError, match=says):
         sl.Photographs(pictures, captions, model, side)
-
-
-def test_it_needs_no_lightning() -> None:
-    program = (
-        "import sys, shortcut_lightning as s; s.Photographs; print('lightning' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
-    assert done.stdout.strip() == b"False"
