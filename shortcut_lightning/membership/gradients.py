@@ -97,7 +97,7 @@ class NoiseOptimization(Score):
         rows = slice(row, row + 1)
         noisy, noise = probe.noisy(self.timestep)[rows], probe.noise_at(self.timestep)[rows]
         text = probe.caption.conditioning.rows(rows)
-        times = torch.full((1,), self.timestep, device=noisy.device)
+        times = probe.steps(self.timestep, 1)
         change = torch.zeros(noisy.numel(), device=noisy.device).requires_grad_()
 
         def loss() -> Tensor:

@@ -72,7 +72,7 @@ class GSA(Score):
         text = probe.caption.conditioning.rows(one)
         noisy = torch.cat([probe.noisy(step)[one] for step in steps])
         noise = torch.cat([probe.noise_at(step)[one] for step in steps])
-        times = torch.tensor(steps, device=noisy.device)
+        times = torch.cat([probe.steps(step, 1) for step in steps])
         groups = [slice(0, self.n_t)]
         if self.form == "every_timestep":
             groups = [slice(i, i + 1) for i in range(self.n_t)]

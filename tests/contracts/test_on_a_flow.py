@@ -14,6 +14,7 @@ from torch import Tensor
 from shortcut_lightning import attacks, backbones, membership
 from shortcut_lightning.attacks import SurrogateTraining
 from shortcut_lightning.backbones import Backbone
+from shortcut_lightning.backbones.base import Posterior
 
 SCORES = [
     membership.Loss(),
@@ -81,6 +82,40 @@ def test_scores_answer_for_each_picture(
     assert features.isfinite().all()
     swapped = score(images.flip(0), captions[::-1], flow).flip(0)
     torch.testing.assert_close(swapped, features, rtol=1e-3, atol=1e-4)
+
+
+NOISED = [
+    membership.Loss(),
+    membership.MonteCarlo(),
+    membership.CLiDThreshold(),
+    membership.GSA(n_t=2),
+    membership.NoiseOptimization(timestep=700, iterations=1),
+    membership.GradientMasking(),
+]
+
+
+@pytest.mark.parametrize("score", NOISED, ids=lambda each: type(each).__name__)
+def test_the_model_is_told_the_timestep_at_which_latents_are(
+    score: membership.Score, images: Tensor, flow: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The published timesteps mean others here, for the noise and for the model alike."""
+    latent = flow.encode(images[:1]).mean
+    sure = Posterior(latent, torch.zeros_like(latent))
+    monkeypatch.setattr(flow, "encode", lambda pictures: sure)
+    told: list[tuple[Tensor, Tensor]] = []
+    predict = flow.predict
+
+    def listened(noisy: Tensor, timesteps: Tensor, conditioning: object) -> Tensor:
+        told.append((noisy.detach(), timesteps))
+        return predict(noisy, timesteps, conditioning)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(flow, "predict", listened)
+    score(images[:1], ["a photo of sks dog"], flow)
+    noisy, timesteps = told[0]
+    a, b = flow.signal_and_sigma(timesteps)
+    noise = (noisy - a * latent) / b
+    assert noise.std() == pytest.approx(1, abs=0.1)
+    assert (noise * latent).mean() / latent.square().mean() == pytest.approx(0, abs=0.15)
 
 
 def test_a_model_that_fits_a_picture_has_the_smaller_loss(images: Tensor, flow: Backbone) -> None:
