@@ -17,6 +17,7 @@ from shortcut_lightning.attacks.denoising import denoise_latents
 from shortcut_lightning.attacks.pictures import read_folder
 from shortcut_lightning.attacks.progress import Kept, Progress
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior
+from shortcut_lightning.backbones.lora import take_off
 from shortcut_lightning.finite import NotFinite, all_finite
 from shortcut_lightning.freezing import copy_sharing
 from shortcut_lightning.losses import DreamBoothLoss
@@ -254,25 +255,21 @@ class Surrogate:
         return [model.denoiser, *text]
 
     def _copy(self, model: Backbone) -> Backbone:
-        """A copy with its own networks to learn in; whatever else stands in it is shared."""
+        """A copy with its own networks to learn in; whatever else stands in it is shared.
+
+        The lent one's adapters are left behind: what a protector guesses knows nothing of them.
+        """
         lora = self.training.method == "lora"
-        own = (
-            [p for name, p in model.named_parameters() if "lora_" in name]  # a lent one's adapters
-            if lora
-            else [p for network in self._networks(model) for p in network.parameters()]
-        )
-        copied = copy_sharing(model, own)
+        full = [p for network in self._networks(model) for p in network.parameters()]
+        copied = copy_sharing(model, [] if lora else full)
+        for network in (copied.denoiser, *copied.text_encoders):
+            take_off(network)
         if lora:
             rank, text = self.training.rank, self.training.train_text_encoder
             with torch.random.fork_rng(devices=[]):  # adapters draw from torch's global state
                 torch.manual_seed(int(torch.randint(2**31, (), generator=self.generator)))
                 copied.add_lora(
-                    unet=not adapted(copied.denoiser),
-                    text_encoder=text and not any(map(adapted, copied.text_encoders)),
-                    rank=rank,
-                    alpha=rank,
-                    dropout=0.0,
-                    dora=False,
+                    unet=True, text_encoder=text, rank=rank, alpha=rank, dropout=0.0, dora=False
                 )
         return copied.requires_grad_(False).eval()
 
@@ -294,8 +291,3 @@ def _refuse(numbers: Sequence[Tensor], step: int, recipe: SurrogateTraining) -> 
             f"data.attack.training.learning_rate {recipe.learning_rate:g}; try a lower one. "
             "Nothing was protected."
         )
-
-
-def adapted(network: nn.Module) -> bool:
-    """Whether a network carries a LoRA adapter."""
-    return any("lora_" in name for name, _ in network.named_parameters())

@@ -64,6 +64,10 @@ class Conditioning:
         )
 
 
+# What is computed with a model depends on these settings too.
+_SET_BY_A_RUN = ("prompt_chunks", "weighting_scheme", "guidance", "true_cfg_scale")
+
+
 class Backbone(nn.Module, ABC):
     """A latent diffusion model: image <-> latent, text -> conditioning, noise prediction."""
 
@@ -234,7 +238,8 @@ class Backbone(nn.Module, ABC):
 
     def fingerprint(self) -> str:
         """Hash of the pretrained weights, the noise schedule, what is predicted and the scale of
-        latents; part of the key of everything computed with them.
+        latents, and of what a run has set otherwise than usual; part of the key of everything
+        computed with them.
 
         Adapters and new words are left out: stages run before they have learned anything, so runs
         of other ranks and seeds share what was computed.
@@ -251,6 +256,9 @@ class Backbone(nn.Module, ABC):
         digest.update(f"{self.prediction_type} {self.latent_scale}".encode())
         if self.latent_shift:
             digest.update(f" {self.latent_shift}".encode())
+        for name in _SET_BY_A_RUN:
+            if getattr(self, name) != getattr(Backbone, name):
+                digest.update(f" {name} {getattr(self, name)}".encode())
         return digest.hexdigest()[:16]
 
     @property

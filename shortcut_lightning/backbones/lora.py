@@ -82,10 +82,17 @@ def switch(network: nn.Module, on: bool) -> None:
 
 def merge(network: nn.Module) -> None:
     """Adds the adapters to the weights they stand beside and takes them off."""
-    for name, layer in _layers(network):
+    for _, layer in _layers(network):
         layer.merge()
+    take_off(network)
+
+
+def take_off(network: nn.Module) -> None:
+    """Leaves the layers that adapters stand beside, as they are; nothing where there are none."""
+    for name, layer in _layers(network):
         network.set_submodule(name, layer.get_base_layer())
-    del network.peft_config
+    if hasattr(network, "peft_config"):
+        del network.peft_config
 
 
 def _layers(network: nn.Module) -> list[tuple[str, Any]]:

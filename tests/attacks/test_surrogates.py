@@ -371,13 +371,38 @@ def test_a_lora_surrogate_of_a_model_with_adapters_has_its_own(noise_model: Back
     lent.add_lora(unet=True, text_encoder=False, rank=2, alpha=2, dropout=0.0, dora=False)
     lent.requires_grad_(False)
     before = copy.deepcopy(lent.state_dict())
-    training = SurrogateTraining(method="lora", learning_rate=RATE, num_class_images=0)
+    training = SurrogateTraining(method="lora", rank=3, learning_rate=RATE, num_class_images=0)
     surrogate = Surrogate(lent, training, PROMPTS, photos(), generator())
-    surrogate.train(surrogate.encode(photos()), 1)
+    assert {min(each.shape) for each in surrogate.learners} == {3}
+    plain = Surrogate(noise_model, training, PROMPTS, photos(), generator())
+    for one in (surrogate, plain):
+        one.train(one.encode(photos()), 1)
+    torch.testing.assert_close(surrogate.weights(), plain.weights(), rtol=0, atol=1e-6)
     assert unchanged(lent, before)
+
+
+@pytest.mark.parametrize("kind", ["lora", "loha", "lokr"])
+def test_a_full_surrogate_leaves_adapters_behind(noise_model: Backbone, kind: Any) -> None:
+    lent = copy.deepcopy(noise_model)
+    shape = {"kind": kind, "rank": 2, "alpha": 2, "dropout": 0.0, "dora": False}
+    lent.add_lora(unet=True, text_encoder=False, **shape)
+    lent.requires_grad_(False)
+    before = copy.deepcopy(lent.state_dict())
     full = Surrogate(lent, NO_PRIOR, PROMPTS, photos(), generator())
-    full.train(full.encode(photos()), 1)
+    plain = Surrogate(noise_model, NO_PRIOR, PROMPTS, photos(), generator())
+    for one in (full, plain):
+        one.train(one.encode(photos()), 1)
+    torch.testing.assert_close(full.weights(), plain.weights(), rtol=0, atol=1e-6)
+    recipe = SurrogateTraining(method="lora", num_class_images=0)
+    lora = Surrogate(lent, recipe, PROMPTS, photos(), generator())
+    assert all("lora_" in name for name, _ in named(lora))
     assert unchanged(lent, before)
+
+
+def named(surrogate: Surrogate) -> list[tuple[str, torch.Tensor]]:
+    """Its learners with their names."""
+    learners = {id(each) for each in surrogate.learners}
+    return [(n, p) for n, p in surrogate.model.named_parameters() if id(p) in learners]
 
 
 def test_bf16_weights_hardly_move_at_the_published_rate(noise_model: Backbone) -> None:

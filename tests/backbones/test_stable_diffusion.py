@@ -118,6 +118,10 @@ def test_the_fingerprint_follows_the_weights_and_what_they_are_used_with(small_s
         ("prediction_type", "v_prediction"),
         ("alphas", first.alphas / 2),
         ("latent_scale", 2.0),
+        ("prompt_chunks", 2),
+        ("weighting_scheme", "none"),
+        ("guidance", 3.5),
+        ("true_cfg_scale", 4.0),
     ):
         other = backbones.load(str(small_sd))
         setattr(other, name, value)
