@@ -470,8 +470,12 @@ class StableDiffusion(Backbone):
         """Files `{token: vector}`; stock `load_textual_inversion` reads each."""
         folder.mkdir(parents=True, exist_ok=True)
         rows = [table.detach().cpu().float() for table in self.token_rows]
+        used: set[str] = set()
         for number, token in enumerate(self.tokens):
             stem = re.sub(r"[^A-Za-z0-9_-]", "", token) or f"token{number}"
+            if stem.casefold() in used:  # <a.1> and <a1>; file systems may not tell A from a
+                stem = f"{stem}-{number}"
+            used.add(stem.casefold())
             vectors = [table[number : number + 1].clone() for table in rows]
             self.save_token(folder / f"{stem}.safetensors", token, vectors)
 

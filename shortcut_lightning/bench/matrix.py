@@ -82,7 +82,7 @@ class Matrix(Ranged):
         skip: Patterns of arms that are left out, such as `clean/adaptive*`.
         against: Arms that others are compared with, pairwise by subject; `*` stands for an arm's
             own level, so `*/none` compares each with the same attack without defence.
-        metrics: Metrics of the tables; empty for all that the cells report.
+        metrics: Metrics of the tables; empty for all of `eval/`. Those of claims are added.
         claims: Sentences to be decided.
         output_dir: Where cells and tables are kept.
         keep_checkpoints: Keep the weights of finished cells; they take most of the disk.
@@ -261,6 +261,14 @@ class Matrix(Ranged):
                     f"against: '{pattern}' must have a level or * for each factor, joined by '/', "
                     f"such as {arms[0]}."
                 )
+            for part, (factor, levels) in zip(
+                pattern.split("/"), self.factors.items(), strict=True
+            ):
+                if part != "*" and part not in levels:
+                    raise ValueError(
+                        f"against: '{pattern}' names '{part}', which is no level of {factor}; "
+                        f"levels: {', '.join(levels)}."
+                    )
         for claim in self.claims:
             unknown = [name for name in (claim.arm, claim.against) if name not in arms]
             if unknown:

@@ -3,12 +3,15 @@
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+_LARGE, _END = 64 << 20, 1 << 20  # bytes
 
 
 def subject_options(subject: str, folder: Path) -> dict[str, str]:
@@ -31,7 +34,8 @@ def located(value: str, folder: Path) -> str:
 
 
 def content(value: Any, folder: Path) -> Any:
-    """A value of YAML with what YAML files say in the place of their names."""
+    """A value of YAML with what files say in the place of their names: those of YAML, which lie
+    beside the matrix, and what a run finds from where it is started, weights and pictures."""
     if isinstance(value, Mapping):
         return {str(key): content(inner, folder) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -40,19 +44,31 @@ def content(value: Any, folder: Path) -> Any:
         file = folder / Path(value).expanduser()
         if file.is_file():
             return content(_parsed(file, file.stat().st_mtime_ns), file.parent)
+    if isinstance(value, str) and ("/" in value or Path(value).suffix):
+        return _held(os.path.expanduser(value)) or value
     return value
 
 
-def pictures(subject: str, folder: Path) -> Any:
-    """The files of a subject's folders by content; a name that is no folder as it is."""
-    root = Path(located(subject, folder))
-    if not root.is_dir():
-        return subject
+def _held(path: str) -> Any:
+    """What a file or the files of a folder hold; None where there is neither."""
+    # os.path: pathlib raises for a prompt that is too long for a file's name.
+    if os.path.isfile(path):
+        return _hashed(Path(path), os.stat(path).st_mtime_ns)
+    return _listed(Path(path)) if os.path.isdir(path) else None
+
+
+def _listed(root: Path) -> list[list[str]]:
     return [
         [str(file.relative_to(root)), _hashed(file, file.stat().st_mtime_ns)]
         for file in sorted(root.rglob("*"))
         if file.is_file()
     ]
+
+
+def pictures(subject: str, folder: Path) -> Any:
+    """The files of a subject's folders by content; a name that is no folder as it is."""
+    root = Path(located(subject, folder))
+    return _listed(root) if root.is_dir() else subject
 
 
 @lru_cache(None)
@@ -62,7 +78,14 @@ def _parsed(file: Path, modified: int) -> Any:
 
 @lru_cache(None)
 def _hashed(file: Path, modified: int) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    """Of all that a file holds; of large ones, weights, their size and both ends."""
+    size = file.stat().st_size
+    if size <= _LARGE:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    with file.open("rb") as opened:
+        first = opened.read(_END)
+        opened.seek(-_END, os.SEEK_END)
+        return hashlib.sha256(f"{size} ".encode() + first + opened.read()).hexdigest()
 
 
 def written(value: Any, folder: Path) -> str:

@@ -51,7 +51,9 @@ class Table:
     def difference(self, metric: str, arm: str, against: str) -> Difference:
         """The first minus the second."""
         return paired(
-            self.values[metric].get(arm, {}), self.values[metric].get(against, {}), against
+            self.values.get(metric, {}).get(arm, {}),
+            self.values.get(metric, {}).get(against, {}),
+            against,
         )
 
 
@@ -92,13 +94,15 @@ def tabulated(matrix: Matrix, measured: Iterable[Measured]) -> Table:
     """The table of what cells say, whether their runs are at hand or their rows alone."""
     table = Table(["/".join(levels) for levels in matrix.arms()])
     table.wanted = len(matrix.cells())
+    claimed = {claim.metric for claim in matrix.claims}
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
     for each in measured:
         name = each.metric
-        if name in matrix.metrics if matrix.metrics else name.startswith("eval/"):
+        shown = name in matrix.metrics if matrix.metrics else name.startswith("eval/")
+        if shown or name in claimed:
             by_arm = found.setdefault(name, {}).setdefault(each.arm, {})
             by_arm.setdefault(each.subject, []).append(each.value)
-    names = [name for name in matrix.metrics if name in found] or list(found)
+    names = dict.fromkeys([*(name for name in matrix.metrics if name in found), *found])
     table.values = {
         name: {
             arm: {subject: sum(many) / len(many) for subject, many in by_subject.items()}
@@ -163,13 +167,13 @@ def verdict(claim: Claim, difference: Difference, p: float) -> str:
 
 
 def decided(table: Table, claims: Iterable[Claim], asked: int = 0) -> list[Decision]:
-    """Each claim whose metric was measured, with its difference and verdict; `asked` claims are to
-    be decided in all."""
-    measured = [claim for claim in claims if claim.metric in table.values]
-    differences = [table.difference(c.metric, c.arm, c.against) for c in measured]
+    """Each claim with its difference, NaN where nothing was measured yet, and its verdict; `asked`
+    claims are to be decided in all."""
+    claims = list(claims)
+    differences = [table.difference(c.metric, c.arm, c.against) for c in claims]
     return [
         Decision(claim, difference, p, verdict(claim, difference, p))
         for claim, difference, p in zip(
-            measured, differences, holm([d.p for d in differences], asked), strict=True
+            claims, differences, holm([d.p for d in differences], asked), strict=True
         )
     ]

@@ -228,15 +228,13 @@ class Runner:
     def _one(self, cell: Cell) -> None:
         trains = cell.arm == cell.trained_as
         checkpoint = "" if trains else self._checkpoint(cell._replace(arm=cell.trained_as))
+        folder = cell.folder(self.root)
+        before = _reports_in(folder)
         began = monotonic()
         self.run(self.matrix.command(cell, self.folder, checkpoint))
         seconds = round(monotonic() - began, 1)
-        folder = cell.folder(self.root)
-        newest = max(
-            folder.glob("version_*/report.json"),
-            key=lambda path: path.stat().st_mtime,
-            default=None,
-        )
+        written = {path: at for path, at in _reports_in(folder).items() if before.get(path) != at}
+        newest = max(written, key=written.__getitem__, default=None)
         if newest is None:
             raise ValueError(
                 f"The cell {cell.arm} left no report.json in {folder}; the base configuration "
@@ -272,6 +270,11 @@ class Runner:
 
     def _any_finished(self) -> bool:
         return any(self.root.rglob(STATE))
+
+
+def _reports_in(folder: Path) -> dict[Path, int]:
+    """The reports of a cell's runs, and when each was written."""
+    return {path: path.stat().st_mtime_ns for path in folder.glob("version_*/report.json")}
 
 
 def named(cell: Cell) -> str:

@@ -97,9 +97,9 @@ def _grid(matrix: Matrix, table: Table, metric: str) -> list[str]:
 
 
 def claim_rows(matrix: Matrix, table: Table) -> list[list[str]]:
-    """The cells below `CLAIM_HEAD`, a row for each claim that was measured."""
+    """The cells below `CLAIM_HEAD`, a row for each claim."""
     return [
-        [claim.text, claim.metric, spread(d), str(d.n), _p(p), verdict]
+        [claim.text, claim.metric, spread(d), str(d.n), _p(p), verdict if d.n else "not measured"]
         for claim, d, p, verdict in decided(table, matrix.claims, matrix.asked)
     ]
 

@@ -59,6 +59,18 @@ def test_stock_diffusers_loads_lora_and_tokens_to_the_same_picture(
         assert not torch.equal(plain, expected)
 
 
+def test_every_new_word_has_a_file(small_sd: Path, tmp_path: Path) -> None:
+    """Also where letters that no file name should have were all that told them apart."""
+    backbone = backbones.load(str(small_sd))
+    words = ["<a.1>", "<a1>", "<A1>", "<狗>", "<猫>"]
+    backbone.add_tokens(words)
+    assert isinstance(backbone, StableDiffusion)
+    backbone.save_tokens(tmp_path)
+    files = [path.name for path in tmp_path.iterdir()]
+    assert len({name.casefold() for name in files}) == len(words)
+    assert {key for name in files for key in load_file(tmp_path / name)} == set(words)
+
+
 def test_diffusers_keys_are_the_ones_older_readers_know(small_sd: Path, tmp_path: Path) -> None:
     backbone = trained(small_sd, unet=True, text_encoder=True, dora=False)
     backbone.save_lora(tmp_path)

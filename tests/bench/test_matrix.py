@@ -18,7 +18,7 @@ from scipy.stats import wilcoxon as scipys
 
 from shortcut_lightning.bench import Claim, Matrix
 from shortcut_lightning.bench.matrix import expanded
-from shortcut_lightning.bench.paths import written
+from shortcut_lightning.bench.paths import content, written
 from shortcut_lightning.bench.results import Difference, collect, holm, paired, verdict
 from shortcut_lightning.bench.runner import Runner
 from shortcut_lightning.bench.tables import markdown, summary, write
@@ -216,6 +216,51 @@ def test_a_changed_file_runs_its_cells_again(folder: Path) -> None:
     assert all(any("jpeg.yaml" in word for word in command) for command in again)
 
 
+def test_weights_and_pictures_that_changed_run_their_cells_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named from where a run is started; prompts with a stroke are no files."""
+    monkeypatch.chdir(folder)
+    (folder / "adapter.safetensors").write_bytes(b"a")
+    (folder / "class images").mkdir()
+    (folder / "class images" / "0.png").write_bytes(b"b")
+    settings = {"model.lora": "adapter.safetensors", "data.class_data_dir": "./class images"}
+    of = matrix(folder, settings=settings | {"data.prompt": "a dog/cat, 4.5 m " * 40})
+    cell = of.cells()[0]
+    keys = [of.key(cell, folder)]
+    (folder / "adapter.safetensors").write_bytes(b"c")
+    keys.append(of.key(cell, folder))
+    (folder / "class images" / "0.png").write_bytes(b"d")
+    keys.append(of.key(cell, folder))
+    assert len(set(keys)) == 3
+    assert of.key(cell, folder) == keys[-1]
+
+
+def test_large_files_are_told_apart_by_their_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shortcut_lightning.bench.paths._LARGE", 10)
+    monkeypatch.setattr("shortcut_lightning.bench.paths._END", 4)
+    held = []
+    for text in ("abcd......wxyz", "abcd......wxyZ", "Abcd......wxyz", "abcd.......wxyz"):
+        file = tmp_path / f"{len(held)}.bin"
+        file.write_text(text)
+        held.append(content(str(file), tmp_path))
+    assert len(set(held)) == 4
+
+
+def test_a_run_without_a_report_is_not_finished_by_an_older_one(folder: Path) -> None:
+    runs, of = Runs(), matrix(folder)
+    runner(of, folder, runs).all()
+    silent = matrix(folder, settings={"evaluate_after_fit": False})
+    nothing: list[list[str]] = []
+    again = Runner(silent, folder, nothing.append, tell=lambda line: None)
+    again.all()
+    assert len(again.failures) == 8  # of each training, whose evaluations then wait
+    assert "left no report.json" in next(iter(again.failures.values()))
+    assert not again.reports()
+
+
 def test_a_broken_cell_is_noted_and_the_others_go_on(folder: Path) -> None:
     runs, of = Runs(), matrix(folder)
     runs.fail_at = "noise-none-plain"
@@ -349,6 +394,7 @@ def test_many_claims_are_held_to_more() -> None:
         ({"skip": ["*"]}, "arms and skip leave no arm"),
         ({"arms": {"clean/none/plain": 0, "nois/*": 0}}, "arms: 'nois/\\*' fits no arm"),
         ({"against": ["none"]}, "against: 'none' must have a level or"),
+        ({"against": ["*/nonne/*"]}, "names 'nonne', which is no level of defence; levels: none,"),
         (
             {"claims": [Claim("A", "x", "clean/no", "noise/jpeg/plain")]},
             "names the arm 'clean/no', which is not in the matrix",

@@ -8,10 +8,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from shortcut_lightning.bench import Matrix
+from shortcut_lightning.bench import Claim, Matrix
 from shortcut_lightning.bench.cell_pictures import STRIP, keep_pictures, picture_of
 from shortcut_lightning.bench.code import deciding_code
-from shortcut_lightning.bench.results import collect
+from shortcut_lightning.bench.results import collect, decided
 from shortcut_lightning.bench.rows import Rows, gathered
 from shortcut_lightning.bench.runner import Runner
 from shortcut_lightning.bench.tables import markdown
@@ -121,6 +121,17 @@ def test_the_same_settings_under_another_name_are_taken_over(room: Path) -> None
     value = found.values["x", "pocket:5", 0][0]
     assert value == rows.values["noise", "pocket:5", 0][0]._replace(arm="x")
     assert not taken(other, room, Matrix(**SETTINGS), room, Rows(), settings_of).ran
+
+
+def test_no_claim_vanishes(room: Path) -> None:
+    """Its metric is in the table, asked for or not; what was not measured says so."""
+    claims = [Claim(**CLAIM), Claim(**CLAIM | {"metric": "eval/identty"})]
+    matrix = Matrix(**SETTINGS | {"metrics": ["eval/none"]}, claims=claims)
+    table = collect(matrix, finished(room, matrix).reports())
+    found = decided(table, matrix.claims, matrix.asked)
+    assert [each.difference.n for each in found] == [8, 0]
+    assert [each.verdict for each in found] == ["does not hold", "undecided"]
+    assert "| It harms | eval/identty | – | 0 | – | not measured |" in markdown(matrix, table)
 
 
 def test_tables_of_rows_equal_those_of_runs(room: Path) -> None:
