@@ -196,6 +196,7 @@ class Look(Ranged, Callback):
         numbers: dict[str, float] = {}
         for callback in callbacks_of(trainer, EvaluationCallback):
             for of_whom, some, its in by_subject(samples, data):
+                callback.of_whom = of_whom
                 for name, estimate in callback.measure(some, its).items():
                     numbers.setdefault(f"{name}{of_whom}", estimate.value)
         if self.best and self.best not in numbers:

@@ -65,14 +65,14 @@ class Misalignment(EncoderCallback):
         self.noise = noise
         self.pattern = pattern
         self.projection = projection
-        self._estimates: dict[str, Estimate] = {}
-        self._features: dict[str, Tensor] = {}
+        # By subject: the features of each state, and the estimates made of them.
+        self._seen: dict[str, tuple[dict[str, Tensor], dict[str, Estimate]]] = {}
 
     def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
         if samples.arm != "tuned":
             return {}
         self._warnings = list(self._cautions(datamodule))
-        self._features = {
+        found = {
             state: torch.cat(
                 [image_features(self.encoder, image[None], samples.device) for image in images]
             )
@@ -80,44 +80,49 @@ class Misalignment(EncoderCallback):
         }
         sentences = [self.concept, self.noise, self.pattern]
         concept, noise, pattern = text_features(self.encoder, sentences, samples.device)
-        self._estimates = {}
-        for state, features in self._features.items():
+        estimates: dict[str, Estimate] = {}
+        for state, features in found.items():
             for name, other in (("noise", noise), ("pattern", pattern)):
                 pair = torch.stack([concept, other])
-                self._estimates |= {
+                estimates |= {
                     f"p_{name}_{state}": mean_estimate(share_of_second(features, pair)),
                     f"lead_{name}_{state}": mean_estimate(lead_of_second(features, pair)),
                 }
-            self._estimates[f"cos_concept_{state}"] = mean_estimate(cosine(features, concept))
-        return self._estimates
+            estimates[f"cos_concept_{state}"] = mean_estimate(cosine(features, concept))
+        self._seen[self.of_whom] = found, estimates
+        return estimates
 
     def show(self, samples: Mapping[str, Samples], trainer: Trainer, folder: Path) -> list[Section]:
-        if not self._features:
-            return []
+        return [self._section(name, *seen) for name, seen in self._seen.items() if seen[0]]
+
+    def _section(
+        self, of_whom: str, found: Mapping[str, Tensor], estimates: Mapping[str, Estimate]
+    ) -> Section:
         comparisons = [
             plots.Comparison(
                 title,
                 f"{name}, by {self.extractor}",
                 [
                     plots.Measured(state, e.value, e.low, e.high, e.n)
-                    for state in self._features
-                    if (e := self._estimates[f"{name}_{state}"])
+                    for state in found
+                    if (e := estimates[f"{name}_{state}"])
                 ],
             )
             for name, title in _TITLES.items()
         ]
         html = plots.whiskers(comparisons)
-        if sum(map(len, self._features.values())) >= 3:
-            html += scatter(self._map(), f"Embeddings by {self.extractor}, {self.projection}")
+        if sum(map(len, found.values())) >= 3:
+            html += scatter(self._map(found), f"Embeddings by {self.extractor}, {self.projection}")
         lead = (
             f"How {self.extractor} sees the training images: '{self.concept}' against "
             f"'{self.noise}' and '{self.pattern}'. 'random' is the clean image with uniform noise "
             "of the attack's radius."
         )
-        return [Section("What the training images are seen as", html, lead)]
+        title = f"What the training images are seen as {of_whom}".rstrip()
+        return Section(title, html, lead)
 
-    def _map(self) -> dict[str, np.ndarray]:
-        rows = torch.nn.functional.normalize(torch.cat(list(self._features.values()))).numpy()
+    def _map(self, found: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        rows = torch.nn.functional.normalize(torch.cat(list(found.values()))).numpy()
         if self.projection == "pca":
             from sklearn.decomposition import PCA
 
@@ -127,8 +132,8 @@ class Misalignment(EncoderCallback):
 
             perplexity = min(30.0, (len(rows) - 1) / 3)
             points = TSNE(perplexity=perplexity, random_state=0, init="pca").fit_transform(rows)
-        ends = np.cumsum([len(features) for features in self._features.values()])[:-1]
-        return dict(zip(self._features, np.split(points, ends), strict=True))
+        ends = np.cumsum([len(features) for features in found.values()])[:-1]
+        return dict(zip(found, np.split(points, ends), strict=True))
 
 
 def states(datamodule: Any) -> dict[str, list[Tensor]]:

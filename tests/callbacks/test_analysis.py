@@ -171,6 +171,17 @@ def test_states_are_those_the_run_has() -> None:
     assert states(SimpleNamespace()) == {}
 
 
+def test_each_subject_is_shown_as_what_it_is_seen(tmp_path: Path) -> None:
+    data: Any = ProtectedData()
+    data.subjects = {"dog": ProtectedData(), "cat": ProtectedData()}
+    data.sampled_ids = {"dog": range(5), "cat": range(5, 12)}
+    evaluation = Evaluation()
+    trainer = small_trainer(tmp_path, [evaluation, Misalignment(Noisiness())])
+    trainer.test(Sampler(), data, verbose=False)
+    title = "What the training images are seen as"
+    assert [each.title for each in evaluation.sections] == [f"{title} @dog", f"{title} @cat"]
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Sampler, Path]:
     evaluation, module = Evaluation(), Sampler()
