@@ -135,10 +135,9 @@ class Look(Ranged, Callback):
 
     def _look(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = run_folder(trainer)
-        taken = sampled.gather(self._sample(trainer, pl_module), trainer.world_size)
         numbers: dict[str, float] = {}
 
-        def show() -> None:
+        def show(taken: list[Sample]) -> None:
             samples = sampled.merge(taken, pl_module.device).get("tuned")
             if samples is None:
                 log.warning("There is nothing to look at: data has no prompts for the evaluation.")
@@ -147,7 +146,10 @@ class Look(Ranged, Callback):
             if self.measure or self.best:
                 numbers.update(self._measured(trainer, samples))
 
-        together(show, trainer.strategy)
+        # Some measures sample the model once more, so it stays as it is judged.
+        with looked_at(trainer, pl_module):
+            taken = sampled.gather(self._sample(trainer, pl_module), trainer.world_size)
+            together(lambda: show(taken), trainer.strategy)
         if trainer.world_size > 1:
             numbers = trainer.strategy.broadcast(numbers)
         pl_module.log_dict({f"look/{name}": value for name, value in numbers.items()})
@@ -159,11 +161,9 @@ class Look(Ranged, Callback):
         """This rank's share of the evaluation's tuned pictures, the first of each prompt."""
         data: Any = getattr(trainer, "datamodule", None)
         loader = data.test_dataloader() if hasattr(data, "eval_prompts") else ()
-        modes = {module: module.training for module in pl_module.modules()}
-        pl_module.eval()
         made: list[Sample] = []
         per_prompt = data.evaluation.images_per_prompt if loader else 1
-        with looked_at(pl_module), trainer.precision_plugin.forward_context():
+        with trainer.precision_plugin.forward_context():
             for batch in loader:
                 rows = [
                     n for n, i in enumerate(batch.ids.tolist()) if i % per_prompt < self.columns
@@ -178,8 +178,6 @@ class Look(Ranged, Callback):
                     texts=[batch.texts[n] for n in rows] if batch.texts else (),
                 )
                 made += sampled.from_batch(part, pl_module.sample(part))
-        for module, training in modes.items():
-            module.training = training
         return made
 
     def _write(self, trainer: Trainer, samples: Samples, folder: Path) -> None:

@@ -97,7 +97,7 @@ class Membership(EvaluationCallback):
             return
         self._measured_at = step
         numbers: dict[str, float] = {}
-        with looked_at(pl_module):
+        with looked_at(trainer, pl_module):
             together(lambda: numbers.update(self._numbers(pl_module)), trainer.strategy)
         numbers = trainer.strategy.broadcast(numbers)
         self._rows.append({"step": step, **numbers})

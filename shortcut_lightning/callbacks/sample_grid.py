@@ -70,7 +70,7 @@ class SampleGrid(EvaluationCallback):
         self._drawn_at = step
         folder = run_folder(trainer) / "grids"
         if trainer.is_global_zero:
-            with looked_at(pl_module):
+            with looked_at(trainer, pl_module):
                 self._draw(trainer, pl_module, folder / f"{step:06d}.png")
 
     def show(self, samples: Mapping[str, Samples], trainer: Trainer, folder: Path) -> list[Section]:
@@ -87,8 +87,6 @@ class SampleGrid(EvaluationCallback):
     @torch.no_grad()
     def _draw(self, trainer: Trainer, pl_module: LightningModule, path: Path) -> None:
         backbone: Any = pl_module.backbone
-        training = {module: module.training for module in backbone.modules()}
-        backbone.eval()
         rows = []
         for prompt in self.prompts:
             with trainer.precision_plugin.forward_context():
@@ -100,8 +98,6 @@ class SampleGrid(EvaluationCallback):
                     guidance_scale=self.guidance_scale,
                 )
             rows.append(Row(prompt, [list(images.float().cpu())]))
-        for module, was_training in training.items():
-            module.training = was_training
         path.parent.mkdir(parents=True, exist_ok=True)
         picture = sheet(rows, [f"step {trainer.global_step}"], self.side)
         write_png(picture, path)
