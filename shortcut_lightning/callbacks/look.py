@@ -16,8 +16,10 @@ from shortcut_lightning.callbacks.loggers import log_pictures
 from shortcut_lightning.callbacks.samples import Sample, Samples
 from shortcut_lightning.callbacks.trainers import (
     callbacks_of,
+    divided,
     fast_dev_run,
     looked_at,
+    refuse_divided,
     run_folder,
 )
 from shortcut_lightning.files.cache import together
@@ -72,6 +74,10 @@ class Look(Ranged, Callback):
         self._signalled = False
         self._before: Any = None
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and self.every_n_steps:
+            refuse_divided(trainer, "Look.every_n_steps", "set it to 0")
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._looked_at = trainer.global_step
         in_main = threading.current_thread() is threading.main_thread()
@@ -86,7 +92,11 @@ class Look(Ranged, Callback):
             return
         regular = bool(self.every_n_steps) and step % self.every_n_steps == 0
         look, stop = self._asked(trainer)
-        if look:
+        if look and divided(trainer):
+            name = type(trainer.strategy).__name__
+            log.warning("A look was asked for, but under %s there is none while it trains.", name)
+            look = False
+        elif look:
             log.warning("A look was asked for; step %d is looked at.", step)
         if look or regular:
             self._looked_at = step

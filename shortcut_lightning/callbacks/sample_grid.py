@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from shortcut_lightning.callbacks.evaluation import EvaluationCallback
 from shortcut_lightning.callbacks.loggers import log_pictures
 from shortcut_lightning.callbacks.samples import Samples
-from shortcut_lightning.callbacks.trainers import looked_at, run_folder
+from shortcut_lightning.callbacks.trainers import looked_at, refuse_divided, run_folder
 from shortcut_lightning.files.images import write_png
 from shortcut_lightning.ranges import Between, Count, CountOrNone, NotNegative, SamplingSteps, Seed
 from shortcut_lightning.report.page import Section
@@ -56,6 +56,11 @@ class SampleGrid(EvaluationCallback):
         self.guidance_scale = guidance_scale
         self.side = side
         self._drawn_at = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and self.every_n_steps:
+            refuse_divided(trainer, "SampleGrid.every_n_steps", "set it to 0")
+        super().setup(trainer, pl_module, stage)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._drawn_at = trainer.global_step

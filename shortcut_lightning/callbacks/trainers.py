@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 Kind = TypeVar("Kind", bound=Callback)
 
@@ -38,6 +39,22 @@ def looked_at(trainer: Trainer, module: LightningModule) -> Iterator[None]:
         finally:
             for part, training in modes.items():
                 part.training = training
+
+
+def divided(trainer: Trainer) -> bool:
+    """Whether each process trains with a part of the model, so that all have to compute with it
+    together: one that began alone would wait for ever."""
+    parts = isinstance(trainer.strategy, ModelParallelStrategy | FSDPStrategy)
+    return parts and trainer.world_size > 1
+
+
+def refuse_divided(trainer: Trainer, what: str, instead: str) -> None:
+    """Raises ValueError where one process would ask a divided model alone."""
+    if divided(trainer):
+        raise ValueError(
+            f"trainer.strategy {type(trainer.strategy).__name__}: {what} asks the model in some "
+            f"processes alone, and each has only a part of it; {instead}."
+        )
 
 
 def fast_dev_run(trainer: Trainer) -> bool:
