@@ -1,6 +1,6 @@
 """The shortcut made visible: does a CLIP still see the subject in what is trained on, or noise?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,11 +37,11 @@ _TITLES = {
 
 
 class Misalignment(EncoderCallback):
-    """For the training images clean, with random noise of the attack's radius, perturbed, and
-    purified: `p_noise_<state>` and `p_pattern_<state>`, how much more noise than concept a CLIP
-    sees in them (0 to 1), and `cos_concept_<state>` (arXiv 2406.18944, section 3). Shares are the
-    published form and saturate; `lead_noise_<state>` and `lead_pattern_<state>` are the differences
-    of the cosines behind them.
+    """For the training images clean, with random noise of the attack's radius, perturbed (these two
+    of the protected ones alone), and purified: `p_noise_<state>` and `p_pattern_<state>`, how much
+    more noise than concept a CLIP sees in them (0 to 1), and `cos_concept_<state>` (arXiv
+    2406.18944, section 3). Shares are the published form and saturate; `lead_noise_<state>` and
+    `lead_pattern_<state>` are the differences of the cosines behind them.
 
     Args:
         encoder: A CLIP; one that knows both the concept and noise.
@@ -138,15 +138,17 @@ class Misalignment(EncoderCallback):
 
 def states(datamodule: Any) -> dict[str, list[Tensor]]:
     """The training images by what was done to them; states that the run does not have are left
-    out."""
+    out. Noise and attack are those of the photographs that were given to the attack: it would look
+    weaker than noise beside untouched ones."""
     given: list[Example] = getattr(datamodule, "given", [])
     perturbed: list[Example] = getattr(datamodule, "perturbed", [])
     trained_on: list[Example] = getattr(datamodule, "trained_on", [])
     radius = getattr(getattr(datamodule, "attack", None), "epsilon", 0.0)
     found = {"clean": [example.image for example in given]} if given else {}
     if given and radius > 0:
-        found["random"] = [_noisy(e.image, radius, i) for i, e in enumerate(given)]
-        found["perturbed"] = [example.image for example in perturbed]
+        protected: Sequence[int] = getattr(datamodule, "protected", range(len(given)))
+        found["random"] = [_noisy(given[i].image, radius, i) for i in protected]
+        found["perturbed"] = [perturbed[i].image for i in protected] if perturbed else []
     if getattr(datamodule, "purifiers", ()) and trained_on:
         found["purified"] = [example.image for example in trained_on]
     return {state: images for state, images in found.items() if images}
