@@ -87,7 +87,7 @@ def test_stages_are_measured_against_what_was_given() -> None:
     data.published = [*marked(images[:2], 8), data.given[2]]
     data.trained_on = data.published
     data.pasted = [[box], [box], []]
-    data.boxes = [[box], [], [box]]
+    data.found, data.boxes = [[box], [], [box]], [[], [], []]  # as after painting over
     callback = Stages()
     found = {name: e.value for name, e in callback.measure(samples(0), data).items()}
     assert set(found) == {
