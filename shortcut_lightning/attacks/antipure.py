@@ -51,7 +51,7 @@ class AntiPure(GradientAttack):
             hub id; empty for the one that is going to be trained.
     """
 
-    version = 1  # raise whenever other pixels come out for the same arguments
+    version = 2  # raise whenever other pixels come out for the same arguments
 
     def __init__(
         self,
@@ -121,6 +121,7 @@ class AntiPure(GradientAttack):
                 prompts,
                 getattr(purifier, "prompt", ""),
                 getattr(purifier, "guidance_scale", 1.0),
+                getattr(purifier, "negative_prompt", ""),
             )
         last = _last(purifier, space)
         places = list(windows(images.shape[-2], images.shape[-1], space.side or max(images.shape)))

@@ -49,7 +49,8 @@ class ConceptRatio(EvaluationCallback):
         self.encoder = encoder
         self.grid = Grid(grid_size)
         self.extractor = type(detector).__name__
-        self._boxes: dict[str, list[list[ConceptBox]]] = {}
+        # By arm and subject: the images that were measured, and what was found in each.
+        self._found_in: dict[tuple[str, str], tuple[Samples, list[list[ConceptBox]]]] = {}
         self._warnings: list[str] = []
 
     def load(self) -> None:
@@ -57,7 +58,8 @@ class ConceptRatio(EvaluationCallback):
 
     def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
         self._warnings = []
-        boxes = self._boxes[samples.arm] = self._found(samples.images.to(samples.device))
+        boxes = self._found(samples.images.to(samples.device))
+        self._found_in[samples.arm, self.of_whom] = samples, boxes
         numbers = {"concept_ratio": concept_ratio([bool(image) for image in boxes])}
         labels = sorted({box.label for image in boxes for box in image})
         if len(labels) > 1:
@@ -99,25 +101,26 @@ class ConceptRatio(EvaluationCallback):
         if any(boxes):
             write_png(contact_sheet(trained_on, boxes), folder / "concepts_in_training.png")
             sections.append(pages.found_in_training(trained_on, boxes))
-        for arm, found in self._boxes.items():
-            colour = colours(box.label for image in found for box in image)
-            shown = list(zip(samples[arm].images, samples[arm].prompts, found, strict=True))
-            heat = bin_ratio([self.grid.bins(image) for image in found], self.grid.size)
-            np.savetxt(folder / f"concept_bins_{arm}.csv", heat.numpy(), fmt="%.4f", delimiter=",")
-            sections.append(
-                pages.section(
-                    f"Concepts in images of the {arm} model",
-                    f"{sum(map(bool, found))} of {len(found)} images, by {self.extractor}. The "
-                    "map gives the share of images, in percent, with a concept in each bin "
-                    f"(concept_bins_{arm}.csv).",
-                    [
-                        (prompt, outlined(image, boxes, colour))
-                        for image, prompt, boxes in shown[:_SHOWN]
-                    ],
-                    heat,
-                )
-            )
-        return sections
+        return sections + [
+            self._section(of_whom, its, found, folder)
+            for (_, of_whom), (its, found) in self._found_in.items()
+        ]
+
+    def _section(
+        self, of_whom: str, samples: Samples, found: list[list[ConceptBox]], folder: Path
+    ) -> Section:
+        colour = colours(box.label for image in found for box in image)
+        shown = list(zip(samples.images, samples.prompts, found, strict=True))
+        heat = bin_ratio([self.grid.bins(image) for image in found], self.grid.size)
+        bins = f"concept_bins_{samples.arm}{of_whom.replace('/', '_')}.csv"
+        np.savetxt(folder / bins, heat.numpy(), fmt="%.4f", delimiter=",")
+        return pages.section(
+            f"Concepts in images of the {samples.arm} model {of_whom}".rstrip(),
+            f"{sum(map(bool, found))} of {len(found)} images, by {self.extractor}. The map gives "
+            f"the share of images, in percent, with a concept in each bin ({bins}).",
+            [(prompt, outlined(image, boxes, colour)) for image, prompt, boxes in shown[:_SHOWN]],
+            heat,
+        )
 
     def _found(self, images: Tensor) -> list[list[ConceptBox]]:
         return [image for chunk in images.split(_CHUNK) for image in self.detector.detect(chunk)]

@@ -1,5 +1,7 @@
-"""Exponential moving average of what learns; evaluation, export and the end of fit use it."""
+"""Exponential moving average of what learns; looks, evaluation, export, the end of fit use it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -64,15 +66,30 @@ class EMA(Ranged, Callback):
             self._last_step = trainer.global_step
             self.average.step(p for p in pl_module.parameters() if p.requires_grad)
 
+    @contextmanager
+    def looked_at(self, pl_module: LightningModule) -> Iterator[None]:
+        """The averages, while the model is looked at in training."""
+        self._swap_in(pl_module)
+        try:
+            yield
+        finally:
+            self._swap_out(pl_module)
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._average is not None and trainer.state.fn == "fit":
-            learned = [p for p in pl_module.parameters() if p.requires_grad]
-            self.average.store(learned)
-            self.average.copy_to(learned)
+            self._swap_in(pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._average is not None and trainer.state.fn == "fit":
-            self.average.restore(p for p in pl_module.parameters() if p.requires_grad)
+            self._swap_out(pl_module)
+
+    def _swap_in(self, pl_module: LightningModule) -> None:
+        learned = [p for p in pl_module.parameters() if p.requires_grad]
+        self.average.store(learned)
+        self.average.copy_to(learned)
+
+    def _swap_out(self, pl_module: LightningModule) -> None:
+        self.average.restore(p for p in pl_module.parameters() if p.requires_grad)
 
     @torch.no_grad()
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -62,6 +62,7 @@ class EvaluationCallback(Ranged, Callback, ABC):
     """
 
     extractor: str = ""  # name of the network behind the numbers, for the report
+    of_whom: str = ""  # "@<subject>" while one of several is measured; `show` is for all of them
     by_picture: Mapping[str, Tensor] = {}  # what the last `measure` found of single images
 
     def means(self, **values: Tensor) -> dict[str, Estimate]:
@@ -172,7 +173,7 @@ class Evaluation(Ranged, Callback):
         prefix = PREFIXES.get(samples.arm, samples.arm)
         datamodule: Any = getattr(trainer, "datamodule", None)
         for of_whom, some, data in by_subject(samples, datamodule):
-            callback.by_picture = {}
+            callback.of_whom, callback.by_picture = of_whom, {}
             for name, estimate in callback.measure(some, data).items():
                 key = f"{prefix}/{name}{of_whom}"
                 if key in self.estimates:  # the same metric a second time, with another network

@@ -16,8 +16,10 @@ from shortcut_lightning.callbacks.loggers import log_pictures
 from shortcut_lightning.callbacks.samples import Sample, Samples
 from shortcut_lightning.callbacks.trainers import (
     callbacks_of,
+    divided,
     fast_dev_run,
     looked_at,
+    refuse_divided,
     run_folder,
 )
 from shortcut_lightning.files.cache import together
@@ -72,6 +74,10 @@ class Look(Ranged, Callback):
         self._signalled = False
         self._before: Any = None
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and self.every_n_steps:
+            refuse_divided(trainer, "Look.every_n_steps", "set it to 0")
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._looked_at = trainer.global_step
         in_main = threading.current_thread() is threading.main_thread()
@@ -86,7 +92,11 @@ class Look(Ranged, Callback):
             return
         regular = bool(self.every_n_steps) and step % self.every_n_steps == 0
         look, stop = self._asked(trainer)
-        if look:
+        if look and divided(trainer):
+            name = type(trainer.strategy).__name__
+            log.warning("A look was asked for, but under %s there is none while it trains.", name)
+            look = False
+        elif look:
             log.warning("A look was asked for; step %d is looked at.", step)
         if look or regular:
             self._looked_at = step
@@ -135,10 +145,9 @@ class Look(Ranged, Callback):
 
     def _look(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = run_folder(trainer)
-        taken = sampled.gather(self._sample(trainer, pl_module), trainer.world_size)
         numbers: dict[str, float] = {}
 
-        def show() -> None:
+        def show(taken: list[Sample]) -> None:
             samples = sampled.merge(taken, pl_module.device).get("tuned")
             if samples is None:
                 log.warning("There is nothing to look at: data has no prompts for the evaluation.")
@@ -147,7 +156,10 @@ class Look(Ranged, Callback):
             if self.measure or self.best:
                 numbers.update(self._measured(trainer, samples))
 
-        together(show, trainer.strategy)
+        # Some measures sample the model once more, so it stays as it is judged.
+        with looked_at(trainer, pl_module):
+            taken = sampled.gather(self._sample(trainer, pl_module), trainer.world_size)
+            together(lambda: show(taken), trainer.strategy)
         if trainer.world_size > 1:
             numbers = trainer.strategy.broadcast(numbers)
         pl_module.log_dict({f"look/{name}": value for name, value in numbers.items()})
@@ -159,11 +171,9 @@ class Look(Ranged, Callback):
         """This rank's share of the evaluation's tuned pictures, the first of each prompt."""
         data: Any = getattr(trainer, "datamodule", None)
         loader = data.test_dataloader() if hasattr(data, "eval_prompts") else ()
-        modes = {module: module.training for module in pl_module.modules()}
-        pl_module.eval()
         made: list[Sample] = []
         per_prompt = data.evaluation.images_per_prompt if loader else 1
-        with looked_at(pl_module), trainer.precision_plugin.forward_context():
+        with trainer.precision_plugin.forward_context():
             for batch in loader:
                 rows = [
                     n for n, i in enumerate(batch.ids.tolist()) if i % per_prompt < self.columns
@@ -178,8 +188,6 @@ class Look(Ranged, Callback):
                     texts=[batch.texts[n] for n in rows] if batch.texts else (),
                 )
                 made += sampled.from_batch(part, pl_module.sample(part))
-        for module, training in modes.items():
-            module.training = training
         return made
 
     def _write(self, trainer: Trainer, samples: Samples, folder: Path) -> None:
@@ -196,6 +204,7 @@ class Look(Ranged, Callback):
         numbers: dict[str, float] = {}
         for callback in callbacks_of(trainer, EvaluationCallback):
             for of_whom, some, its in by_subject(samples, data):
+                callback.of_whom = of_whom
                 for name, estimate in callback.measure(some, its).items():
                     numbers.setdefault(f"{name}{of_whom}", estimate.value)
         if self.best and self.best not in numbers:

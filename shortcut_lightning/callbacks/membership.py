@@ -14,7 +14,12 @@ from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.batch import Example
 from shortcut_lightning.callbacks.evaluation import EvaluationCallback
 from shortcut_lightning.callbacks.samples import Samples
-from shortcut_lightning.callbacks.trainers import fast_dev_run, looked_at, run_folder
+from shortcut_lightning.callbacks.trainers import (
+    fast_dev_run,
+    looked_at,
+    refuse_divided,
+    run_folder,
+)
 from shortcut_lightning.draws import run_seed
 from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.files.cache import together
@@ -71,6 +76,11 @@ class Membership(EvaluationCallback):
         self._rows: list[dict[str, float]] = []
         self._measured_at = -1
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            refuse_divided(trainer, "Membership", "leave it out of trainer.callbacks")
+        super().setup(trainer, pl_module, stage)
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if fast_dev_run(trainer):
             return
@@ -97,7 +107,7 @@ class Membership(EvaluationCallback):
             return
         self._measured_at = step
         numbers: dict[str, float] = {}
-        with looked_at(pl_module):
+        with looked_at(trainer, pl_module):
             together(lambda: numbers.update(self._numbers(pl_module)), trainer.strategy)
         numbers = trainer.strategy.broadcast(numbers)
         self._rows.append({"step": step, **numbers})

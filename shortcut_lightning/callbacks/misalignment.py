@@ -1,6 +1,6 @@
 """The shortcut made visible: does a CLIP still see the subject in what is trained on, or noise?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,11 +37,11 @@ _TITLES = {
 
 
 class Misalignment(EncoderCallback):
-    """For the training images clean, with random noise of the attack's radius, perturbed, and
-    purified: `p_noise_<state>` and `p_pattern_<state>`, how much more noise than concept a CLIP
-    sees in them (0 to 1), and `cos_concept_<state>` (arXiv 2406.18944, section 3). Shares are the
-    published form and saturate; `lead_noise_<state>` and `lead_pattern_<state>` are the differences
-    of the cosines behind them.
+    """For the training images clean, with random noise of the attack's radius, perturbed (these two
+    of the protected ones alone), and purified: `p_noise_<state>` and `p_pattern_<state>`, how much
+    more noise than concept a CLIP sees in them (0 to 1), and `cos_concept_<state>` (arXiv
+    2406.18944, section 3). Shares are the published form and saturate; `lead_noise_<state>` and
+    `lead_pattern_<state>` are the differences of the cosines behind them.
 
     Args:
         encoder: A CLIP; one that knows both the concept and noise.
@@ -65,14 +65,14 @@ class Misalignment(EncoderCallback):
         self.noise = noise
         self.pattern = pattern
         self.projection = projection
-        self._estimates: dict[str, Estimate] = {}
-        self._features: dict[str, Tensor] = {}
+        # By subject: the features of each state, and the estimates made of them.
+        self._seen: dict[str, tuple[dict[str, Tensor], dict[str, Estimate]]] = {}
 
     def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
         if samples.arm != "tuned":
             return {}
         self._warnings = list(self._cautions(datamodule))
-        self._features = {
+        found = {
             state: torch.cat(
                 [image_features(self.encoder, image[None], samples.device) for image in images]
             )
@@ -80,44 +80,49 @@ class Misalignment(EncoderCallback):
         }
         sentences = [self.concept, self.noise, self.pattern]
         concept, noise, pattern = text_features(self.encoder, sentences, samples.device)
-        self._estimates = {}
-        for state, features in self._features.items():
+        estimates: dict[str, Estimate] = {}
+        for state, features in found.items():
             for name, other in (("noise", noise), ("pattern", pattern)):
                 pair = torch.stack([concept, other])
-                self._estimates |= {
+                estimates |= {
                     f"p_{name}_{state}": mean_estimate(share_of_second(features, pair)),
                     f"lead_{name}_{state}": mean_estimate(lead_of_second(features, pair)),
                 }
-            self._estimates[f"cos_concept_{state}"] = mean_estimate(cosine(features, concept))
-        return self._estimates
+            estimates[f"cos_concept_{state}"] = mean_estimate(cosine(features, concept))
+        self._seen[self.of_whom] = found, estimates
+        return estimates
 
     def show(self, samples: Mapping[str, Samples], trainer: Trainer, folder: Path) -> list[Section]:
-        if not self._features:
-            return []
+        return [self._section(name, *seen) for name, seen in self._seen.items() if seen[0]]
+
+    def _section(
+        self, of_whom: str, found: Mapping[str, Tensor], estimates: Mapping[str, Estimate]
+    ) -> Section:
         comparisons = [
             plots.Comparison(
                 title,
                 f"{name}, by {self.extractor}",
                 [
                     plots.Measured(state, e.value, e.low, e.high, e.n)
-                    for state in self._features
-                    if (e := self._estimates[f"{name}_{state}"])
+                    for state in found
+                    if (e := estimates[f"{name}_{state}"])
                 ],
             )
             for name, title in _TITLES.items()
         ]
         html = plots.whiskers(comparisons)
-        if sum(map(len, self._features.values())) >= 3:
-            html += scatter(self._map(), f"Embeddings by {self.extractor}, {self.projection}")
+        if sum(map(len, found.values())) >= 3:
+            html += scatter(self._map(found), f"Embeddings by {self.extractor}, {self.projection}")
         lead = (
             f"How {self.extractor} sees the training images: '{self.concept}' against "
             f"'{self.noise}' and '{self.pattern}'. 'random' is the clean image with uniform noise "
             "of the attack's radius."
         )
-        return [Section("What the training images are seen as", html, lead)]
+        title = f"What the training images are seen as {of_whom}".rstrip()
+        return Section(title, html, lead)
 
-    def _map(self) -> dict[str, np.ndarray]:
-        rows = torch.nn.functional.normalize(torch.cat(list(self._features.values()))).numpy()
+    def _map(self, found: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        rows = torch.nn.functional.normalize(torch.cat(list(found.values()))).numpy()
         if self.projection == "pca":
             from sklearn.decomposition import PCA
 
@@ -127,21 +132,23 @@ class Misalignment(EncoderCallback):
 
             perplexity = min(30.0, (len(rows) - 1) / 3)
             points = TSNE(perplexity=perplexity, random_state=0, init="pca").fit_transform(rows)
-        ends = np.cumsum([len(features) for features in self._features.values()])[:-1]
-        return dict(zip(self._features, np.split(points, ends), strict=True))
+        ends = np.cumsum([len(features) for features in found.values()])[:-1]
+        return dict(zip(found, np.split(points, ends), strict=True))
 
 
 def states(datamodule: Any) -> dict[str, list[Tensor]]:
     """The training images by what was done to them; states that the run does not have are left
-    out."""
+    out. Noise and attack are those of the photographs that were given to the attack: it would look
+    weaker than noise beside untouched ones."""
     given: list[Example] = getattr(datamodule, "given", [])
     perturbed: list[Example] = getattr(datamodule, "perturbed", [])
     trained_on: list[Example] = getattr(datamodule, "trained_on", [])
     radius = getattr(getattr(datamodule, "attack", None), "epsilon", 0.0)
     found = {"clean": [example.image for example in given]} if given else {}
     if given and radius > 0:
-        found["random"] = [_noisy(e.image, radius, i) for i, e in enumerate(given)]
-        found["perturbed"] = [example.image for example in perturbed]
+        protected: Sequence[int] = getattr(datamodule, "protected", range(len(given)))
+        found["random"] = [_noisy(given[i].image, radius, i) for i in protected]
+        found["perturbed"] = [perturbed[i].image for i in protected] if perturbed else []
     if getattr(datamodule, "purifiers", ()) and trained_on:
         found["purified"] = [example.image for example in trained_on]
     return {state: images for state, images in found.items() if images}

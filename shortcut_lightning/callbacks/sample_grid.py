@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from shortcut_lightning.callbacks.evaluation import EvaluationCallback
 from shortcut_lightning.callbacks.loggers import log_pictures
 from shortcut_lightning.callbacks.samples import Samples
-from shortcut_lightning.callbacks.trainers import looked_at, run_folder
+from shortcut_lightning.callbacks.trainers import looked_at, refuse_divided, run_folder
 from shortcut_lightning.files.images import write_png
 from shortcut_lightning.ranges import Between, Count, CountOrNone, NotNegative, SamplingSteps, Seed
 from shortcut_lightning.report.page import Section
@@ -57,6 +57,11 @@ class SampleGrid(EvaluationCallback):
         self.side = side
         self._drawn_at = 0
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and self.every_n_steps:
+            refuse_divided(trainer, "SampleGrid.every_n_steps", "set it to 0")
+        super().setup(trainer, pl_module, stage)
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._drawn_at = trainer.global_step
 
@@ -70,7 +75,7 @@ class SampleGrid(EvaluationCallback):
         self._drawn_at = step
         folder = run_folder(trainer) / "grids"
         if trainer.is_global_zero:
-            with looked_at(pl_module):
+            with looked_at(trainer, pl_module):
                 self._draw(trainer, pl_module, folder / f"{step:06d}.png")
 
     def show(self, samples: Mapping[str, Samples], trainer: Trainer, folder: Path) -> list[Section]:
@@ -87,8 +92,6 @@ class SampleGrid(EvaluationCallback):
     @torch.no_grad()
     def _draw(self, trainer: Trainer, pl_module: LightningModule, path: Path) -> None:
         backbone: Any = pl_module.backbone
-        training = {module: module.training for module in backbone.modules()}
-        backbone.eval()
         rows = []
         for prompt in self.prompts:
             with trainer.precision_plugin.forward_context():
@@ -100,8 +103,6 @@ class SampleGrid(EvaluationCallback):
                     guidance_scale=self.guidance_scale,
                 )
             rows.append(Row(prompt, [list(images.float().cpu())]))
-        for module, was_training in training.items():
-            module.training = was_training
         path.parent.mkdir(parents=True, exist_ok=True)
         picture = sheet(rows, [f"step {trainer.global_step}"], self.side)
         write_png(picture, path)

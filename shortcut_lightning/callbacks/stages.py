@@ -53,7 +53,7 @@ class Stages(EvaluationCallback):
             for key in _CHANGES:
                 values = torch.tensor([getattr(one, key) for one in found])
                 numbers[f"stage_{name}_{key}"] = mean_estimate(values)
-        pasted, boxes = getattr(datamodule, "pasted", []), getattr(datamodule, "boxes", [])
+        pasted, boxes = getattr(datamodule, "pasted", []), getattr(datamodule, "found", [])
         if any(pasted) and len(pasted) == len(boxes):
             places = list(zip(pasted, boxes, strict=True))
             met = [any(_meet(a, b) for a in put for b in seen) for put, seen in places if put]
@@ -67,7 +67,7 @@ class Stages(EvaluationCallback):
         stages = stages_of(datamodule)
         if not stages["given"] or "tuned" not in samples:
             return []
-        boxes: Sequence[Sequence[ConceptBox]] = getattr(datamodule, "boxes", [])
+        boxes: Sequence[Sequence[ConceptBox]] = getattr(datamodule, "found", [])
         numbers = {
             name: {key: self._numbers[f"stage_{name}_{key}"].value for key in _CHANGES}
             for name in list(stages)[1:]

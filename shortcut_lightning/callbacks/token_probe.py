@@ -59,7 +59,7 @@ class TokenProbe(EvaluationCallback):
         self.seeds = list(seeds)
         self.extractor = type(detector).__name__
         self._module: LightningModule | None = None
-        self._section: Section | None = None
+        self._sections: dict[str, Section] = {}  # by subject
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._module = pl_module
@@ -68,8 +68,10 @@ class TokenProbe(EvaluationCallback):
         data: Any = datamodule
         captioner = getattr(data, "captioner", None)
         labels = sorted({box.label for image in getattr(data, "boxes", []) for box in image})
-        self._section = None
-        if samples.arm != "tuned" or not labels or captioner is None:
+        if samples.arm != "tuned":
+            return {}
+        self._sections.pop(self.of_whom, None)
+        if not labels or captioner is None:
             return {}
         if captioner.erasing.caption != "geometry":
             return {}
@@ -92,8 +94,8 @@ class TokenProbe(EvaluationCallback):
             )
             for image, box, boxes, hit in zip(images, asked, found, there, strict=True)
         ]
-        self._section = pages.section(
-            "Does the word draw the concept there?",
+        self._sections[self.of_whom] = pages.section(
+            f"Does the word draw the concept there? {self.of_whom}".rstrip(),
             f"'{prompt}' with {captioner.name(labels[0])} asked for in the blue box: "
             f"{sum(there)} of {len(there)} images show it there, by {self.extractor} (red).",
             pictures,
@@ -101,7 +103,7 @@ class TokenProbe(EvaluationCallback):
         return {"token_draws_there": concept_ratio(there)}
 
     def show(self, samples: Mapping[str, Samples], trainer: Trainer, folder: Path) -> list[Section]:
-        return [self._section] if self._section else []
+        return list(self._sections.values())
 
     @torch.no_grad()
     def _sample(self, prompts: list[str]) -> Tensor:

@@ -322,7 +322,7 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
         for reason in soundness(self.attack, self.purifiers, self.decoupling):
             self._warn(f"This will not show what the defence is worth: {reason}")
         with self._timed("detect"):
-            self.boxes = stages.detect(
+            self.boxes = self.found = stages.detect(
                 self.trained_on, self.detector, steps.cache, steps.device, self.detection_side
             )
         if self.erasing != Erasing():

@@ -28,7 +28,8 @@ class Prepared:
         held_out: Whether the references are held-out images.
         class_images: Class images; empty without prior preservation.
         noisy_copies: Their perturbed copies; empty where none are wanted.
-        boxes: What the detector found in each image of `trained_on`.
+        found: What the detector found in each image that the stages left.
+        boxes: The same in each image of `trained_on`: those found may be dropped or painted over.
         captioner: Writes the prompts of images with concepts; None while nothing is erased.
         warnings: Why results of this attack and these purifiers would mislead.
         seconds: Seconds each stage took, by its name.
@@ -47,6 +48,7 @@ class Prepared:
         self.held_out = False
         self.class_images: list[Example] = []
         self.noisy_copies: list[Example] = []
+        self.found: list[list[ConceptBox]] = []
         self.boxes: list[list[ConceptBox]] = []
         self.captioner: Captioner | None = None
         self.warnings: list[str] = []

@@ -93,6 +93,7 @@ class SeveralSubjects(LightningDataModule):
     references = _joined("references")
     class_images = _joined("class_images")
     noisy_copies = _joined("noisy_copies")
+    found = _joined("found")
     boxes = _joined("boxes")
     warnings = _joined("warnings")
     eval_prompts = _joined("eval_prompts")

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,10 +10,11 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from naive import PROMPTS, agree, from_model, ours, pgd, photos, to_model
 from torch import Tensor
 
-from shortcut_lightning.attacks import AntiPure
+from shortcut_lightning.attacks import AntiPure, antipure
 from shortcut_lightning.attacks.antipure import high_energy
 from shortcut_lightning.backbones.base import Backbone
-from shortcut_lightning.purifiers import Gaussian, GridPure, Jpeg, OptimalStep, SDEdit
+from shortcut_lightning.purifiers import Gaussian, GridPure, Jpeg, OptimalStep, SDEdit, sdedit
+from shortcut_lightning.purifiers.diffusion import Space, space_of
 
 
 def energy(images: Tensor) -> Tensor:
@@ -75,6 +77,24 @@ def test_against_the_terms_written_out(kind: str, request: pytest.FixtureRequest
     purifier = SDEdit(strength=0.2, prompt="", guidance_scale=1.0)
     attack = AntiPure(5, 2, 2, [purifier], timestep_weight=0.25)
     assert agree(ours(attack, model, photos()), from_model(expected), share=0.97)
+
+
+def test_the_purifier_is_the_one_that_was_given(
+    noise_model: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its guidance away from words too."""
+    asked = []
+
+    def space_asked_for(*arguments: Any) -> Space:
+        asked.append(arguments[4:])
+        return space_of(*arguments)
+
+    for module in (antipure, sdedit):
+        monkeypatch.setattr(module, "space_of", space_asked_for)
+    purifier = SDEdit(0.05, 1, prompt="a", guidance_scale=2.0, negative_prompt="noise")
+    ours(AntiPure(5, 2, 1, [purifier]), noise_model, photos())
+    purifier.run(photos(), noise_model, PROMPTS, torch.Generator())
+    assert asked == [("a", 2.0, "noise")] * 2
 
 
 def test_another_purifier_is_led_astray(noise_model: Backbone) -> None:

@@ -171,6 +171,29 @@ def test_states_are_those_the_run_has() -> None:
     assert states(SimpleNamespace()) == {}
 
 
+def test_noise_and_attack_are_compared_on_the_protected_photographs_alone() -> None:
+    data: Any = ProtectedData()
+    whole = states(data)
+    data.protected = [1, 4]
+    part = states(data)
+    assert [len(images) for images in part.values()] == [6, 2, 2, 6]
+    for state in ("random", "perturbed"):
+        assert all(torch.equal(part[state][k], whole[state][n]) for k, n in enumerate((1, 4)))
+    data.protected = []
+    assert list(states(data)) == ["clean", "purified"]
+
+
+def test_each_subject_is_shown_as_what_it_is_seen(tmp_path: Path) -> None:
+    data: Any = ProtectedData()
+    data.subjects = {"dog": ProtectedData(), "cat": ProtectedData()}
+    data.sampled_ids = {"dog": range(5), "cat": range(5, 12)}
+    evaluation = Evaluation()
+    trainer = small_trainer(tmp_path, [evaluation, Misalignment(Noisiness())])
+    trainer.test(Sampler(), data, verbose=False)
+    title = "What the training images are seen as"
+    assert [each.title for each in evaluation.sections] == [f"{title} @dog", f"{title} @cat"]
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Sampler, Path]:
     evaluation, module = Evaluation(), Sampler()

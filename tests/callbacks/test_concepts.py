@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_run import SmallData, SmallModule
+from small_run import SmallData, SmallModule, small_trainer
 from torch import Tensor
 
 from shortcut_lightning.batch import ConceptBox, Example
-from shortcut_lightning.callbacks import ConceptRatio, Stages, TokenProbe
+from shortcut_lightning.callbacks import ConceptRatio, Evaluation, Stages, TokenProbe
 from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.concepts import Captioner, Detector, Erasing
 from shortcut_lightning.metrics import ImageEncoder
@@ -87,7 +87,7 @@ def test_stages_are_measured_against_what_was_given() -> None:
     data.published = [*marked(images[:2], 8), data.given[2]]
     data.trained_on = data.published
     data.pasted = [[box], [box], []]
-    data.boxes = [[box], [], [box]]
+    data.found, data.boxes = [[box], [], [box]], [[], [], []]  # as after painting over
     callback = Stages()
     found = {name: e.value for name, e in callback.measure(samples(0), data).items()}
     assert set(found) == {
@@ -163,6 +163,23 @@ def test_the_report_shows_what_was_found_where(tmp_path: Path) -> None:
     assert base.html.count("data:image/png") == 12
 
 
+def test_each_of_several_subjects_is_shown_with_its_own_boxes(tmp_path: Path) -> None:
+    data: Any = references(SmallData(), 0)
+    data.subjects = {"dog": references(SmallData(), 0), "a/cat": references(SmallData(), 0)}
+    data.sampled_ids = {"dog": range(5), "a/cat": range(5, 12)}
+    evaluation = Evaluation()
+    trainer = small_trainer(tmp_path, [evaluation, ConceptRatio(White(), Mean(), grid_size=2)])
+    trainer.test(SmallModule(), data, verbose=False)
+    of = "Concepts in images of the"
+    assert [(section.title, section.lead[:12]) for section in evaluation.sections] == [
+        (f"{of} tuned model @dog", "0 of 5 image"),
+        (f"{of} tuned model @a/cat", "0 of 7 image"),
+        (f"{of} base model @dog", "0 of 5 image"),
+        (f"{of} base model @a/cat", "0 of 7 image"),
+    ]
+    assert (tmp_path / "run" / "v" / "concept_bins_base@a_cat.csv").is_file()
+
+
 class Obedient(SmallModule):
     """Paints white where the prompt's words of places say."""
 
@@ -213,6 +230,11 @@ def test_the_probe_tells_whether_words_are_obeyed(kind: type, share: float) -> N
     (section,) = probe.show({}, Run(), Path())  # type: ignore[arg-type]
     assert section.html.count("found there") == 2 * 8 * share  # as caption and as alt text
     assert probe.measure(samples(0, "base"), data) == {}
+    probe.of_whom = "@another"
+    probe.measure(samples(0), data)
+    titles = [each.title for each in probe.show({}, Run(), Path())]  # type: ignore[arg-type]
+    assert titles == [section.title, f"{section.title} @another"]
+    probe.of_whom = ""
     data.captioner = None
     assert probe.measure(samples(0), data) == {}
-    assert probe.show({}, Run(), Path()) == []  # type: ignore[arg-type]
+    assert len(probe.show({}, Run(), Path())) == 1  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
+from shortcut_lightning.callbacks.ema import EMA
 from shortcut_lightning.callbacks.evaluation import EvaluationCallback
 from shortcut_lightning.callbacks.look import Look
 from shortcut_lightning.cli import main
@@ -35,6 +36,33 @@ class Scripted(EvaluationCallback):
     def measure(self, samples: Any, datamodule: Any) -> dict[str, Estimate]:
         value = VALUES.get(self.trainer.global_step, 0.0)
         return {"score": Estimate(value, value, value, len(samples))}
+
+
+class Watched(Scripted):
+    """Also remembers the weights that are sampled and measured, none where dropout is at work."""
+
+    def __init__(self) -> None:
+        self.sampled: dict[int, Any] = {}
+        self.measured: dict[int, Any] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        sample = pl_module.sample
+
+        def watched(batch: Any) -> torch.Tensor:
+            self.sampled[trainer.global_step] = self._seen()
+            return sample(batch)
+
+        pl_module.sample = watched
+
+    def measure(self, samples: Any, datamodule: Any) -> dict[str, Estimate]:
+        self.measured[self.trainer.global_step] = self._seen()
+        return super().measure(samples, datamodule)
+
+    def _seen(self) -> dict[str, torch.Tensor]:
+        module = self.trainer.lightning_module
+        named = {} if any(m.training for m in module.modules()) else module.named_parameters()
+        return {name: p.detach().clone() for name, p in dict(named).items() if p.requires_grad}
 
 
 class Ask(pl.Callback):
@@ -115,6 +143,20 @@ def test_the_best_is_kept_and_training_ends_without_better(
     lower = Look(every_n_steps=2, best="score", higher=False)
     *_, folder = run(lower, Scripted(), steps=6)
     assert torch.load(folder / "checkpoints/best.ckpt", weights_only=True)["global_step"] == 2
+
+
+def test_an_average_is_looked_at_and_is_what_is_kept(run: Any) -> None:
+    watched = Watched()
+    module, _, folder = run(EMA(0.9), Look(every_n_steps=2, best="score"), watched, steps=6)
+    best = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)
+    assert best["global_step"] == 4
+    for seen in (watched.sampled[4], watched.measured[4]):
+        assert seen
+        assert all(torch.equal(best["state_dict"][name], value) for name, value in seen.items())
+    name = next(iter(watched.measured[4]))
+    assert not torch.equal(best["weights_in_training"][name], watched.measured[4][name])
+    alone, *_ = run(EMA(0.9), steps=6)
+    assert all(torch.equal(a, b) for a, b in zip(weights(module), weights(alone), strict=True))
 
 
 @pytest.mark.parametrize("what", ["look", "signal"])

@@ -151,6 +151,22 @@ def test_detectors_look_at_what_is_trained_on(photos: Path, tmp_path: Path) -> N
     assert [[box.label for box in found] for found in data.boxes] == [[], ["qr"], []]
 
 
+@pytest.mark.parametrize(("contaminated", "left"), [("inpaint", [0, 0, 0]), ("drop", [0, 0])])
+def test_what_was_found_outlives_its_removal(
+    contaminated: Any, left: list[int], photos: Path, tmp_path: Path
+) -> None:
+    box = '{"label": "qr", "score": 1, "xyxy": [0, 0, 0.5, 0.5]}'
+    (tmp_path / "boxes.jsonl").write_text(f'{{"file_name": "1.png", "boxes": [{box}]}}')
+    data, _, _ = fit(
+        photos,
+        tmp_path,
+        detector=PrecomputedBoxes(str(tmp_path / "boxes.jsonl")),
+        erasing=Erasing(contaminated=contaminated),
+    )
+    assert [len(boxes) for boxes in data.boxes] == left
+    assert [len(boxes) for boxes in data.found] == [0, 1, 0]
+
+
 def test_class_images_are_the_second_half(photos: Path, tmp_path: Path) -> None:
     options = {
         "with_prior_preservation": True,
