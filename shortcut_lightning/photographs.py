@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -20,7 +19,7 @@ from shortcut_lightning import draws
 from shortcut_lightning.attacks.base import Attack
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.doors import check_pictures, check_words
-from shortcut_lightning.files.images import load_image, round_to_8_bits
+from shortcut_lightning.files.images import load_image, read_picture, round_to_8_bits
 from shortcut_lightning.freezing import on_device
 from shortcut_lightning.purifiers.base import Purifier
 
@@ -31,14 +30,15 @@ class Photographs:
     """Pictures of any sizes in front of a model that works at its own.
 
     Args:
-        pictures: Files, PIL images, or tensors (3, H, W) float32 in [0, 1].
+        pictures: Files, PIL images, which are read as files are, or tensors (3, H, W) float32 in
+            [0, 1].
         captions: What they show, one for each, or one for all.
         backbone: The model that is protected against, or that purifiers may borrow.
         side: Shorter side in pixels at which they are changed; 0 for the model's own.
 
     Raises:
-        ValueError: no pictures, a file that is no picture, a tensor of another form, or other than
-            one caption for each.
+        ValueError: no pictures, a file that is no picture, a PIL image of an unknown depth or under
+            8 pixels, a tensor of another form, or other than one caption for each.
     """
 
     def __init__(
@@ -148,7 +148,9 @@ def _opened(picture: Picture) -> Tensor:
     if isinstance(picture, str | Path):
         return load_image(Path(picture).expanduser())
     if isinstance(picture, Image.Image):
-        levels = torch.from_numpy(np.array(picture.convert("RGB")))
-        return levels.permute(2, 0, 1).float() / 255
+        try:
+            return read_picture(picture, "A PIL image")
+        except ValueError as error:
+            raise ValueError(f"Photographs: a PIL image {error}.") from error
     check_pictures(picture[None] if isinstance(picture, Tensor) else picture, "Photographs")
     return round_to_8_bits(picture)

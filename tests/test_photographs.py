@@ -1,7 +1,9 @@
 """Photographs in, photographs out, without a data module: pytest tests/test_photographs.py"""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -9,6 +11,7 @@ from PIL import Image
 import shortcut_lightning as sl
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.cli import main
+from shortcut_lightning.files.colour import srgb_profile
 from shortcut_lightning.files.images import load_image
 from shortcut_lightning.photographs import protected_copy
 from shortcut_lightning.report.pictures import to_pil
@@ -55,6 +58,42 @@ def test_files_pictures_and_tensors_are_the_same_photographs(folder: Path, model
     assert all(torch.equal(each, first) for each in others)
 
 
+def _turned(file: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    Image.linear_gradient("L").resize((40, 24)).convert("RGB").save(file, exif=exif)
+
+
+def _see_through(file: Path) -> None:
+    picture = Image.new("RGBA", (24, 24), (200, 0, 0, 255))
+    picture.paste((0, 0, 0, 0), (0, 0, 12, 24))
+    picture.save(file)
+
+
+def _deep(file: Path) -> None:
+    Image.fromarray((np.arange(24 * 24).reshape(24, 24) * 100).astype(np.uint16)).save(file)
+
+
+def _profiled(file: Path) -> None:
+    """Its red is what green is in sRGB, and the reverse."""
+    profile = srgb_profile().replace(b"rXYZ", b"----").replace(b"gXYZ", b"rXYZ")
+    profile = profile.replace(b"----", b"gXYZ")
+    Image.new("RGB", (24, 24), (200, 90, 30)).save(file, icc_profile=profile)
+
+
+@pytest.mark.parametrize("write", [_turned, _see_through, _deep, _profiled])
+def test_opened_pictures_are_read_as_files_are(
+    write: Callable[[Path], None], tmp_path: Path, model: Backbone
+) -> None:
+    write(tmp_path / "one.png")
+    with Image.open(tmp_path / "one.png") as opened:
+        before = opened.size, opened.mode, dict(opened.info)
+        forms = [tmp_path / "one.png", opened, opened.copy()]
+        first, *others = sl.Photographs(forms, "a photo", model).full
+        assert (opened.size, opened.mode, dict(opened.info)) == before
+    assert all(torch.equal(each, first) for each in others)
+
+
 def test_a_change_is_cut_to_whole_levels_of_the_budget() -> None:
     copy = protected_copy(torch.full((3, 16, 16), 0.5), torch.full((3, 8, 8), 0.3), 7.9)
     assert (copy * 255).unique().tolist() == [pytest.approx(round(127.5 + 7))]
@@ -68,6 +107,8 @@ def test_a_change_is_cut_to_whole_levels_of_the_budget() -> None:
         ([torch.zeros(3, 32, 32, dtype=torch.uint8)], "a", 0, "takes images as float32"),
         ([torch.zeros(3, 32, 32)], "a", -1, "side is -1"),
         ([3], "a", 0, "got int"),
+        ([Image.new("RGB", (4, 40))], "a", 0, "is 4 x 40 pixels, under 8 pixels a side"),
+        ([Image.new("F", (40, 40))], "a", 0, "has floating-point pixels"),
     ],
 )
 def test_mistakes_are_named(

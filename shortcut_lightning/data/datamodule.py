@@ -152,13 +152,16 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
         self._negatives: dict[str, str] = {}  # of an arm, where it is not the usual one
 
     def setup(self, stage: str) -> None:
-        """Runs the stages, once per run; `predict` needs them only to know what to avoid."""
+        """Runs the stages, once per run; `predict` needs them only to know what to avoid, or which
+        photographs are left, and without them the photographs for the size of their bucket."""
         model = self._trainer.lightning_module
         check_model(self, model.hparams, self.backbone.steerable)
-        if stage == "predict" and self.erasing.negative == "none":
-            return
         strategy = self._trainer.strategy
         device, cache = strategy.root_device, Cache(self.cache_dir, strategy)
+        if stage == "predict" and not self._predicts_by_stages:
+            if self.bucketing and self.instance_data_dir and not self.given:
+                self._load(cache, training=False)
+            return
         steps = stages.Steps(self.backbone, cache, device, self.sample_batch_size, self._warn)
         if not self.trained_on:
             self._load(cache, training=stage == "fit")
@@ -262,6 +265,12 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
         return dict(Counter(self.shapes).most_common()) if self.bucketing else {}
 
     @property
+    def _predicts_by_stages(self) -> bool:
+        """Whether what `predict` samples depends on what the stages find."""
+        drops = self.bucketing and self.erasing.contaminated == "drop"
+        return self.erasing.negative != "none" or drops
+
+    @property
     def _square(self) -> int:
         """Side of a training image, 0 where each has its own shape."""
         return 0 if self.bucketing else self.side
@@ -351,7 +360,8 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
             )
             prepared = loading.preparation(self.side, self.training.center_crop)
             if self.bucketing:
-                prepared = preparation(list(self.buckets))
+                # In the order in which they were counted: a picture may be as near to two.
+                prepared = preparation(list(dict.fromkeys(self.shapes)))
             self.class_images = class_examples(paths, self.prompts.class_prompt, prepared)
         if self.noisy_class_images.wanted:
             with self._timed("noisy class images"):

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 from shortcut_lightning import draws
+from shortcut_lightning.attacks.base import Attack, NoAttack
 from shortcut_lightning.batch import Example
 from shortcut_lightning.data.settings import NoisyClassImages
-from shortcut_lightning.data.stages import Steps
+from shortcut_lightning.data.stages import Steps, _changed
 from shortcut_lightning.data.transplant import transplant
 from shortcut_lightning.purifiers.base import Purifier
+from shortcut_lightning.purifiers.oracle import Oracle
 
 
 def noisy_copies(
@@ -31,15 +33,43 @@ def noisy_copies(
     some = class_images[: wanted.count or None]
     noisy: list[Example] = []
     for number, attack in enumerate(wanted.attacks):
-        noisy += steps.perturb(some[number :: len(wanted.attacks)], attack)
+        noisy += _perturbed(some[number :: len(wanted.attacks)], attack, number, steps)
     if wanted.transplant:
         noisy += transplant(
             some,
             published,
-            steps.purify(published, wanted.transplant, given),
+            _purified("transplant", published, wanted.transplant, given, steps),
             limit=wanted.transplant_limit,
             step=steps.backbone.downsampling,
             seed=draws.run_seed(),
         )
     clean = {example.name: example for example in some}
-    return steps.purify(noisy, purifiers, [clean[example.name] for example in noisy])
+    originals = [clean[example.name] for example in noisy]
+    return _purified("copies", noisy, purifiers, originals, steps)
+
+
+# The stages of the photographs, under names of their own: by the same they would draw the very
+# noise that the photographs are given, and what is said about noise would be said about that.
+
+
+def _perturbed(examples: list[Example], attack: Attack, number: int, steps: Steps) -> list[Example]:
+    if isinstance(attack, NoAttack):
+        return examples
+    size = len(examples) if attack.whole_set else steps.batch_size
+    stage = f"perturb-copies-{number}"
+    return _changed(stage, examples, attack, *steps[:3], size, steps.warn)
+
+
+def _purified(
+    name: str,
+    examples: list[Example],
+    purifiers: Sequence[Purifier],
+    given: list[Example],
+    steps: Steps,
+) -> list[Example]:
+    for number, purifier in enumerate(purifiers):
+        if isinstance(purifier, Oracle):
+            examples = list(given)
+            continue
+        examples = _changed(f"purify-{name}-{number}", examples, purifier, *steps[:4])
+    return examples

@@ -56,8 +56,8 @@ class Prepared:
 
     @property
     def shapes(self) -> list[Bucket]:
-        """Sizes of the photographs that are trained on."""
-        return [size_of(each.image) for each in self.trained_on]
+        """Sizes of the photographs that are trained on; as loaded while no stage has run."""
+        return [size_of(each.image) for each in self.trained_on or self.given]
 
     def _warn(self, sentence: str) -> None:
         log.warning(sentence)

@@ -23,6 +23,12 @@ from shortcut_lightning.data.settings import Sampled
 from shortcut_lightning.data.stream import StreamLoader, StreamSampler
 from shortcut_lightning.data.training import Row, TrainSet
 
+
+def _contrasted(name: str) -> Callable[[PersonalizationDataModule], Any]:
+    """A setting of decoupling where there is a contrast, for which one subject's serve a batch."""
+    return lambda data: getattr(data.decoupling, name) if data.decoupling.contrast > 0 else None
+
+
 # What the examples of one batch have in common: key -> how a subject's data say it.
 _COMMON: Mapping[str, Callable[[PersonalizationDataModule], Any]] = {
     "train_batch_size": lambda data: data.train_batch_size,
@@ -32,6 +38,10 @@ _COMMON: Mapping[str, Callable[[PersonalizationDataModule], Any]] = {
     "bucketing": lambda data: data.bucketing,
     "erasing.alpha": lambda data: data.erasing.alpha,
     "decoupling.contrast": lambda data: data.decoupling.contrast,
+    "decoupling.contrast_margin": _contrasted("contrast_margin"),
+    "decoupling.noise": _contrasted("noise"),
+    "decoupling.instance_suffix": _contrasted("instance_suffix"),
+    "decoupling.class_suffix": _contrasted("class_suffix"),
     "evaluation.images_per_prompt": lambda data: data.evaluation.images_per_prompt,
 }
 
@@ -112,8 +122,8 @@ class SeveralSubjects(LightningDataModule):
             for name, value in values.items():
                 if value != values[first]:
                     raise ValueError(
-                        f"data.subjects: {key} is {values[first]} of {first} and {value} of "
-                        f"{name}; a batch holds examples of all, so it must be the same."
+                        f"data.subjects: {key} is {values[first]!r} of {first} and {value!r} "
+                        f"of {name}; a batch holds examples of all, so it must be the same."
                     )
 
     def setup(self, stage: str) -> None:

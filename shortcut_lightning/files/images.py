@@ -6,7 +6,8 @@ as PNG and reading it back gives the same numbers.
 
 import logging
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from io import BytesIO
@@ -75,25 +76,21 @@ def load_image(path: Path, data: bytes | None = None) -> Tensor:
 
     Raises ValueError for a file that is damaged, has an unknown depth or is under 8 pixels.
     """
-    try:
-        with open_image(path, data) as opened:
-            picture = _in_srgb(ImageOps.exif_transpose(opened), path)
-    # Pillow raises whatever a damaged file leads it to, EXIF above all.
-    except (
-        OSError,
-        SyntaxError,
-        TypeError,
-        LookupError,
-        EOFError,
-        OverflowError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
-        raise ValueError(f"cannot be read ({error})") from error
-    width, height = picture.size
+    with _told(), open_image(path, data) as opened:
+        return read_picture(opened, shown(path))
+
+
+def read_picture(picture: Image.Image, name: str) -> Tensor:
+    """A picture that Pillow has opened, as `load_image` reads a file; `name` is for the log.
+
+    Raises ValueError where `load_image` does.
+    """
+    with _told():
+        pixels = _in_srgb(ImageOps.exif_transpose(picture), name)
+    width, height = pixels.size
     if min(width, height) < MIN_SIDE:
         raise ValueError(f"is {width} x {height} pixels, under {MIN_SIDE} pixels a side")
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 255
 
 
 def load_images(
@@ -186,12 +183,30 @@ def _reads_heif() -> bool:
     return False
 
 
-def _in_srgb(picture: Image.Image, path: Path) -> Image.Image:
+@contextmanager
+def _told() -> Iterator[None]:
+    """Pillow raises whatever a damaged file leads it to, EXIF above all: ValueError here."""
+    try:
+        yield
+    except (
+        OSError,
+        SyntaxError,
+        TypeError,
+        LookupError,
+        EOFError,
+        OverflowError,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:
+        raise ValueError(f"cannot be read ({error})") from error
+
+
+def _in_srgb(picture: Image.Image, name: str) -> Image.Image:
     profile = profile_of(picture)
     try:
         return _to_rgb(picture, profile)
     except BrokenProfile as error:
-        _say(f"{shown(path)}: its colour profile cannot be used ({error}); it is read as sRGB.")
+        _say(f"{name}: its colour profile cannot be used ({error}); it is read as sRGB.")
         return _to_rgb(picture, b"")
 
 

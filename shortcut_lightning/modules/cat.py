@@ -4,7 +4,7 @@ What protects a picture moves its latents away from the picture. Low-rank change
 autoencoder, trained to reproduce the protected pictures, move them back; then DreamBooth trains.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from shortcut_lightning import draws
 from shortcut_lightning.backbones import Backbone
+from shortcut_lightning.files.images import resize_shorter_side
 from shortcut_lightning.finite import NotFinite, all_finite
 from shortcut_lightning.modules.dreambooth import DreamBooth
 from shortcut_lightning.ranges import Count, Positive
@@ -63,10 +64,10 @@ class CAT(DreamBooth):
         data: Any = getattr(self.trainer, "datamodule", None)
         if self.trainer.state.fn != TrainerFn.FITTING:
             return []
-        if not hasattr(data, "trained_on"):
+        if not (hasattr(data, "trained_on") and hasattr(data, "cache_latents")):
             raise ValueError(
-                "CAT adapts the autoencoder to the pictures of the data module: train with "
-                "PersonalizationDataModule."
+                "CAT adapts the autoencoder to the pictures of one PersonalizationDataModule; "
+                f"data is a {type(data).__name__}."
             )
         if data.cache_latents:
             raise ValueError(
@@ -80,8 +81,7 @@ class CAT(DreamBooth):
         super().on_fit_start()
         if not self.adapted:
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-            pictures = torch.stack([square(each.image) for each in data.trained_on])
-            self.adapt(pictures.to(self.device))
+            self.adapt(squares([each.image for each in data.trained_on]).to(self.device))
             self.adapted = True
 
     def adapt(self, images: Tensor) -> list[float]:
@@ -119,6 +119,11 @@ class CAT(DreamBooth):
         noise = torch.randn(posterior.mean.shape, generator=chance).to(images.device)
         made = self.backbone.decode(posterior.sample(noise))
         return 4 * (made - images).square().mean()
+
+    @property
+    def _holds_base(self) -> bool:
+        """No: beneath adapters too, the autoencoder has changed."""
+        return False
 
     def _layers(self) -> list[Any]:
         return [layer for _, layer in autoencoder_layers(self.backbone, self.hparams["vae_part"])]
@@ -165,6 +170,14 @@ def autoencoder_layers(backbone: Backbone, part: str) -> Iterator[tuple[str, Any
         ours = id(module) not in others and isinstance(module, nn.Conv2d | nn.Linear)
         if ours and wanted and f".{name}".endswith(tuple(f".{each}" for each in ADAPTED)):
             yield name, module
+
+
+def squares(images: Sequence[Tensor]) -> Tensor:
+    """(N, 3, side, side): the middle of each, the smaller ones, which buckets leave, enlarged to
+    the largest, so that of none is what protects it averaged away."""
+    middles = [square(image) for image in images]
+    side = max(middle.shape[-1] for middle in middles)
+    return torch.stack([resize_shorter_side(middle, side) for middle in middles])
 
 
 def square(image: Tensor) -> Tensor:

@@ -251,7 +251,7 @@ class DreamBooth(Ranged, Optimized):
         second one is needed."""
         if arm != "base":
             yield self.backbone
-        elif self._only_adapts:
+        elif self._holds_base:
             with self.backbone.without_lora():
                 yield self.backbone
         else:
@@ -371,6 +371,11 @@ class DreamBooth(Ranged, Optimized):
         """Whether adapters are all that is added to the pretrained model."""
         more = any(self.hparams[name] for name in ("new_tokens", "lora", "embeddings"))
         return self.hparams["method"] != "full" and not more
+
+    @property
+    def _holds_base(self) -> bool:
+        """Whether the pretrained model is what is left where adapters step aside."""
+        return self._only_adapts
 
     def _load_base(self, dtype: FrozenDtype = "fp32") -> Backbone:
         backbone = backbones.load(

@@ -1,15 +1,20 @@
 """Sizes of about equal area, and the row of batches from them: python -m pytest tests/data"""
 
+import json
 import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
+from fake_model import FakeModule
 from PIL import Image
 
+from shortcut_lightning.attacks import RandomNoise
 from shortcut_lightning.concepts import Erasing, PrecomputedBoxes
+from shortcut_lightning.data import PersonalizationDataModule
 from shortcut_lightning.data import buckets as module
 from shortcut_lightning.data.bucket_order import BucketOrder
 from shortcut_lightning.data.buckets import Bucket, buckets, class_sizes, fitted, nearest
@@ -177,3 +182,49 @@ def test_squares_in_buckets_are_trained_on_as_without(tmp_path: Path) -> None:
 def test_a_crop_to_draw_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no crop to draw: set data\.training\.center_crop"):
         fit(tmp_path, training=Passes(center_crop=False))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_class_pictures_between_two_buckets_stay_where_they_are_counted(tmp_path: Path) -> None:
+    for folder, sizes in {"photos": [(64, 16), *[(16, 64)] * 3], "mine": [(16, 16)] * 8}.items():
+        (tmp_path / folder).mkdir()
+        for number, size in enumerate(sizes):
+            Image.new("RGB", size, (20 * number, 9, 0)).save(tmp_path / folder / f"{number}.png")
+    options = {"class_prompt": "a photo of a dog", "with_prior_preservation": True}
+    data, module, _ = fit(
+        tmp_path, num_class_images=8, class_data_dir=str(tmp_path / "mine"), **options
+    )
+    made = Counter(each.image.shape[-2:] for each in data.class_images)
+    assert made == {(8, 32): 8, (32, 8): 6}
+    assert {batch.images.shape[-2:] for batch in module.seen} == {(8, 32), (32, 8)}
+    assert all(batch.is_prior.sum() == len(batch.prompts) // 2 for batch in module.seen)
+
+
+def test_predict_samples_at_the_size_that_test_does(tmp_path: Path) -> None:
+    mark = {"label": "mark", "score": 1}
+    (tmp_path / "boxes.jsonl").write_text(
+        "\n".join(
+            json.dumps({"file_name": f"{number}.png", "boxes": [{"xyxy": None} | mark]})
+            for number in (1, 3, 4)
+        )
+    )
+    photographs(tmp_path / "photos")
+    options = {
+        "bucketing": True,
+        "training": Passes(bucket_ratio=4.0),
+        "evaluation": Sampled(predict_prompts=["a"], images_per_prompt=1),
+        "cache_dir": str(tmp_path / "cache"),
+        "attack": RandomNoise(),
+    }
+    dropped = {
+        "detector": PrecomputedBoxes(str(tmp_path / "boxes.jsonl")),
+        "erasing": Erasing(contaminated="drop"),
+    }
+    for more, size in (({}, (8, 32)), (dropped, (16, 16))):
+        data = PersonalizationDataModule(
+            str(tmp_path / "photos"), "a photo of sks dog", **options | more
+        )
+        trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+        trainer.predict(FakeModule(), data)
+        assert [batch.size for batch in data.predict_dataloader()] == [size]
+        assert bool(data.perturbed) == bool(more)  # no stage is run where none is asked

@@ -10,6 +10,7 @@ from fake_model import FakeBackbone, FakeModule
 from PIL import Image
 from torch import Tensor
 
+from shortcut_lightning import draws
 from shortcut_lightning.attacks import Attack, RandomNoise
 from shortcut_lightning.batch import Example, PromptBatch
 from shortcut_lightning.concepts import Erasing, PrecomputedBoxes
@@ -264,6 +265,41 @@ def test_what_is_taken_off_the_photographs_is_put_on_class_images(
         assert change.max() < 20.1
         assert (change > 19.9).float().mean() > 0.3  # two thirds of the noise is above 20
     assert module.seen[0].prompts[8:].count("a photo of dog, bhj noisy pattern") == 4
+
+
+def test_noisy_copies_draw_other_noise_than_the_photographs_and_each_other(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, real = [], draws.generator
+
+    def noted(seed: int, stage: str, draw: int) -> torch.Generator:
+        asked.append((stage, draw))
+        return real(seed, stage, draw)
+
+    monkeypatch.setattr(draws, "generator", noted)
+    noise = RandomNoise(epsilon=40, sign=True)
+    options = {
+        "with_prior_preservation": True,
+        "class_prompt": "a photo of dog",
+        "num_class_images": 4,
+        "attack": noise,
+        "purifiers": [Gaussian()],
+        "decoupling": Decoupling(training=True),
+        "steps": 1,
+    }
+    plain, _, _ = fit(photos, tmp_path / "plain", **options)
+    own = {each for each in asked if each[0].startswith(("perturb", "purify"))}
+    assert own == {(stage, draw) for stage in ("perturb", "purify-0") for draw in (0,)}
+    asked.clear()
+    wanted = NoisyClassImages(attacks=[noise, noise], transplant=[Gaussian(0.5)])
+    data, _, _ = fit(photos, tmp_path, noisy_class_images=wanted, **options)
+    drawn = [each for each in asked if each[0].startswith(("perturb", "purify"))]
+    assert own < set(drawn)
+    assert len(drawn) == len(set(drawn))
+    for one, other in zip(plain.trained_on, data.trained_on, strict=True):
+        assert torch.equal(one.image, other.image)
+    assert {each.name for each in (tmp_path / "cache").iterdir()} >= {"perturb", "purify"}
+    assert not list((tmp_path / "cache").glob("*-copies*"))
 
 
 def test_class_images_of_a_folder_are_used(photos: Path, tmp_path: Path) -> None:

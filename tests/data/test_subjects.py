@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from shortcut_lightning.data import PersonalizationDataModule, SeveralSubjects
 from shortcut_lightning.data.settings import Passes, Sampled
 from shortcut_lightning.data.subjects import SubjectSet
 from shortcut_lightning.data.training import TrainSet
+from shortcut_lightning.prompts import Decoupling
 from shortcut_lightning.purifiers import Gaussian
 
 
@@ -235,6 +237,30 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         ValueError, match=r"data\.subjects: train_batch_size is 2 of a and 3 of b; .* be the same"
     ):
         SeveralSubjects(data)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("contrast_margin", 0.02),
+        ("noise", "xyz speckle"),
+        ("instance_suffix", " with {noise}"),
+        ("class_suffix", ", clean"),
+    ],
+)
+def test_a_contrast_is_worded_alike_for_all(tmp_path: Path, key: str, value: Any) -> None:
+    def both(contrast: float) -> SeveralSubjects:
+        usual = Decoupling(training=True, contrast=contrast)
+        return SeveralSubjects(
+            {
+                "a": subject(tmp_path, "a", 1, decoupling=usual),
+                "b": subject(tmp_path, "b", 1, decoupling=replace(usual, **{key: value})),
+            }
+        )
+
+    both(0)  # each is worded by itself
+    with pytest.raises(ValueError, match=rf"decoupling\.{key} is .* of a and {value!r} of b;"):
+        both(0.5)
 
 
 CONFIG = """

@@ -10,7 +10,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 
 from shortcut_lightning import backbones, draws
-from shortcut_lightning.data import PersonalizationDataModule
+from shortcut_lightning.batch import PromptBatch
+from shortcut_lightning.data import PersonalizationDataModule, SeveralSubjects
 from shortcut_lightning.files.images import save_image
 from shortcut_lightning.modules import CAT
 from shortcut_lightning.modules.cat import ADAPTED, autoencoder_layers
@@ -86,10 +87,15 @@ def test_it_reproduces_what_it_learnt(small_sd: Path) -> None:
     assert error() < 0.8 * before
 
 
-def fitted(model: CAT, photos: Path, folder: Path, steps: int, **fit: Any) -> pl.Trainer:
-    data = PersonalizationDataModule(
-        instance_data_dir=str(photos), instance_prompt="a photo of sks dog", train_batch_size=1
+def given(photos: Path, **options: Any) -> PersonalizationDataModule:
+    return PersonalizationDataModule(
+        str(photos), "a photo of sks dog", train_batch_size=1, **options
     )
+
+
+def fitted(
+    model: CAT, photos: Path, folder: Path, steps: int, data: Any = None, **fit: Any
+) -> pl.Trainer:
     trainer = pl.Trainer(
         max_steps=steps,
         accelerator="cpu",
@@ -99,7 +105,7 @@ def fitted(model: CAT, photos: Path, folder: Path, steps: int, **fit: Any) -> pl
         enable_checkpointing=False,
         default_root_dir=folder,
     )
-    trainer.fit(model, data, **fit)
+    trainer.fit(model, data or given(photos), **fit)
     return trainer
 
 
@@ -132,10 +138,37 @@ def test_a_run_keeps_the_autoencoder_and_exports_it(
         torch.testing.assert_close(stock.encode(IMAGES).mean, latents(first))
 
 
-def test_cached_latents_are_refused(small_sd: Path, photos: Path, tmp_path: Path) -> None:
-    data = PersonalizationDataModule(
-        instance_data_dir=str(photos), instance_prompt="a photo of sks dog", cache_latents=True
-    )
-    trainer = pl.Trainer(max_steps=1, accelerator="cpu", logger=False, default_root_dir=tmp_path)
+def test_pictures_in_buckets_are_learnt_at_one_size(small_sd: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number, size in enumerate([(32, 32), (64, 32)]):
+        picture = torch.rand(3, *size, generator=torch.Generator().manual_seed(number))
+        save_image(picture, tmp_path / "photos" / f"{number}.png")
+    ours, seen = module(small_sd, vae_batch_size=1), []
+    ours.adapt = seen.append  # type: ignore[method-assign, assignment]
+    data = given(tmp_path / "photos", bucketing=True)
+    fitted(ours, tmp_path / "photos", tmp_path, 1, data)
+    assert len(data.buckets) == 2
+    first, second = (each.image for each in data.trained_on)
+    side = max(min(each.shape[-2:]) for each in (first, second))
+    assert seen[0].shape == (2, 3, side, side)
+    assert any(torch.equal(each, first) for each in seen[0])  # the largest is as it was
+
+
+@pytest.mark.parametrize("method", ["lora", "lokr"])
+def test_the_base_arm_has_the_untouched_autoencoder(method: str, small_sd: Path) -> None:
+    ours = module(small_sd, method=method)
+    ask = PromptBatch(["a photo"], [""], torch.tensor([1]), torch.tensor([0]), "base")
+    untouched = ours.sample(ask._replace(arm="tuned"))
+    ours.adapt(IMAGES)
+    assert torch.equal(ours.sample(ask), untouched)
+    assert not torch.equal(ours.sample(ask._replace(arm="tuned")), untouched)
+
+
+def test_cached_latents_and_several_subjects_are_refused(
+    small_sd: Path, photos: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=r"set data\.cache_latents to false"):
-        trainer.fit(module(small_sd), data)
+        fitted(module(small_sd), photos, tmp_path, 1, given(photos, cache_latents=True))
+    several = SeveralSubjects({"a": given(photos)})
+    with pytest.raises(ValueError, match=r"one PersonalizationDataModule; .* a SeveralSubjects\."):
+        fitted(module(small_sd), photos, tmp_path, 1, several)
