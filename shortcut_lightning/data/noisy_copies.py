@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 
 from shortcut_lightning import draws
-from shortcut_lightning.attacks.base import Attack, NoAttack
 from shortcut_lightning.batch import Example
 from shortcut_lightning.data.settings import NoisyClassImages
-from shortcut_lightning.data.stages import Steps, _changed
+from shortcut_lightning.data.stages import Steps
 from shortcut_lightning.data.transplant import transplant
 from shortcut_lightning.purifiers.base import Purifier
-from shortcut_lightning.purifiers.oracle import Oracle
 
 
 def noisy_copies(
@@ -33,43 +31,16 @@ def noisy_copies(
     some = class_images[: wanted.count or None]
     noisy: list[Example] = []
     for number, attack in enumerate(wanted.attacks):
-        noisy += _perturbed(some[number :: len(wanted.attacks)], attack, number, steps)
+        noisy += steps.perturb(some[number :: len(wanted.attacks)], attack, f"copies-{number}")
     if wanted.transplant:
         noisy += transplant(
             some,
             published,
-            _purified("transplant", published, wanted.transplant, given, steps),
+            steps.purify(published, wanted.transplant, given, "transplant"),
             limit=wanted.transplant_limit,
             step=steps.backbone.downsampling,
             seed=draws.run_seed(),
         )
     clean = {example.name: example for example in some}
     originals = [clean[example.name] for example in noisy]
-    return _purified("copies", noisy, purifiers, originals, steps)
-
-
-# The stages of the photographs, under names of their own: by the same they would draw the very
-# noise that the photographs are given, and what is said about noise would be said about that.
-
-
-def _perturbed(examples: list[Example], attack: Attack, number: int, steps: Steps) -> list[Example]:
-    if isinstance(attack, NoAttack):
-        return examples
-    size = len(examples) if attack.whole_set else steps.batch_size
-    stage = f"perturb-copies-{number}"
-    return _changed(stage, examples, attack, *steps[:3], size, steps.warn)
-
-
-def _purified(
-    name: str,
-    examples: list[Example],
-    purifiers: Sequence[Purifier],
-    given: list[Example],
-    steps: Steps,
-) -> list[Example]:
-    for number, purifier in enumerate(purifiers):
-        if isinstance(purifier, Oracle):
-            examples = list(given)
-            continue
-        examples = _changed(f"purify-{name}-{number}", examples, purifier, *steps[:4])
-    return examples
+    return steps.purify(noisy, purifiers, originals, "copies")

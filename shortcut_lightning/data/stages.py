@@ -46,14 +46,17 @@ def perturb(
     batch_size: int,
     warn: Callable[[str], None] = log.warning,
     pool: Pool = InProcess(),  # noqa: B008
+    whose: str = "",
 ) -> list[Example]:
     """The examples as the attack leaves them, at most `batch_size` of them at a time unless it
     works on the whole set. `warn` is told why its work is not to be trusted, also where that work
-    is found in the cache. An attack that was interrupted goes on. `pool` does the work."""
+    is found in the cache. An attack that was interrupted goes on. `pool` does the work. Other than
+    a run's photographs are named by `whose`, or they would be given the very same noise."""
     if isinstance(attack, NoAttack):
         return examples
     size = len(examples) if attack.whole_set else batch_size
-    return _changed("perturb", examples, attack, backbone, cache, device, size, warn, pool)
+    stage = f"perturb-{whose}" if whose else "perturb"
+    return _changed(stage, examples, attack, backbone, cache, device, size, warn, pool)
 
 
 def purify(
@@ -65,14 +68,16 @@ def purify(
     batch_size: int,
     given: Sequence[Example] = (),
     pool: Pool = InProcess(),  # noqa: B008
+    whose: str = "",
 ) -> list[Example]:
     """The examples as the chain of purifiers leaves them, at most `batch_size` at a time; `given`
-    is what they were before any perturbation, for the `Oracle`. `pool` does the work."""
+    is what they were before any perturbation, for the `Oracle`. `pool` does the work; `whose` as in
+    `perturb`."""
     for number, purifier in enumerate(purifiers):
         if isinstance(purifier, Oracle) and given:
             examples = list(given)
             continue
-        stage = f"purify-{number}"
+        stage = f"purify-{whose}-{number}" if whose else f"purify-{number}"
         examples = _changed(
             stage, examples, purifier, backbone, cache, device, batch_size, pool=pool
         )
@@ -88,15 +93,19 @@ class Steps(NamedTuple):
     batch_size: int
     warn: Callable[[str], None]
 
-    def perturb(self, examples: list[Example], attack: Attack) -> list[Example]:
+    def perturb(self, examples: list[Example], attack: Attack, whose: str = "") -> list[Example]:
         """See `perturb`."""
-        return perturb(examples, attack, *self)
+        return perturb(examples, attack, *self, whose=whose)
 
     def purify(
-        self, examples: list[Example], purifiers: Sequence[Purifier], given: Sequence[Example] = ()
+        self,
+        examples: list[Example],
+        purifiers: Sequence[Purifier],
+        given: Sequence[Example] = (),
+        whose: str = "",
     ) -> list[Example]:
         """See `purify`."""
-        return purify(examples, purifiers, *self[:4], given)
+        return purify(examples, purifiers, *self[:4], given, whose=whose)
 
 
 def detect(
