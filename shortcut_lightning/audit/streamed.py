@@ -1,7 +1,6 @@
 """An audit of sets that are shards, tables or patterns of files: measured a part at a time, judged
 from the numbers alone, so that memory grows by some bytes a picture and not by pictures."""
 
-import hashlib
 import json
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -29,11 +28,11 @@ from shortcut_lightning.audit.verdict import verdict
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.cluster import Pool
 from shortcut_lightning.cluster.sinks import Output
-from shortcut_lightning.cluster.sources import Part, Row, parts_of
+from shortcut_lightning.cluster.sources import Part, Row, fingerprint, parts_of
 from shortcut_lightning.cluster.stream import Job, stream
 from shortcut_lightning.files.images import load_image
 from shortcut_lightning.membership.base import Score
-from shortcut_lightning.membership.engine import Asked, Engine, Measuring, measuring
+from shortcut_lightning.membership.engine import VERSION, Asked, Engine, Measuring, measuring
 from shortcut_lightning.membership.ledger import as_kept
 from shortcut_lightning.membership.pictures import Picture, content_key, prepared
 from shortcut_lightning.metrics.encoders import ImageEncoder
@@ -187,14 +186,14 @@ def _blind(audit: "Audit", tables: Mapping[str, Table], sets: Sets) -> list[Blin
 def _recipe(
     engine: Engine, audit: "Audit", roles: Sequence[str], parts: Sequence[Part]
 ) -> dict[str, Any]:
-    listed = hashlib.sha256(json.dumps([list(part) for part in parts]).encode()).hexdigest()
     made = {
+        "version": VERSION,
         "scores": {name: measuring(score) for name, score in audit.scores.items()},
         "models": {role: engine.models[role].name for role in roles},
         "settings": [audit.seed, audit.compute.bf16, audit.compute.images_per_chunk, audit.caption]
         + ["compiled"] * audit.compute.compile_denoiser,
         "looks": [audit.controls.blind, audit.controls.blind_encoder.name],
-        "parts": listed[:16],
+        "parts": fingerprint(parts),
     }
     return dict(json.loads(json.dumps(made)))
 

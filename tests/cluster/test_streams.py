@@ -4,9 +4,11 @@ import pickle
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 from PIL import Image
@@ -186,6 +188,28 @@ def test_finished_parts_are_not_done_again(tmp_path: Path) -> None:
     for name, at in before.items():
         assert (tmp_path / "out" / name).stat().st_mtime_ns == at
     assert len(table(tmp_path / "out")) == 6
+
+
+@pytest.mark.parametrize("where", ["disk", "memory", "link"])
+@pytest.mark.parametrize("changed", ["a.tar", "a.png", "a.txt"])
+def test_a_changed_file_is_not_taken_as_done(tmp_path: Path, changed: str, where: str) -> None:
+    files, root = fsspec.filesystem("memory"), f"memory://{tmp_path.name}"
+    if where != "memory":
+        files, root = fsspec.filesystem("file"), str(tmp_path / "in")
+    files.makedirs(root)
+    write_shard(tmp_path / "x.tar", {"a": encoded(1)})
+    files.pipe(f"{root}/a.tar", (tmp_path / "x.tar").read_bytes())
+    files.pipe({f"{root}/a.png": encoded(1), f"{root}/a.txt": b"a cat"})
+    if where == "link":
+        Path(root, changed).rename(tmp_path / "aside")
+        Path(root, changed).symlink_to(tmp_path / "aside")
+    source = f"{root}/a.tar" if changed == "a.tar" else f"{root}/*.png"
+    assert detect(source, tmp_path / "out").rows == 1
+    assert detect(source, tmp_path / "out").rows == 1  # nothing changed
+    time.sleep(0.01)  # a clock of files has steps
+    files.pipe(f"{root}/{changed}", files.cat(f"{root}/{changed}")[::-1])  # as many bytes
+    with pytest.raises(ValueError, match="or made of files that have changed since"):
+        detect(source, tmp_path / "out")
 
 
 @pytest.mark.slow
