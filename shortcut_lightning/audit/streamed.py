@@ -33,7 +33,14 @@ from shortcut_lightning.cluster.sources import Part, Row, fingerprint, parts_of
 from shortcut_lightning.cluster.stream import Job, stream
 from shortcut_lightning.files.images import load_image
 from shortcut_lightning.membership.base import Score
-from shortcut_lightning.membership.engine import VERSION, Asked, Engine, Measuring, measuring
+from shortcut_lightning.membership.engine import (
+    VERSION,
+    Asked,
+    Engine,
+    Measuring,
+    measuring,
+    settings,
+)
 from shortcut_lightning.membership.ledger import as_kept
 from shortcut_lightning.membership.pictures import Picture, content_key, prepared
 from shortcut_lightning.metrics.encoders import ImageEncoder
@@ -194,7 +201,7 @@ def _recipe(
         "models": {role: engine.models[role].name for role in roles},
         "settings": [audit.seed, audit.compute.bf16, audit.compute.images_per_chunk, audit.caption]
         + ["compiled"] * audit.compute.compile_denoiser,
-        "looks": [audit.controls.blind, audit.controls.blind_encoder.name],
+        "looks": [audit.controls.blind, settings(audit.controls.blind_encoder)],
         "parts": fingerprint(parts),
     }
     return dict(json.loads(json.dumps(made)))
