@@ -5,8 +5,10 @@ A source is cut into parts, which workers read by themselves. Only bytes and tex
 file: nothing in it is unpickled.
 """
 
+import glob
 import hashlib
 import json
+import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -118,11 +120,21 @@ def fingerprint(parts: Sequence[Part]) -> str:
 
 def _listed(files: Any, path: str) -> tuple[dict[str, Facts], dict[str, Facts]]:
     """What a source names, in order, and what lies in its folders beside it: by path, each from one
-    listing."""
-    pattern = path.rstrip("/") + "/*" if files.isdir(path) else path
-    found = dict(sorted(files.glob(pattern, detail=True).items()))
-    around = pattern.rpartition("/")[0] + "/*"
-    if around == pattern or not any(each.lower().endswith(SUFFIXES) for each in found):
+    listing. What there is by that name is meant by it: brackets in a name are no pattern."""
+    shard = path.endswith((*TAR, *PARQUET)) and files.isfile(path)
+    if not shard and files.isdir(path):
+        found = {facts["name"]: facts for facts in files.ls(path, detail=True)}
+        return dict(sorted(found.items())), found
+    if files.exists(path):
+        near = [_sidecar(path), f"{path.rpartition('/')[0]}/{METADATA}"]
+        beside = {each: files.info(each) for each in near if files.exists(each)}
+        return {path: files.info(path)}, beside
+    folder = re.split(r"[*?]", path, maxsplit=1)[0].rpartition("/")[0]
+    if "[" in folder and files.isdir(folder):
+        path = glob.escape(folder) + path.removeprefix(folder)
+    found = dict(sorted(files.glob(path, detail=True).items()))
+    around = path.rpartition("/")[0] + "/*"
+    if around == path or not any(each.lower().endswith(SUFFIXES) for each in found):
         return found, found
     return found, found | files.glob(around, detail=True)
 

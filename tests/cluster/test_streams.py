@@ -17,6 +17,7 @@ from shards import Bright, encoded, write_shard, write_shards
 from shortcut_lightning.cli import main
 from shortcut_lightning.cluster import InProcess, open_pool
 from shortcut_lightning.cluster.journal import KILLS, Journal
+from shortcut_lightning.cluster.sinks import Output
 from shortcut_lightning.cluster.sources import Broken, Row, is_stream, parts_of, rows_of
 from shortcut_lightning.data import PersonalizationDataModule
 from shortcut_lightning.data.shard_verbs import detect_shards
@@ -68,6 +69,33 @@ def test_files_by_a_pattern(tmp_path: Path) -> None:
     assert not is_stream(str(tmp_path))
     assert is_stream(f"{tmp_path}/*.png")
     assert read(tmp_path / "*.png") == [Row(0, "a.png", "a cat", encoded(1))]
+
+
+@pytest.mark.parametrize("where", ["disk", "memory"])
+def test_brackets_in_names_are_no_pattern(tmp_path: Path, where: str) -> None:
+    files = fsspec.filesystem("memory" if where == "memory" else "file")
+    root = f"memory://{tmp_path.name} [1]" if where == "memory" else str(tmp_path / "in [1]")
+    files.makedirs(root)
+    write_shard(tmp_path / "x.tar", {"a": encoded(1)})
+    files.pipe(f"{root}/one [1].tar", (tmp_path / "x.tar").read_bytes())
+    files.pipe({f"{root}/b [2].png": encoded(2), f"{root}/b [2].txt": b"a b"})
+    for source, names in (
+        (root, ["a.png", "b [2].png"]),
+        (f"{root}/one [1].tar", ["a.png"]),
+        (f"{root}/b [2].png", ["b [2].png"]),
+        (f"{root}/*.png", ["b [2].png"]),
+        (f"{root}/*[0-9].tar", []),
+        (f"{root}/*[[]1[]].tar", ["a.png"]),
+    ):
+        if names:
+            assert [row.name for row in read(source)] == names
+        else:
+            with pytest.raises(ValueError, match="No pictures"):
+                read(source)
+    output = Output(root, "files")
+    assert output.finished() == {}
+    output.finish("a", {"rows": 1})
+    assert output.finished() == {"a": {"rows": 1}}
 
 
 @pytest.mark.parametrize("damage", ["cut", "header", "end"])
