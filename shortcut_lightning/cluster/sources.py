@@ -11,6 +11,7 @@ import json
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +19,7 @@ import fsspec
 
 from shortcut_lightning.cluster.pool import INSTALL
 from shortcut_lightning.files.contents import METADATA
+from shortcut_lightning.files.folders import read_rows
 from shortcut_lightning.files.images import SUFFIXES
 
 TAR, PARQUET = (".tar", ".tar.gz", ".tgz"), (".parquet",)
@@ -247,17 +249,43 @@ def _sample(number: int, key: str, members: dict[str, bytes]) -> Row | None:
 
 
 def _files(part: Part) -> Iterator[Row | Broken]:
+    rows = dict[str, Mapping[str, str]]()  # of `metadata.jsonl`, by folder
     for number, address in enumerate(part.files):
-        name = PurePosixPath(address).name
+        folder, _, name = address.rpartition("/")
         try:
-            with fsspec.open(address, "rb") as file:
-                data = file.read()
-            files, path = fsspec.core.url_to_fs(str(PurePosixPath(address).with_suffix(".txt")))
-            caption = files.cat_file(path).decode("utf-8", "replace") if files.exists(path) else ""
-        except OSError as error:
+            data = _bytes(address)
+            if folder not in rows:
+                rows[folder] = _metadata(f"{folder}/{METADATA}")
+            caption = rows[folder].get(name) or _text(_sidecar(address))
+        except (OSError, ValueError) as error:
             yield Broken(name, f"cannot be opened ({error})")
             continue
-        yield Row(number, name, caption.strip(), data)
+        yield Row(number, name, " ".join(caption.split()), data)
+
+
+def _bytes(address: str) -> bytes:
+    with fsspec.open(address, "rb") as file:
+        return bytes(file.read())
+
+
+def _text(address: str) -> str:
+    """ "" where there is no such file."""
+    files, path = fsspec.core.url_to_fs(address)
+    return str(files.cat_file(path).decode("utf-8", "replace")) if files.exists(path) else ""
+
+
+def _metadata(address: str) -> Mapping[str, str]:
+    """File name -> caption. Raises ValueError for a bad row."""
+    files, path = fsspec.core.url_to_fs(address)
+    if not files.exists(path):
+        return {}
+    return _rows(address, _mark(files, path, {path: files.info(path)}))
+
+
+@lru_cache(maxsize=1)  # the parts of a folder come one after the other
+def _rows(address: str, mark: str) -> Mapping[str, str]:
+    """The rows while the file has this mark."""
+    return read_rows(_bytes(address).decode("utf-8-sig"), address)
 
 
 def arrow() -> Any:

@@ -1,5 +1,6 @@
 """Shards and tables, a part at a time: python -m pytest tests/cluster/test_streams.py"""
 
+import json
 import pickle
 import subprocess
 import sys
@@ -18,7 +19,14 @@ from shortcut_lightning.cli import main
 from shortcut_lightning.cluster import InProcess, open_pool
 from shortcut_lightning.cluster.journal import KILLS, Journal
 from shortcut_lightning.cluster.sinks import Output
-from shortcut_lightning.cluster.sources import Broken, Row, is_stream, parts_of, rows_of
+from shortcut_lightning.cluster.sources import (
+    Broken,
+    Row,
+    fingerprint,
+    is_stream,
+    parts_of,
+    rows_of,
+)
 from shortcut_lightning.data import PersonalizationDataModule
 from shortcut_lightning.data.shard_verbs import detect_shards
 from shortcut_lightning.files.images import load_image
@@ -69,6 +77,23 @@ def test_files_by_a_pattern(tmp_path: Path) -> None:
     assert not is_stream(str(tmp_path))
     assert is_stream(f"{tmp_path}/*.png")
     assert read(tmp_path / "*.png") == [Row(0, "a.png", "a cat", encoded(1))]
+
+
+@pytest.mark.parametrize("where", ["disk", "memory"])
+def test_captions_of_files_are_those_of_a_folder(tmp_path: Path, where: str) -> None:
+    files = fsspec.filesystem("memory" if where == "memory" else "file")
+    root = f"memory://{tmp_path.name}-captions" if where == "memory" else str(tmp_path / "in")
+    files.makedirs(root)
+    files.pipe({f"{root}/a.png": encoded(1), f"{root}/b.png": encoded(2), f"{root}/b.txt": b"a b"})
+    for text in ("a cat", "a dog"):
+        rows = json.dumps({"file_name": "a.png", "text": text}).encode()
+        files.pipe(f"{root}/metadata.jsonl", rows)
+        time.sleep(0.01)
+        assert [row.caption for row in read(root) if isinstance(row, Row)] == [text, "a b"]
+    before = fingerprint(parts_of(f"{root}/*.png", "data.x"))
+    files.pipe(f"{root}/metadata.jsonl", b"no row")
+    assert fingerprint(parts_of(f"{root}/*.png", "data.x")) != before
+    assert "metadata.jsonl, line 1: expected" in str(read(f"{root}/*.png")[0])
 
 
 @pytest.mark.parametrize("where", ["disk", "memory"])
