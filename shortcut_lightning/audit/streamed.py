@@ -159,6 +159,8 @@ def judge_streams(
             made = _recipe(engine, audit, roles, parts)
             device = engine.models[roles[0]].device
             tally = stream(job, parts, output, made, pool, device, max_failures=max_failures)
+            if not tally.rows:
+                raise ValueError(f"audit.{key} is '{source}', where there is no picture.")
             if tally.failures:
                 warnings.append(f"Of audit.{key} {tally.told()}.")
             tables[key] = read(folder / "measured" / key)

@@ -135,9 +135,7 @@ def test_pictures_of_another_split_are_not_mixed_in(album: list[Picture], tmp_pa
     split(album[:12], 3, 3, seed=1).write(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     for other in (split(album[:12], 3, 3, seed=2), split(album[:12], 2, 2, seed=1)):
-        with pytest.raises(
-            ValueError, match=r"members already holds \d.*another --output"
-        ):
+        with pytest.raises(ValueError, match=r"members already holds \d.*another --output"):
             other.write(tmp_path)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     (tmp_path / "members" / "Thumbs.db").touch()

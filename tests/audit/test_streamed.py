@@ -88,6 +88,23 @@ def test_the_page_has_a_head_for_every_cell_and_the_baselines(sets: Path, small_
     assert result.seconds["in all"] > 0
 
 
+def test_a_folder_beside_shards_has_its_captions(sets: Path, small_sd: Path) -> None:
+    shutil.rmtree(sets / "nonmembers-shards")
+    (sets / "nonmembers").rename(sets / "nonmembers-shards")
+    result = audited(sets, small_sd, "-shards")
+    assert not [each for each in result.warnings if "left out:" in each]
+    assert result.judged["CLiD_th"].plain.n_holdouts == COUNT // 2
+
+
+def test_a_set_without_a_picture_is_named(sets: Path, small_sd: Path) -> None:
+    shutil.rmtree(sets / "nonmembers-shards")
+    (sets / "nonmembers-shards").mkdir()
+    with tarfile.open(sets / "nonmembers-shards" / "0.tar", "w") as archive:
+        archive.add(sets / "members" / "metadata.jsonl", "metadata.jsonl")
+    with pytest.raises(ValueError, match=r"audit\.nonmembers is '.*-shards', .* no picture"):
+        audited(sets, small_sd, "-shards")
+
+
 def test_what_cannot_be_read_and_what_is_in_both_sets_is_named(sets: Path, small_sd: Path) -> None:
     (sets / "bad.png").write_bytes(b"nothing")
     with tarfile.open(sets / "members-shards" / "2.tar", "w") as archive:
