@@ -129,6 +129,8 @@ class Audit(Ranged):
             "base": base.given, "shadow": shadow.given, "scores": scores, "caption": caption,
             "captioner": captioner, "ladder": ladder, "dataset_gradients": dataset_gradients,
         }  # fmt: skip
+        for key, model in (("target", target), ("base", base), ("shadow", shadow)):
+            model.require_name(f"audit.{key}")
         self.files.check([key for key, given in asked.items() if given])
         if not self.files.given and not target.given:
             raise ValueError(

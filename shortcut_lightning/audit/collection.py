@@ -3,6 +3,7 @@
 python -m shortcut_lightning.audit.collection --output FOLDER [--source FOLDER] ...
 """
 
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +36,7 @@ def make_collection(
         world_seed: Of the images that are drawn; several splits of the same ones share it.
         resolution: Side at which copies among the images of a folder are looked for.
 
-    Raises ValueError for a bad folder or too few images.
+    Raises ValueError for a bad folder, too few images, and an output that holds another split.
     """
     if source:
         pictures, _ = read_pictures(Path(source), "source", resolution)
@@ -64,7 +65,15 @@ def drawn(count: int, world_seed: int) -> list[Picture]:
     return pictures
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Reads the command line."""
     from jsonargparse import auto_cli
 
-    auto_cli(make_collection, as_positional=False)
+    try:
+        auto_cli(make_collection, as_positional=False)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}".replace("audit.source", "--source"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """Which model is meant: a folder, a hub id, a finished run, with or without a LoRA."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from shortcut_lightning import backbones, weights
@@ -35,6 +35,15 @@ class AuditedModel:
     def given(self) -> bool:
         """Whether there is one."""
         return bool(self.pretrained_model_name_or_path)
+
+    def require_name(self, key: str) -> None:
+        """Raises ValueError where something is given that belongs to a model, and no model."""
+        others = [each.name for each in fields(self) if getattr(self, each.name)]
+        if others and not self.given:
+            raise ValueError(
+                f"{key}.{others[0]} is given without a model; give "
+                f"{key}.pretrained_model_name_or_path too."
+            )
 
     def load(self, key: str = "audit.target") -> Backbone:
         """The model in float32, frozen, in eval mode.

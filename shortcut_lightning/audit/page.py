@@ -46,7 +46,7 @@ def write_page(result: AuditResult, path: Path) -> None:
     ]
     if result.members:
         sections.append(_surest(result, head))
-    if result.members or head.base:
+    if result.blind or result.captions or head.base:
         sections.append(_controls(result))
     if result.ladder:
         sections.append(_ladder(result.ladder))
@@ -70,13 +70,13 @@ def write_page(result: AuditResult, path: Path) -> None:
 
 
 def _scores(result: AuditResult) -> Section:
-    rows = []
+    rows, asked = [], ["access", "queries"] if _asked(result) else []
     for name, each in result.judged.items():
         one = next((r for r in each.plain.rates if r.fpr == 0.01), None)
         rows.append(
             [
                 name,
-                *([each.score.access, each.score.queries] if each.score else []),
+                *([each.score.access, each.score.queries] if asked and each.score else []),
                 _interval(each.plain.auc),
                 f"{each.plain.p_value:.2g}",
                 _interval(each.plain.asr),
@@ -87,7 +87,6 @@ def _scores(result: AuditResult) -> Section:
                 _interval(each.calibrated.auc) if each.calibrated else "–",
             ]
         )
-    asked = ["access", "queries"] if result.members else []
     head = ["score", *asked, "AUC", "p", "ASR", "TPR member at 1 %",
             "TPR hold-out (ref) at 1 %", "AUC on base", "AUC above that",
             "AUC, target minus base"]  # fmt: skip
@@ -96,6 +95,11 @@ def _scores(result: AuditResult) -> Section:
         "tells the sets apart."
     )
     return Section("Scores", Markup(_TABLE.render(head=head, rows=rows)), lead)
+
+
+def _asked(result: AuditResult) -> bool:
+    """Whether these scores asked a model, and were not given in files."""
+    return all(each.score for each in result.judged.values())
 
 
 def _false_accusations(name: str, head: Judged, tuned_on: str) -> Section:
@@ -237,14 +241,15 @@ def _care(result: AuditResult) -> Section:
 
 def _words(result: AuditResult) -> Section:
     """What the columns and words above mean, those that this page uses."""
-    rows = [
-        [word, meaning]
-        for word, meaning, shown in WORDS
-        if shown == "always"
-        or (shown == "pictures" and result.members)
-        or (shown == "dataset" and result.dataset)
-        or (shown == "ladder" and result.ladder)
-    ]
+    has = {
+        "always": True,
+        "pictures": bool(result.members),
+        "asked": _asked(result),
+        "blind": bool(result.blind),
+        "dataset": bool(result.dataset),
+        "ladder": bool(result.ladder),
+    }
+    rows = [[word, meaning] for word, meaning, shown in WORDS if has[shown]]
     return Section(
         "What the words mean", Markup(_TABLE.render(head=["word", "meaning"], rows=rows))
     )

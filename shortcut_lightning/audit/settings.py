@@ -26,6 +26,13 @@ class Controls:
     captions: bool = True
     fixed_caption: str = "a photo"
 
+    def __post_init__(self) -> None:
+        if self.captions and not self.fixed_caption.strip():
+            raise ValueError(
+                "audit.controls.fixed_caption is empty; give one sentence, such as 'a photo', or "
+                "audit.controls.captions false."
+            )
+
 
 @ranged
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 from shortcut_lightning import draws
 from shortcut_lightning.audit.duplicates import find_copies, first_of_each, signature
 from shortcut_lightning.files.atomic import write_text
-from shortcut_lightning.files.images import save_image
+from shortcut_lightning.files.images import SUFFIXES, save_image
 from shortcut_lightning.membership.pictures import Picture
 
 PARTS = ("members", "nonmembers", "shadow_members", "shadow_nonmembers")
@@ -36,7 +36,13 @@ class Split:
 
     def write(self, folder: Path) -> None:
         """A folder for each part, with `metadata.jsonl`, as `fit` and `audit` read them, and
-        `split.json` with every name and content key."""
+        `split.json` with every name and content key.
+
+        Raises ValueError where pictures of another split lie there: they would count as members.
+        """
+        for part in PARTS:
+            _refuse_others(folder / part, getattr(self, part))
+        (folder / "split.json").unlink(missing_ok=True)  # it stands for the whole
         record: dict[str, object] = {"copies_left_out": self.copies}
         for part in PARTS:
             pictures: list[Picture] = getattr(self, part)
@@ -110,10 +116,25 @@ def require_disjoint(
     ]
 
 
+def _refuse_others(place: Path, pictures: Sequence[Picture]) -> None:
+    own = {_name(picture) for picture in pictures}
+    there = sorted(place.iterdir()) if place.is_dir() else []
+    others = [p.name for p in there if p.suffix.lower() in SUFFIXES and p.name not in own]
+    if others:
+        raise ValueError(
+            f"{place} already holds {', '.join(others[:3])}{', ...' if len(others) > 3 else ''}, "
+            "which this split does not put there; give another --output."
+        )
+
+
+def _name(picture: Picture) -> str:
+    drawn = isinstance(picture.source, Tensor)
+    return f"{Path(picture.name).stem}.png" if drawn else picture.name
+
+
 def _written(picture: Picture, place: Path) -> str:
-    name = picture.name
+    name = _name(picture)
     if isinstance(picture.source, Tensor):
-        name = f"{Path(name).stem}.png"
         save_image(picture.source, place / name)
     else:
         shutil.copyfile(picture.source, place / name)

@@ -1,8 +1,8 @@
 """An audit of sets that are shards, tables or patterns of files: measured a part at a time, judged
 from the numbers alone, so that memory grows by some bytes a picture and not by pictures."""
 
-import hashlib
 import json
+import time
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -29,11 +29,18 @@ from shortcut_lightning.audit.verdict import verdict
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.cluster import Pool
 from shortcut_lightning.cluster.sinks import Output
-from shortcut_lightning.cluster.sources import Part, Row, parts_of
+from shortcut_lightning.cluster.sources import Part, Row, fingerprint, parts_of
 from shortcut_lightning.cluster.stream import Job, stream
 from shortcut_lightning.files.images import load_image
 from shortcut_lightning.membership.base import Score
-from shortcut_lightning.membership.engine import Asked, Engine, Measuring, measuring
+from shortcut_lightning.membership.engine import (
+    VERSION,
+    Asked,
+    Engine,
+    Measuring,
+    measuring,
+    settings,
+)
 from shortcut_lightning.membership.ledger import as_kept
 from shortcut_lightning.membership.pictures import Picture, content_key, prepared
 from shortcut_lightning.metrics.encoders import ImageEncoder
@@ -136,6 +143,7 @@ def judge_streams(
     """
     if audit.captioner:
         raise ValueError("audit.captioner describes pictures of folders; give audit.caption.")
+    started = time.perf_counter()
     engine = audit.engine(models, progress=False)
     tables, warnings = {}, []
     for key in ("members", "nonmembers", "shadow_members", "shadow_nonmembers"):
@@ -151,6 +159,8 @@ def judge_streams(
             made = _recipe(engine, audit, roles, parts)
             device = engine.models[roles[0]].device
             tally = stream(job, parts, output, made, pool, device, max_failures=max_failures)
+            if not tally.rows:
+                raise ValueError(f"audit.{key} is '{source}', where there is no picture.")
             if tally.failures:
                 warnings.append(f"Of audit.{key} {tally.told()}.")
             tables[key] = read(folder / "measured" / key)
@@ -173,7 +183,7 @@ def judge_streams(
         members=[],
         holdouts=[],
         warnings=[*warnings, *told, *(f"{audit.headline}: {n}" for n in head.plain.notes)],
-        seconds={"in all": 0.0},
+        seconds={"in all": time.perf_counter() - started},
         rows=Features(*(some.rows + 1 for some in sets[:2])),  # type: ignore[attr-defined]
         left_out=LEFT_OUT,
     )
@@ -187,14 +197,14 @@ def _blind(audit: "Audit", tables: Mapping[str, Table], sets: Sets) -> list[Blin
 def _recipe(
     engine: Engine, audit: "Audit", roles: Sequence[str], parts: Sequence[Part]
 ) -> dict[str, Any]:
-    listed = hashlib.sha256(json.dumps([list(part) for part in parts]).encode()).hexdigest()
     made = {
+        "version": VERSION,
         "scores": {name: measuring(score) for name, score in audit.scores.items()},
         "models": {role: engine.models[role].name for role in roles},
         "settings": [audit.seed, audit.compute.bf16, audit.compute.images_per_chunk, audit.caption]
         + ["compiled"] * audit.compute.compile_denoiser,
-        "looks": [audit.controls.blind, audit.controls.blind_encoder.name],
-        "parts": listed[:16],
+        "looks": [audit.controls.blind, settings(audit.controls.blind_encoder)],
+        "parts": fingerprint(parts),
     }
     return dict(json.loads(json.dumps(made)))
 

@@ -1,7 +1,7 @@
 """The words of an audit's page, explained for who reads one for the first time."""
 
-#: Word, what it means, and on which pages it stands: all, or those with pictures, a ladder or a
-#: test of the set.
+#: Word, what it means, and on which pages it stands: all, or those with pictures, with scores that
+#: asked a model, with baselines that asked none, with a ladder or a test of the set.
 WORDS: tuple[tuple[str, str, str], ...] = (
     ("member", "a picture that is said to have been trained on", "always"),
     ("non-member, hold-out", "a picture like them that surely was not", "always"),
@@ -9,8 +9,8 @@ WORDS: tuple[tuple[str, str, str], ...] = (
     ("target, shadow, base", "the audited model; one like it whose members are known, on which "
      "everything is tuned; the model before any of these pictures", "always"),
     ("access", "what a score needs: black-box, pictures out; grey-box, errors and noise of single "
-     "steps; white-box, gradients of the weights", "pictures"),
-    ("queries", "calls of the denoiser for one picture and one model", "pictures"),
+     "steps; white-box, gradients of the weights", "asked"),
+    ("queries", "calls of the denoiser for one picture and one model", "asked"),
     ("AUC", "how often a random member scores above a random non-member; 0.5 is guessing, and "
      "0.1 separates as well as 0.9 does, the other way round", "always"),
     ("p", "how often sets of this size would differ so much by chance, members higher", "always"),
@@ -31,7 +31,7 @@ WORDS: tuple[tuple[str, str, str], ...] = (
      "accused at this share; a refused number is not shown", "always"),
     ("interval", "95 %: where the number would lie for other pictures like these", "always"),
     ("blind", "a classifier that sees captions, pictures or files and no model: where it tells the "
-     "sets apart, in either direction, they differ by more than training", "pictures"),
+     "sets apart, in either direction, they differ by more than training", "blind"),
     ("void", "the sets can be told apart without the model, so the audit says nothing", "always"),
     ("chance: 0.5 ±", "three standard errors: what is nearer to 0.5 is chance", "always"),
     ("captions fixed, shuffled, swapped", "the score with one sentence for all; with captions that "

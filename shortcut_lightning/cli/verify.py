@@ -2,6 +2,7 @@
 shows what came out. Its options stand beside those of `fit`, which say how is learnt."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -222,6 +223,11 @@ def _bench(root: Path, workers: int, stale: str, run: Run) -> UserError | None:
     return None
 
 
+def again(argv: list[str]) -> str:
+    """What to type to go on, as a shell takes it."""
+    return f"{PROGRAM} verify {shlex.join(argv)}"
+
+
 def _answer(
     asked: recipe.Recipe, made: routes.Matrix, runner: Runner, root: Path, argv: list[str]
 ) -> page.Answer:
@@ -239,6 +245,6 @@ def _answer(
         damage=damage(root),
         finished=(len(reports), len(cells)),
         seconds=sum(runner.seconds(cell) for cell, _ in reports),
-        command=f"{PROGRAM} verify {' '.join(argv)}",
+        command=again(argv),
         unfinished=[named(cell) for cell in cells if not runner.finished(cell)],
     )

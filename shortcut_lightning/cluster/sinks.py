@@ -65,8 +65,12 @@ class Output:
     def finished(self) -> dict[str, Any]:
         """What `finish` noted, by part; without notes that cannot be read."""
         files, root = fsspec.core.url_to_fs(self.address)
-        found = {}
-        for path in sorted(files.glob(f"{root}/{DONE}/*.json")):
+        found = dict[str, Any]()
+        try:  # no pattern: the names above may have brackets
+            notes = files.ls(f"{root}/{DONE}", detail=False)
+        except FileNotFoundError:
+            return found
+        for path in sorted(path for path in notes if path.endswith(".json")):
             try:
                 found[PurePosixPath(path).stem] = json.loads(files.cat_file(path))
             except ValueError:

@@ -5,15 +5,21 @@ A source is cut into parts, which workers read by themselves. Only bytes and tex
 file: nothing in it is unpickled.
 """
 
+import glob
+import hashlib
 import json
+import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 import fsspec
 
 from shortcut_lightning.cluster.pool import INSTALL
+from shortcut_lightning.files.contents import METADATA
+from shortcut_lightning.files.folders import read_rows
 from shortcut_lightning.files.images import SUFFIXES
 
 TAR, PARQUET = (".tar", ".tar.gz", ".tgz"), (".parquet",)
@@ -21,6 +27,13 @@ FILES_A_PART = 256
 _IMAGE = ("image", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "content")
 _CAPTION = ("caption", "text", "txt", "prompt")
 _NAME = ("name", "file_name", "key", "__key__", "path", "url", "id")
+# By what file systems' listings say that a file is another, surest first.
+_MARKS = (
+    "ETag", "etag", "md5Hash", "blob_id", "mtime", "LastModified", "last_modified",
+    "Last-Modified", "modified", "modify", "modificationTime", "updated", "date_time", "created",
+)  # fmt: skip
+
+Facts = dict[str, Any]  # of a file, as its file system lists it
 
 
 class Part(NamedTuple):
@@ -31,6 +44,7 @@ class Part(NamedTuple):
     address: str  # of the shard or table
     group: int = 0  # of a Parquet file
     files: tuple[str, ...] = ()
+    state: str = ""  # a hash of sizes and times of what it is read from, captions included
 
     @property
     def label(self) -> str:
@@ -77,26 +91,94 @@ def parts_of(source: str, key: str) -> list[Part]:
     """
     try:
         files, path = fsspec.core.url_to_fs(source)
-        pattern = path.rstrip("/") + "/*" if files.isdir(path) else path
-        found = sorted(files.glob(pattern))
+        found, beside = _listed(files, path)
     except (OSError, ValueError, ImportError) as error:
         raise ValueError(f"{key} is '{source}', which cannot be opened ({error}).") from error
-    shards = [files.unstrip_protocol(path) for path in found if path.endswith((*TAR, *PARQUET))]
-    pictures = [files.unstrip_protocol(path) for path in found if path.lower().endswith(SUFFIXES)]
     parts: list[Part] = []
-    for address in shards:
+    for path in (path for path in found if path.endswith((*TAR, *PARQUET))):
+        address, state = files.unstrip_protocol(path), _state([_mark(files, path, found)])
         groups = _groups(address) if address.endswith(PARQUET) else 1
         kind: Literal["tar", "parquet"] = "parquet" if address.endswith(PARQUET) else "tar"
-        parts += [Part(len(parts) + n, kind, address, n) for n in range(groups)]
+        parts += [Part(len(parts) + n, kind, address, n, state=state) for n in range(groups)]
+    pictures = [path for path in found if path.lower().endswith(SUFFIXES)]
     for start in range(0, len(pictures), FILES_A_PART):
-        some = tuple(pictures[start : start + FILES_A_PART])
-        parts.append(Part(len(parts), "files", some[0], files=some))
+        paths = pictures[start : start + FILES_A_PART]
+        some = tuple(files.unstrip_protocol(path) for path in paths)
+        state = _state(_marks(files, paths, found, beside))
+        parts.append(Part(len(parts), "files", some[0], files=some, state=state))
     if not parts:
         raise ValueError(
             f"No pictures: looked for {', '.join((*TAR, *PARQUET))} and pictures at '{source}' "
             f"({key})."
         )
     return parts
+
+
+def fingerprint(parts: Sequence[Part]) -> str:
+    """A hash of what is read: it changes with the parts, and with a file that is another under the
+    same name."""
+    return hashlib.sha256(json.dumps([list(part) for part in parts]).encode()).hexdigest()[:16]
+
+
+def _listed(files: Any, path: str) -> tuple[dict[str, Facts], dict[str, Facts]]:
+    """What a source names, in order, and what lies in its folders beside it: by path, each from one
+    listing. What there is by that name is meant by it: brackets in a name are no pattern."""
+    shard = path.endswith((*TAR, *PARQUET)) and files.isfile(path)
+    if not shard and files.isdir(path):
+        found = {facts["name"]: facts for facts in files.ls(path, detail=True)}
+        return dict(sorted(found.items())), found
+    if files.exists(path):
+        near = [_sidecar(path), f"{path.rpartition('/')[0]}/{METADATA}"]
+        beside = {each: files.info(each) for each in near if files.exists(each)}
+        return {path: files.info(path)}, beside
+    folder = re.split(r"[*?]", path, maxsplit=1)[0].rpartition("/")[0]
+    if "[" in folder and files.isdir(folder):
+        path = glob.escape(folder) + path.removeprefix(folder)
+    found = dict(sorted(files.glob(path, detail=True).items()))
+    around = path.rpartition("/")[0] + "/*"
+    if around == path or not any(each.lower().endswith(SUFFIXES) for each in found):
+        return found, found
+    return found, found | files.glob(around, detail=True)
+
+
+def _marks(
+    files: Any, paths: Sequence[str], found: Mapping[str, Facts], beside: Mapping[str, Facts]
+) -> Iterator[str]:
+    """Of pictures and what is read as their captions."""
+    for path in paths:
+        yield _mark(files, path, found)
+        if (caption := _sidecar(path)) in beside:
+            yield _mark(files, caption, beside)
+    for folder in sorted({path.rpartition("/")[0] for path in paths}):
+        if (captions := f"{folder}/{METADATA}") in beside:
+            yield _mark(files, captions, beside)
+
+
+def _mark(files: Any, path: str, listed: Mapping[str, Facts]) -> str:
+    """Name, size and time, or a hash where the file system knows one."""
+    facts = listed[path]
+    mark = _first(facts)
+    # The time of a link is not that of its file; and a web server tells nothing but when asked.
+    if facts.get("islink") or (mark is None and facts.get("size") is None):
+        try:
+            facts = files.info(path)
+        except OSError:  # what cannot be read is told when its turn comes
+            facts = {}
+        mark = _first(facts)
+    return f"{path} {facts.get('size')} {mark}"
+
+
+def _first(facts: Facts) -> Any:
+    return next((facts[name] for name in _MARKS if facts.get(name) is not None), None)
+
+
+def _state(marks: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(marks).encode("utf-8", "backslashreplace")).hexdigest()[:16]
+
+
+def _sidecar(path: str) -> str:
+    """Where the caption of a picture would be."""
+    return path.removesuffix(PurePosixPath(path).suffix) + ".txt"
 
 
 def rows_of(part: Part) -> Iterator[Row | Broken]:
@@ -167,17 +249,43 @@ def _sample(number: int, key: str, members: dict[str, bytes]) -> Row | None:
 
 
 def _files(part: Part) -> Iterator[Row | Broken]:
+    rows = dict[str, Mapping[str, str]]()  # of `metadata.jsonl`, by folder
     for number, address in enumerate(part.files):
-        name = PurePosixPath(address).name
+        folder, _, name = address.rpartition("/")
         try:
-            with fsspec.open(address, "rb") as file:
-                data = file.read()
-            files, path = fsspec.core.url_to_fs(str(PurePosixPath(address).with_suffix(".txt")))
-            caption = files.cat_file(path).decode("utf-8", "replace") if files.exists(path) else ""
-        except OSError as error:
+            data = _bytes(address)
+            if folder not in rows:
+                rows[folder] = _metadata(f"{folder}/{METADATA}")
+            caption = rows[folder].get(name) or _text(_sidecar(address))
+        except (OSError, ValueError) as error:
             yield Broken(name, f"cannot be opened ({error})")
             continue
-        yield Row(number, name, caption.strip(), data)
+        yield Row(number, name, " ".join(caption.split()), data)
+
+
+def _bytes(address: str) -> bytes:
+    with fsspec.open(address, "rb") as file:
+        return bytes(file.read())
+
+
+def _text(address: str) -> str:
+    """ "" where there is no such file."""
+    files, path = fsspec.core.url_to_fs(address)
+    return str(files.cat_file(path).decode("utf-8", "replace")) if files.exists(path) else ""
+
+
+def _metadata(address: str) -> Mapping[str, str]:
+    """File name -> caption. Raises ValueError for a bad row."""
+    files, path = fsspec.core.url_to_fs(address)
+    if not files.exists(path):
+        return {}
+    return _rows(address, _mark(files, path, {path: files.info(path)}))
+
+
+@lru_cache(maxsize=1)  # the parts of a folder come one after the other
+def _rows(address: str, mark: str) -> Mapping[str, str]:
+    """The rows while the file has this mark."""
+    return read_rows(_bytes(address).decode("utf-8-sig"), address)
 
 
 def arrow() -> Any:

@@ -192,8 +192,8 @@ def stream(
         done = output.finished()
     elif output.holds_others():
         raise ValueError(
-            f"{output.address} already holds something that this command did not make; give "
-            "another --output."
+            f"{output.address} already holds something that this command did not make, or made "
+            "of files that have changed since; give another --output."
         )
     output.note(RECIPE, recipe)
     todo = [part for part in parts if part.label not in done]

@@ -1,7 +1,6 @@
 """`detect`, `protect` and `purify` where `data.instance_data_dir` names shards, tables or files by
 a pattern (`cluster/sources.py`)."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from shortcut_lightning.attacks.base import NoAttack
 from shortcut_lightning.backbones.base import Backbone
 from shortcut_lightning.cluster import Pool
 from shortcut_lightning.cluster.sinks import Output
-from shortcut_lightning.cluster.sources import Part, parts_of
+from shortcut_lightning.cluster.sources import Part, fingerprint, parts_of
 from shortcut_lightning.cluster.stream import Tally, stream
 from shortcut_lightning.concepts.base import NoDetector
 from shortcut_lightning.data.copies import Copies
@@ -115,5 +114,4 @@ def told(tally: Tally) -> str:
 
 def _of(made: dict[str, Any], parts: Sequence[Part]) -> dict[str, Any]:
     """The recipe with the parts that it is for, as it is read back."""
-    listed = hashlib.sha256(json.dumps([list(part) for part in parts]).encode()).hexdigest()
-    return dict(json.loads(json.dumps(made | {"parts": listed[:16]})))
+    return dict(json.loads(json.dumps(made | {"parts": fingerprint(parts)})))

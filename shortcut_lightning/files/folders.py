@@ -158,34 +158,37 @@ def draw_subject(source: str, cache: Path) -> None:
 def _read_metadata(path: Path) -> dict[str, str]:
     """File name -> caption. Raises ValueError for a row of another form, and for a second row about
     the same file."""
-    if not path.exists():
-        return {}
+    return read_rows(read_text(path), shown(path)) if path.exists() else {}
+
+
+def read_rows(text: str, file: str) -> dict[str, str]:
+    """`_read_metadata` of the text of a file, which `file` names."""
     rows: dict[str, str] = {}
     lines: dict[str, int] = {}
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            name, text = row["file_name"], row["text"]
+            name, said = row["file_name"], row["text"]
         except (ValueError, RecursionError, KeyError, TypeError) as error:
-            raise ValueError(f"{_expected(path, number)}, got {line[:80]!r}.") from error
-        for key, value in (("file_name", name), ("text", text)):
+            raise ValueError(f"{_expected(file, number)}, got {line[:80]!r}.") from error
+        for key, value in (("file_name", name), ("text", said)):
             if not isinstance(value, str):
                 raise ValueError(
-                    f"{_expected(path, number)} as strings, got {key} {json.dumps(value)[:80]}."
+                    f"{_expected(file, number)} as strings, got {key} {json.dumps(value)[:80]}."
                 )
         if name in lines:
             raise ValueError(
-                f"{shown(path)}, line {number}: {name} has a row already, in line {lines[name]}; "
+                f"{file}, line {number}: {name} has a row already, in line {lines[name]}; "
                 "keep one of them."
             )
-        rows[name], lines[name] = text.strip(), number
+        rows[name], lines[name] = said.strip(), number
     return rows
 
 
-def _expected(path: Path, number: int) -> str:
-    return f"{shown(path)}, line {number}: expected a JSON object with file_name and text"
+def _expected(file: str, number: int) -> str:
+    return f"{file}, line {number}: expected a JSON object with file_name and text"
 
 
 def _read_sidecar(image: Path) -> str:

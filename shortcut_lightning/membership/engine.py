@@ -6,6 +6,7 @@ already holds are not asked for again.
 
 import inspect
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,7 @@ from tqdm import tqdm
 from shortcut_lightning.backbones.base import Backbone, Conditioning
 from shortcut_lightning.cluster import InProcess, Pool, Work
 from shortcut_lightning.compiling import compiled, many_forms
+from shortcut_lightning.files.cache import code_of
 from shortcut_lightning.freezing import frozen, halved
 from shortcut_lightning.membership.ledger import Ledger
 from shortcut_lightning.membership.model import Model
@@ -283,7 +285,8 @@ def measuring(score: "Score") -> dict[str, Any]:
 
 
 def settings(value: Any) -> Any:
-    """Class and constructor arguments of a score or of a part of one, as plain types."""
+    """Class and constructor arguments of a score or of a part of one, as plain types; of classes of
+    others their code too, which a user changes and runs again."""
     if isinstance(value, str | int | float | bool | None):
         return value
     if isinstance(value, Mapping):
@@ -292,4 +295,12 @@ def settings(value: Any) -> Any:
         return [settings(item) for item in value]
     names = [name for name in inspect.signature(type(value).__init__).parameters if name != "self"]
     own = {name: settings(getattr(value, name)) for name in names if hasattr(value, name)}
-    return {"class": f"{type(value).__module__}.{type(value).__qualname__}", **own}
+    return {"class": f"{type(value).__module__}.{type(value).__qualname__}", **own} | _code(value)
+
+
+def _code(value: Any) -> dict[str, list[str]]:
+    """Of a value's class and those it inherits from. This package's have `VERSION` instead."""
+    known = {__name__.partition(".")[0], *sys.stdlib_module_names}
+    kinds = [kind for kind in type(value).__mro__ if kind.__module__.partition(".")[0] not in known]
+    found = list(dict.fromkeys(filter(None, map(code_of, kinds))))
+    return {"code": found} if found else {}

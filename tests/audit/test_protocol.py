@@ -1,6 +1,7 @@
 """Splits, copies, blind baselines, dataset test: pytest tests/audit/test_protocol.py"""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from shortcut_lightning.audit import collection
 from shortcut_lightning.audit.blind import blind_baselines, cross_validated
 from shortcut_lightning.audit.collection import drawn as drawn_pictures
 from shortcut_lightning.audit.collection import make_collection
@@ -127,6 +129,31 @@ def test_a_split_is_written_as_folders_that_fit_reads(album: list[Picture], tmp_
     assert {p.caption for p in again} <= {p.caption for p in album}
     parts = make_collection(str(tmp_path / "b"), str(source / "members"), 1, 1, shadow="same")
     assert len(list((tmp_path / "b" / "members").glob("*.png"))) == len(parts.members) == 1
+
+
+def test_pictures_of_another_split_are_not_mixed_in(album: list[Picture], tmp_path: Path) -> None:
+    split(album[:12], 3, 3, seed=1).write(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    for other in (split(album[:12], 3, 3, seed=2), split(album[:12], 2, 2, seed=1)):
+        with pytest.raises(ValueError, match=r"members already holds \d.*another --output"):
+            other.write(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    (tmp_path / "members" / "Thumbs.db").touch()
+    split(album[:12], 3, 3, seed=1).write(tmp_path)  # one that was cut off is written again
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--source", "none"], "which does not exist"), (["--n_members", "0"], "0 members and 60")],
+)
+def test_a_mistake_of_a_collection_is_one_line(
+    tmp_path: Path, words: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["collection", "--output", str(tmp_path / "out"), *words])
+    monkeypatch.setattr(collection, "drawn", lambda *_: [])
+    with pytest.raises(SystemExit, match=rf"^error: .*{said}") as left:
+        collection.main()
+    assert "\n" not in str(left.value)
 
 
 def test_a_drawn_collection_has_a_caption_for_every_image() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -53,7 +54,7 @@ def audited(
         AuditedModel(str(model)),
         str(sets / f"members{suffix}"),
         str(sets / f"nonmembers{suffix}"),
-        base=AuditedModel(str(model)),
+        base=settings.pop("base", AuditedModel(str(model))),
         scores={"CLiD_th": CLiDThreshold(n_t=1, reducer=NullOnly())},
         controls=Controls(blind=blind, captions=False),
         dataset=False,
@@ -75,6 +76,33 @@ def test_an_audit_of_shards_is_that_of_the_folders(sets: Path, small_sd: Path) -
     rows = (sets / "out-shards" / "scores.csv").read_text().splitlines()
     assert len(rows) == 1 + COUNT
     assert (sets / "out-shards" / "report.html").is_file()
+
+
+def test_the_page_has_a_head_for_every_cell_and_the_baselines(sets: Path, small_sd: Path) -> None:
+    result = audited(sets, small_sd, "-shards", blind=True, base=AuditedModel())
+    page = (sets / "out-shards" / "report.html").read_text()
+    head, row, *_ = re.findall(r"<tr>.*?</tr>", page[page.index("Scores</h2>") :], re.S)
+    assert head.count("<th ") == row.count("<td ") > 5
+    for shown in ("Controls</h2>", "blind: image statistics", "calls of the denoiser for one"):
+        assert shown in page
+    assert result.seconds["in all"] > 0
+
+
+def test_a_folder_beside_shards_has_its_captions(sets: Path, small_sd: Path) -> None:
+    shutil.rmtree(sets / "nonmembers-shards")
+    (sets / "nonmembers").rename(sets / "nonmembers-shards")
+    result = audited(sets, small_sd, "-shards")
+    assert not [each for each in result.warnings if "left out:" in each]
+    assert result.judged["CLiD_th"].plain.n_holdouts == COUNT // 2
+
+
+def test_a_set_without_a_picture_is_named(sets: Path, small_sd: Path) -> None:
+    shutil.rmtree(sets / "nonmembers-shards")
+    (sets / "nonmembers-shards").mkdir()
+    with tarfile.open(sets / "nonmembers-shards" / "0.tar", "w") as archive:
+        archive.add(sets / "members" / "metadata.jsonl", "metadata.jsonl")
+    with pytest.raises(ValueError, match=r"audit\.nonmembers is '.*-shards', .* no picture"):
+        audited(sets, small_sd, "-shards")
 
 
 def test_what_cannot_be_read_and_what_is_in_both_sets_is_named(sets: Path, small_sd: Path) -> None:

@@ -131,6 +131,12 @@ def test_one_sentence_stands_for_missing_captions(audited: Audited, sets: Path) 
         (["--audit.nonmembers", "{sets}/broken"], ["None of the 1 images", "audit.nonmembers"]),
         (["--audit.shadow_members", "{sets}/members"], ["comes with both its sets"]),
         (["--audit.caption", "a", "--audit.captioner", "b"], ["give one of them"]),
+        (["--audit.base.lora", "x"], ["give audit.base.pretrained_model_name_or_path too"]),
+        (["--audit.shadow.checkpoint", "x"], ["audit.shadow.checkpoint is given without a model"]),
+        (
+            ["--audit.controls.captions", "true", "--audit.controls.fixed_caption", ""],
+            ["audit.controls.fixed_caption is empty"],
+        ),
         (["--audit.captioner", "{sets}/mute"], ["captioner", "cannot be loaded", "audit.caption"]),
         (["--audit.target.checkpoint", "{sets}/cheap.yaml"], ["is no file of weights"]),
         (

@@ -1,12 +1,15 @@
 """Shards and tables, a part at a time: python -m pytest tests/cluster/test_streams.py"""
 
+import json
 import pickle
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 from PIL import Image
@@ -15,7 +18,15 @@ from shards import Bright, encoded, write_shard, write_shards
 from shortcut_lightning.cli import main
 from shortcut_lightning.cluster import InProcess, open_pool
 from shortcut_lightning.cluster.journal import KILLS, Journal
-from shortcut_lightning.cluster.sources import Broken, Row, is_stream, parts_of, rows_of
+from shortcut_lightning.cluster.sinks import Output
+from shortcut_lightning.cluster.sources import (
+    Broken,
+    Row,
+    fingerprint,
+    is_stream,
+    parts_of,
+    rows_of,
+)
 from shortcut_lightning.data import PersonalizationDataModule
 from shortcut_lightning.data.shard_verbs import detect_shards
 from shortcut_lightning.files.images import load_image
@@ -66,6 +77,50 @@ def test_files_by_a_pattern(tmp_path: Path) -> None:
     assert not is_stream(str(tmp_path))
     assert is_stream(f"{tmp_path}/*.png")
     assert read(tmp_path / "*.png") == [Row(0, "a.png", "a cat", encoded(1))]
+
+
+@pytest.mark.parametrize("where", ["disk", "memory"])
+def test_captions_of_files_are_those_of_a_folder(tmp_path: Path, where: str) -> None:
+    files = fsspec.filesystem("memory" if where == "memory" else "file")
+    root = f"memory://{tmp_path.name}-captions" if where == "memory" else str(tmp_path / "in")
+    files.makedirs(root)
+    files.pipe({f"{root}/a.png": encoded(1), f"{root}/b.png": encoded(2), f"{root}/b.txt": b"a b"})
+    for text in ("a cat", "a dog"):
+        rows = json.dumps({"file_name": "a.png", "text": text}).encode()
+        files.pipe(f"{root}/metadata.jsonl", rows)
+        time.sleep(0.01)
+        assert [row.caption for row in read(root) if isinstance(row, Row)] == [text, "a b"]
+    before = fingerprint(parts_of(f"{root}/*.png", "data.x"))
+    files.pipe(f"{root}/metadata.jsonl", b"no row")
+    assert fingerprint(parts_of(f"{root}/*.png", "data.x")) != before
+    assert "metadata.jsonl, line 1: expected" in str(read(f"{root}/*.png")[0])
+
+
+@pytest.mark.parametrize("where", ["disk", "memory"])
+def test_brackets_in_names_are_no_pattern(tmp_path: Path, where: str) -> None:
+    files = fsspec.filesystem("memory" if where == "memory" else "file")
+    root = f"memory://{tmp_path.name} [1]" if where == "memory" else str(tmp_path / "in [1]")
+    files.makedirs(root)
+    write_shard(tmp_path / "x.tar", {"a": encoded(1)})
+    files.pipe(f"{root}/one [1].tar", (tmp_path / "x.tar").read_bytes())
+    files.pipe({f"{root}/b [2].png": encoded(2), f"{root}/b [2].txt": b"a b"})
+    for source, names in (
+        (root, ["a.png", "b [2].png"]),
+        (f"{root}/one [1].tar", ["a.png"]),
+        (f"{root}/b [2].png", ["b [2].png"]),
+        (f"{root}/*.png", ["b [2].png"]),
+        (f"{root}/*[0-9].tar", []),
+        (f"{root}/*[[]1[]].tar", ["a.png"]),
+    ):
+        if names:
+            assert [row.name for row in read(source)] == names
+        else:
+            with pytest.raises(ValueError, match="No pictures"):
+                read(source)
+    output = Output(root, "files")
+    assert output.finished() == {}
+    output.finish("a", {"rows": 1})
+    assert output.finished() == {"a": {"rows": 1}}
 
 
 @pytest.mark.parametrize("damage", ["cut", "header", "end"])
@@ -186,6 +241,28 @@ def test_finished_parts_are_not_done_again(tmp_path: Path) -> None:
     for name, at in before.items():
         assert (tmp_path / "out" / name).stat().st_mtime_ns == at
     assert len(table(tmp_path / "out")) == 6
+
+
+@pytest.mark.parametrize("where", ["disk", "memory", "link"])
+@pytest.mark.parametrize("changed", ["a.tar", "a.png", "a.txt"])
+def test_a_changed_file_is_not_taken_as_done(tmp_path: Path, changed: str, where: str) -> None:
+    files, root = fsspec.filesystem("memory"), f"memory://{tmp_path.name}"
+    if where != "memory":
+        files, root = fsspec.filesystem("file"), str(tmp_path / "in")
+    files.makedirs(root)
+    write_shard(tmp_path / "x.tar", {"a": encoded(1)})
+    files.pipe(f"{root}/a.tar", (tmp_path / "x.tar").read_bytes())
+    files.pipe({f"{root}/a.png": encoded(1), f"{root}/a.txt": b"a cat"})
+    if where == "link":
+        Path(root, changed).rename(tmp_path / "aside")
+        Path(root, changed).symlink_to(tmp_path / "aside")
+    source = f"{root}/a.tar" if changed == "a.tar" else f"{root}/*.png"
+    assert detect(source, tmp_path / "out").rows == 1
+    assert detect(source, tmp_path / "out").rows == 1  # nothing changed
+    time.sleep(0.01)  # a clock of files has steps
+    files.pipe(f"{root}/{changed}", files.cat(f"{root}/{changed}")[::-1])  # as many bytes
+    with pytest.raises(ValueError, match="or made of files that have changed since"):
+        detect(source, tmp_path / "out")
 
 
 @pytest.mark.slow

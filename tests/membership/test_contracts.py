@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import pkgutil
 from collections.abc import Iterator
 from copy import deepcopy
@@ -199,6 +200,28 @@ def test_what_only_a_fit_uses_asks_for_nothing_new(
         assert measuring(first) == measuring(second)
     assert measuring(SecMI(150)) != measuring(SecMI())
     assert measuring(SecMINNs()) != measuring(SecMI())  # they measure different things
+
+
+def test_the_code_of_a_users_own_class_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    base, own = tmp_path / "score_of_others.py", tmp_path / "own_score.py"
+    base.write_text(
+        "from shortcut_lightning.membership import CLiD\n"
+        "from shortcut_lightning.membership.reducers import NullOnly\n"
+        "class Less(NullOnly): ...\n"
+        "class Other(CLiD): ...\n"
+    )
+    own.write_text("from score_of_others import Other\nclass Own(Other): ...\n")
+    others, mine = (importlib.import_module(file.stem) for file in (base, own))
+    for score, file in ((mine.Own(), own), (mine.Own(), base), (CLiD(others.Less()), base)):
+        before = measuring(score)
+        assert measuring(score) == before
+        file.write_text(file.read_text() + "# changed\n")
+        assert measuring(score) != before
+    kept = [settings(value) for value in (*default_scores().values(), *dataset_scores().values())]
+    assert "code" not in json.dumps(kept)  # rows of the package's own stay
 
 
 def test_null_only_is_equation_13_and_equal_captions_give_nothing(

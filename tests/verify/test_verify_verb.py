@@ -1,6 +1,7 @@
 """The verb `verify` as it is typed, on small random models: python -m pytest tests/verify"""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from markupsafe import escape
 
 from shortcut_lightning.cli import main
+from shortcut_lightning.cli.verify import again
 from shortcut_lightning.files.images import save_image
 
 ATTACK = ["--data.attack", "pocket/advdm", "--data.attack.steps", "1"]
@@ -107,6 +109,15 @@ def test_a_page_comes_out(made: Path) -> None:
     assert all(str(escape(sentence)) in page for sentence in answer["verdict"])
     assert page.count("data:image/") == 2 * 4 + 2 * 3 * 1  # photographs; arms, of one prompt
     assert not list(out.rglob("export"))  # twenty models would fill a disk
+
+
+def test_the_command_to_go_on_can_be_pasted() -> None:
+    words = [
+        "--data.instance_prompt",
+        "a photo of sks' dog",
+        "--data.instance_data_dir=my pictures",
+    ]
+    assert shlex.split(again(words))[2:] == words
 
 
 def test_all_learn_from_the_same_copies(made: Path) -> None:
