@@ -40,15 +40,28 @@ def run(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("family", "part", "method"),
+    [
+        ("small_sd", "unet", "full"),
+        ("small_sd", "unet", "lora"),
+        ("small_sd3", "transformer", "full"),
+    ],
+)
 def test_two_processes_with_a_part_each_end_in_the_weights_of_one(
-    method: str, small_sd: Path, photos: Path, tmp_path: Path
+    family: str,
+    part: str,
+    method: str,
+    request: pytest.FixtureRequest,
+    photos: Path,
+    tmp_path: Path,
 ) -> None:
     """With an average, and clipping. A checkpoint of the two goes on in one."""
+    model: Path = request.getfixturevalue(family)
     alone, both, again = (tmp_path / name for name in ("alone", "both", "again"))
-    start = learned(parts(small_sd, photos, **METHODS[method])[0])
-    module = run(alone, small_sd, photos, method, 1)
-    words = [str(path) for path in (both, small_sd, photos)]
+    start = learned(parts(model, photos, **METHODS[method])[0])
+    module = run(alone, model, photos, method, 1)
+    words = [str(path) for path in (both, model, photos)]
     script = (
         f"import sys; sys.path[:0] = {sys.path!r}\n"
         "from pathlib import Path\nfrom test_fully_sharded import run\n"
@@ -57,7 +70,7 @@ def test_two_processes_with_a_part_each_end_in_the_weights_of_one(
     (tmp_path / "run.py").write_text(script)
     own = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, str(tmp_path / "run.py")], env=own, check=True)
-    run(again, small_sd, photos, method, 1, both / "step=2.ckpt")
+    run(again, model, photos, method, 1, both / "step=2.ckpt")
 
     wanted = learned(module)
     way = sum(((start[name] - value) ** 2).sum() for name, value in wanted.items())
@@ -66,10 +79,10 @@ def test_two_processes_with_a_part_each_end_in_the_weights_of_one(
         error = sum(((found[name] - value) ** 2).sum() for name, value in wanted.items())
         assert error < 1e-5 * way, file  # sums in another order
     export = both / "run" / "export"
-    facts = json.loads((export / "model" / "unet" / "config.json").read_text())
-    assert facts["_class_name"] == "UNet2DConditionModel"
+    facts = json.loads((export / "model" / part / "config.json").read_text())
+    assert facts["_class_name"] in ("UNet2DConditionModel", "SD3Transformer2DModel")
     name = {
-        "full": "model/unet/diffusion_pytorch_model.safetensors",
+        "full": f"model/{part}/diffusion_pytorch_model.safetensors",
         "lora": "pytorch_lora_weights.safetensors",
     }[method]
     exported, expected = (load_file(folder / "run" / "export" / name) for folder in (both, alone))
