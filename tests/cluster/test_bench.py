@@ -50,7 +50,7 @@ def test_cells_run_once_though_a_worker_is_lost_and_a_cell_fails(tmp_path: Path)
     )
     told: list[str] = []
     runner = Runner(matrix, tmp_path, Runs(tmp_path, "noise-negative"), told.append)
-    run_on_ray(runner, 2, 0.0, (1, 1))
+    run_on_ray(runner, 2, 0.0)
     assert (tmp_path / "died").exists()
     assert len(runner.reports()) == 6
     assert len(runner.failures) == 2
@@ -58,7 +58,7 @@ def test_cells_run_once_though_a_worker_is_lost_and_a_cell_fails(tmp_path: Path)
     reports = [json.loads(path.read_text()) for _, path in runner.reports()]
     assert os.getpid() not in {report["process"] for report in reports}
     again = Runner(matrix, tmp_path, Runs(tmp_path), told.append)
-    run_on_ray(again, 2, 0.0, (1, 1))
+    run_on_ray(again, 2, 0.0)
     assert len(again.reports()) == 8
     clean = [path for path in (tmp_path / "out").rglob("report.json") if "clean" in str(path)]
     assert len(clean) == 4  # what was finished is not run again
