@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
 
 from shortcut_lightning.pocket import world
 from shortcut_lightning.pocket.captions import describe
-from shortcut_lightning.pocket.labels import labels
+from shortcut_lightning.pocket.labels import example
 from shortcut_lightning.ranges import Count, CountOrNone, Ranged, Seed
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,8 @@ class Collection(Dataset[tuple[Tensor, Tensor, Tensor]]):
         rows, boxes = [], []
         # Fresh processes: a copy of this one, with all its threads' locks, may wait for ever.
         draw = Parallel(n_jobs=-1, batch_size=64, return_as="generator")
-        drawn = draw(delayed(_draw)(self.seed, index) for index in range(self.count))
+        jobs = (delayed(example)(self.seed, i, VIEWS, FEATURES) for i in range(self.count))
+        drawn = draw(jobs)
         for index, (image, row, box) in enumerate(drawn):
             images[index] = image
             rows.append(row)
@@ -96,12 +97,6 @@ class Collection(Dataset[tuple[Tensor, Tensor, Tensor]]):
         where = world.scene(world.seed_of(self.seed, index, 1))
         rng = None if variant is None else world.generator(self.seed, index, variant, 0xCA)
         return describe(who, where, rng)
-
-
-def _draw(seed: int, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    drawing = world.draw(seed, index, views=VIEWS)
-    boxes = [drawing.boxes.get(name, (0.0, 0.0, 0.0, 0.0)) for name in FEATURES]
-    return drawing.image, labels(drawing.identity, drawing.scene), np.array(boxes, np.float32)
 
 
 class PeopleTogether(Sampler[list[int]]):

@@ -1,5 +1,7 @@
 """Factors as class numbers: the answers of the attribute classifier."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from shortcut_lightning.pocket import world
@@ -41,3 +43,14 @@ def labels(who: Identity, where: Scene) -> np.ndarray:
     if where.quality == "pattern":
         numbers[:-1] = [IGNORE] * (len(numbers) - 1)
     return np.array(numbers, np.int8)
+
+
+def example(
+    seed: int, index: int, views: int, features: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The picture `index` of a collection (H, W, 3) uint8, its labels, and the boxes of features
+    (len(features), 4), xyxy in [0, 1], empty where absent. Here, for processes that only draw: they
+    start without torch."""
+    drawing = world.draw(seed, index, views)
+    boxes = [drawing.boxes.get(name, (0.0, 0.0, 0.0, 0.0)) for name in features]
+    return drawing.image, labels(drawing.identity, drawing.scene), np.array(boxes, np.float32)
