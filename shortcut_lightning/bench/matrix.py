@@ -56,6 +56,11 @@ class Cell(NamedTuple):
     trained_as: str  # the arm whose training this one shares; its own name where it trains itself
     rank: int = 0  # cells of a lower rank are run first
 
+    @property
+    def name(self) -> tuple[str, str, int]:
+        """What rows call it: arm, subject and seed."""
+        return self.arm, self.subject, self.seed
+
     def folder(self, root: Path) -> Path:
         """Where its runs are kept."""
         return root / slug(self.subject) / f"seed{self.seed}" / slug(self.arm)

@@ -105,16 +105,16 @@ class Rows:
 
 
 def gathered(runner: "Runner", code: str = "") -> Rows:
-    """Rows of a matrix's finished cells.
+    """Rows of a matrix's finished cells, of their runs or as they were kept.
 
     Args:
         runner: Knows the matrix and where its cells are.
-        code: Hash of the code that ran; empty takes what each cell noted.
+        code: Hash of the code that ran; empty takes what each run noted.
     """
-    rows = Rows()
+    rows = runner.without_runs()
     for cell, path in runner.reports():
         rows.take(
-            (cell.arm, cell.subject, cell.seed),
+            cell.name,
             path,
             runner.matrix.key(cell, runner.folder),
             code or runner.code(cell),

@@ -158,13 +158,12 @@ class Runner:
 
     def is_kept(self, cell: Cell) -> bool:
         """Whether kept rows have this result."""
-        row = self.kept.ran.get((cell.arm, cell.subject, cell.seed))
-        return row is not None and not self._outdated(cell, row.key, row.code)
+        return cell.name in self.kept.ran and not self._row_outdated(cell)
 
     def without_runs(self) -> Rows:
         """Kept rows of cells that are finished and whose runs are not here."""
         cells = [c for c in self.matrix.cells() if not self.report(c) and self.is_kept(c)]
-        return self.kept.only((c.arm, c.subject, c.seed) for c in cells)
+        return self.kept.only(cell.name for cell in cells)
 
     def report(self, cell: Cell) -> Path | None:
         """The report of a finished cell."""
@@ -176,6 +175,11 @@ class Runner:
         if self._report_of(cell) is None:
             return ""
         return self._outdated(cell, noted.get("key", ""), noted.get("code", ""))
+
+    def _row_outdated(self, cell: Cell) -> str:
+        """The same of its kept row."""
+        row = self.kept.ran.get(cell.name)
+        return self._outdated(cell, row.key, row.code) if row else ""
 
     def _outdated(self, cell: Cell, key: str, code: str) -> str:
         """Why a result with this key and code does not count; "" where it does."""
@@ -200,10 +204,7 @@ class Runner:
 
     def _anew(self, cell: Cell) -> str:
         """Why what there is of a cell, run or row, does not count; "" where it need not."""
-        if self.finished(cell):
-            return ""
-        row = self.kept.ran.get((cell.arm, cell.subject, cell.seed))
-        return self.stale(cell) or (self._outdated(cell, row.key, row.code) if row else "")
+        return "" if self.finished(cell) else self.stale(cell) or self._row_outdated(cell)
 
     def seconds(self, cell: Cell) -> float:
         """What a finished cell took, training and evaluation; NaN where it was not noted."""

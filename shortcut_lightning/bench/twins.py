@@ -49,14 +49,13 @@ def taken(
         cell.arm: theirs.get(_settings(matrix, cell, folder, place, merged), "")
         for cell in _one_of_each(matrix)
     }
-    measured = {(cell.arm, cell.subject, cell.seed): cell for cell in other.cells()}
+    measured = {cell.name: cell for cell in other.cells()}
     for cell in matrix.cells():
         name = (names[cell.arm], cell.subject, cell.seed)
         row, twin = rows.ran.get(name), measured.get(name)
         if row and twin and cell.subject in same and row.key == other.key(twin, beside):
-            own = (cell.arm, cell.subject, cell.seed)
-            found.ran[own] = row._replace(arm=cell.arm, key=matrix.key(cell, folder))
-            found.values[own] = [each._replace(arm=cell.arm) for each in rows.values[name]]
+            found.ran[cell.name] = row._replace(arm=cell.arm, key=matrix.key(cell, folder))
+            found.values[cell.name] = [each._replace(arm=cell.arm) for each in rows.values[name]]
     return found
 
 

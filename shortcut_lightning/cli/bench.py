@@ -98,9 +98,7 @@ def bench(argv: list[str], run: Callable[[list[str]], None]) -> None:
         raise UserError(" ".join(str(error).split())) from error
     if config.tables != "none":
         paths = write(matrix, _table(runner), Path(matrix.output_dir))
-        rows = runner.without_runs()
-        rows.add(gathered(runner))
-        _keep_rows(rows, Path(matrix.output_dir), config.rows)
+        _keep_rows(gathered(runner), Path(matrix.output_dir), config.rows)
         if config.rows:
             keep_pictures(runner, Path(config.rows))
         sys.stdout.write("\n".join([paths[1].read_text("utf-8"), *map(str, paths), ""]))
