@@ -90,6 +90,16 @@ class EvaluationCallback(Ranged, Callback, ABC):
         return []
 
 
+def measured(
+    callback: EvaluationCallback, samples: Samples, datamodule: Any
+) -> Iterator[tuple[str, dict[str, Estimate]]]:
+    """What a callback says of all images, or of each subject's by themselves, behind what follows
+    the names of its metrics."""
+    for of_whom, some, data in by_subject(samples, datamodule):
+        callback.of_whom, callback.by_picture = of_whom, {}
+        yield of_whom, callback.measure(some, data)
+
+
 class Evaluation(Ranged, Callback):
     """Collects, gathers and saves the sampled images, and has them measured.
 
@@ -172,9 +182,8 @@ class Evaluation(Ranged, Callback):
     def _measure(self, callback: EvaluationCallback, samples: Samples, trainer: Trainer) -> None:
         prefix = PREFIXES.get(samples.arm, samples.arm)
         datamodule: Any = getattr(trainer, "datamodule", None)
-        for of_whom, some, data in by_subject(samples, datamodule):
-            callback.of_whom, callback.by_picture = of_whom, {}
-            for name, estimate in callback.measure(some, data).items():
+        for of_whom, numbers in measured(callback, samples, datamodule):
+            for name, estimate in numbers.items():
                 key = f"{prefix}/{name}{of_whom}"
                 if key in self.estimates:  # the same metric a second time, with another network
                     key = f"{key}_{callback.extractor}"

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from shortcut_lightning.callbacks import samples as sampled
-from shortcut_lightning.callbacks.evaluation import EvaluationCallback, by_subject
+from shortcut_lightning.callbacks.evaluation import EvaluationCallback, measured
 from shortcut_lightning.callbacks.loggers import log_pictures
 from shortcut_lightning.callbacks.samples import Sample, Samples
 from shortcut_lightning.callbacks.trainers import (
@@ -203,9 +203,8 @@ class Look(Ranged, Callback):
         data: Any = getattr(trainer, "datamodule", None)
         numbers: dict[str, float] = {}
         for callback in callbacks_of(trainer, EvaluationCallback):
-            for of_whom, some, its in by_subject(samples, data):
-                callback.of_whom = of_whom
-                for name, estimate in callback.measure(some, its).items():
+            for of_whom, found in measured(callback, samples, data):
+                for name, estimate in found.items():
                     numbers.setdefault(f"{name}{of_whom}", estimate.value)
         if self.best and self.best not in numbers:
             raise ValueError(
