@@ -41,16 +41,17 @@ def run(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("family", "part", "method"),
+    ("family", "part", "kind", "method"),
     [
-        ("small_sd", "unet", "full"),
-        ("small_sd", "unet", "lora"),
-        ("small_sd3", "transformer", "full"),
+        ("small_sd", "unet", "UNet2DConditionModel", "full"),
+        ("small_sd", "unet", "UNet2DConditionModel", "lora"),
+        ("small_sd3", "transformer", "SD3Transformer2DModel", "full"),
     ],
 )
 def test_two_processes_with_a_part_each_end_in_the_weights_of_one(
     family: str,
     part: str,
+    kind: str,
     method: str,
     request: pytest.FixtureRequest,
     photos: Path,
@@ -80,7 +81,7 @@ def test_two_processes_with_a_part_each_end_in_the_weights_of_one(
         assert error < 1e-5 * way, file  # sums in another order
     export = both / "run" / "export"
     facts = json.loads((export / "model" / part / "config.json").read_text())
-    assert facts["_class_name"] in ("UNet2DConditionModel", "SD3Transformer2DModel")
+    assert facts["_class_name"] == kind
     name = {
         "full": f"model/{part}/diffusion_pytorch_model.safetensors",
         "lora": "pytorch_lora_weights.safetensors",
