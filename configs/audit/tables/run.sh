@@ -49,6 +49,10 @@ audit() { # REPORT CONFIG TARGET SHADOW NUMBER NEXT [OPTION...]: models as --aud
 at() { # NAME STEP: that checkpoint as a model
   echo "{pretrained_model_name_or_path: $model, checkpoint: $out/$1/version_0/checkpoints/step=$2.ckpt}"
 }
+lora() { # NUMBER: adapters learnt from the members of that split
+  fit "lora-$1" "$1" --model.method lora --model.rank 16 --model.learning_rate 2e-3 \
+    --trainer.max_steps 600
+}
 full() { # STEP REPORTS CONFIG: three seeds at that checkpoint
   for number in 0 1 2; do
     next=$(((number + 1) % 3))
@@ -72,14 +76,13 @@ for part in $parts; do
       done
       ;;
     lora)
-      for number in 0 1; do
-        fit "lora-$number" "$number" --model.method lora --model.rank 16 \
-          --model.learning_rate 2e-3 --trainer.max_steps 600
+      for number in 0 1 2; do
+        next=$(((number + 1) % 3))
+        lora "$number"
+        lora "$next"
+        audit "lora-$number" few "{pretrained_model_name_or_path: $out/lora-$number}" \
+          "{pretrained_model_name_or_path: $out/lora-$next}" "$number" "$next"
       done
-      audit lora-0 few "{pretrained_model_name_or_path: $out/lora-0}" \
-        "{pretrained_model_name_or_path: $out/lora-1}" 0 1
-      audit lora-1 few "{pretrained_model_name_or_path: $out/lora-1}" \
-        "{pretrained_model_name_or_path: $out/lora-0}" 1 0
       ;;
     flip) # augmentation: half of the examples mirrored
       for number in 0 1; do
