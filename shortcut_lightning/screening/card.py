@@ -5,7 +5,6 @@ that resemble it; its pictures show people and photographs that no training saw.
 those that each training chose for itself.
 """
 
-import csv
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ import torch
 from shortcut_lightning.concepts.protection import RATES, ErrorRates, ProtectionNetwork
 from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.metrics.estimate import mean_estimate
-from shortcut_lightning.screening import fit
+from shortcut_lightning.screening import csv_rows, fit
 from shortcut_lightning.screening.pictures import ATTACKS
 from shortcut_lightning.screening.table import Row, Table, in_processes
 from shortcut_lightning.screening.variants import INNOCENT
@@ -98,9 +97,8 @@ def write(
     judged = [("all", network), *zip(fewer, others, strict=True)]
     alarms = [row for name, one in judged for row in _alarms(name, one, ordinary)]
     bins = _calibration(network, ordinary, unseen)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in ((FOUND, found), (ALARMS, alarms), (CALIBRATION, bins)):
-        _write_rows(folder / name, rows)
+    for name, kept in ((FOUND, found), (ALARMS, alarms), (CALIBRATION, bins)):
+        csv_rows.write(folder / name, kept)
     with atomic(rates) as half:
         text = json.dumps(error_rates(found, alarms), indent=2)
         half.write_text(text + "\n", "utf-8")
@@ -232,20 +230,13 @@ def _share(rows: Sequence[Any], field: str) -> float:
     return sum(getattr(row, field) for row in rows) / pictures if pictures else float("nan")
 
 
-def _write_rows(path: Path, rows: Sequence[Any]) -> None:
-    with atomic(path) as half, half.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(rows[0]._fields)
-        writer.writerows(rows)
-
-
 class Card:
     """The rows in a folder, summed for the page."""
 
     def __init__(self, folder: Path) -> None:
-        self.found = [_read(Found, row) for row in _rows(folder / FOUND)]
-        self.alarms = [_read(Alarms, row) for row in _rows(folder / ALARMS)]
-        self.bins = [_read(Bin, row) for row in _rows(folder / CALIBRATION)]
+        self.found: list[Found] = csv_rows.read(folder / FOUND, Found)
+        self.alarms: list[Alarms] = csv_rows.read(folder / ALARMS, Alarms)
+        self.bins: list[Bin] = csv_rows.read(folder / CALIBRATION, Bin)
 
     @property
     def missing(self) -> list[str]:
@@ -305,13 +296,3 @@ def _holds(row: Any, where: Mapping[str, Any]) -> bool:
         getattr(row, field) in (value if isinstance(value, list) else [value])
         for field, value in where.items()
     )
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _read(kind: Any, row: Mapping[str, str]) -> Any:
-    kinds = kind.__annotations__
-    return kind(**{name: kinds[name](value) for name, value in row.items()})
