@@ -21,6 +21,7 @@ class Example(NamedTuple):
     prompt: str
     name: str  # the file's name, for messages, contact sheets and reports
     photograph: Path | None = None  # the larger file it was made from; None once a stage changed it
+    purified: bool = False  # whether purifiers have worked on it
 
 
 class Contrast(NamedTuple):

@@ -31,6 +31,8 @@ class Decoupling:
         negative: Add `negative_prompt` to the tuned model's negative prompt.
         noise: The noise words. The first should be a rare one, as the subject's is.
         instance_suffix: Follows the caption of an instance image.
+        purified_too: Call photographs noisy as well that purifiers have cleaned, as the paper does;
+            false leaves the words to copies that are learnt uncleaned (`data.training.copies`).
         class_suffix: Follows the class prompt in the prior loss. The same as `instance_suffix` is
             the placebo, which contrasts nothing.
         class_images_too: Generate class images with that suffix as well.
@@ -50,6 +52,7 @@ class Decoupling:
     negative: bool = False
     noise: str = "bhj noisy pattern"
     instance_suffix: str = ", {noise}"
+    purified_too: bool = True
     class_suffix: str = ", without {noise}"
     class_images_too: bool = False
     sampling_suffix: str = ", without {noise}"
@@ -72,6 +75,12 @@ class Decoupling:
             raise ValueError(
                 "data.decoupling.contrast needs data.decoupling.training and an instance_suffix "
                 "that is not the class_suffix; otherwise there is nothing to contrast."
+            )
+
+        if self.contrast > 0 and not self.purified_too:
+            raise ValueError(
+                "data.decoupling.contrast wants words about every photograph: set "
+                "data.decoupling.purified_too to true, or data.decoupling.contrast to 0."
             )
 
     def suffix(self, template: str, wanted: bool) -> str:
@@ -101,19 +110,22 @@ class Prompts:
         """What a template of `captions.py` makes of a caption."""
         return self.evaluated(template).replace("{caption}", caption)
 
-    def instance(self, caption: str, concepts: str = "") -> str:
+    def instance(self, caption: str, concepts: str = "", purified: bool = False) -> str:
         """The prompt an instance image is trained with; `concepts` is a `concept_tail`."""
         words = ", ".join(part for part in (caption, concepts) if part)
         rule = self.decoupling
-        return _with_suffix(words, rule.suffix(rule.instance_suffix, rule.training))
+        noisy = rule.training and (rule.purified_too or not purified)
+        return _with_suffix(words, rule.suffix(rule.instance_suffix, noisy))
 
-    def fitted(self, caption: str, concepts: str, fits: Callable[[str], bool]) -> str:
+    def fitted(
+        self, caption: str, concepts: str, fits: Callable[[str], bool], purified: bool = False
+    ) -> str:
         """`instance`, with as many words taken off the caption's end as it takes to fit. A text
         encoder would cut the end of the prompt instead, which is where the concepts are."""
         words = caption.split()
-        while words and not fits(self.instance(" ".join(words), concepts)):
+        while words and not fits(self.instance(" ".join(words), concepts, purified)):
             words.pop()
-        return self.instance(" ".join(words), concepts)
+        return self.instance(" ".join(words), concepts, purified)
 
     def prior(self, noisy: bool = False) -> str:
         """The prompt a class image is trained with, in the prior loss; `noisy` for one that was

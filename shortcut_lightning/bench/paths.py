@@ -90,8 +90,19 @@ def _hashed(file: Path, modified: int) -> str:
 
 def written(value: Any, folder: Path) -> str:
     """A value of YAML as the command line takes it; names of files are located."""
+    value = _located_within(value, folder)
     if isinstance(value, str):
-        return located(value, folder) if value.endswith((".yaml", ".yml")) else value
+        return value
     if isinstance(value, float) and not math.isfinite(value):
         return {math.inf: ".inf", -math.inf: "-.inf"}.get(value, ".nan")  # YAML's, not JSON's
     return json.dumps(value)
+
+
+def _located_within(value: Any, folder: Path) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _located_within(inner, folder) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_located_within(inner, folder) for inner in value]
+    if isinstance(value, str) and value.endswith((".yaml", ".yml")):
+        return located(value, folder)
+    return value

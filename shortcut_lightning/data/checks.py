@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shortcut_lightning.attacks.base import NoAttack
+from shortcut_lightning.concepts.erasing import Erasing
 from shortcut_lightning.files.folders import is_pocket
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def check_settings(data: "PersonalizationDataModule") -> None:
                 "data.with_prior_preservation and data.decoupling.training to true, or leave it "
                 "out."
             )
+    _check_copies(data)
     words = (
         data.erasing.negative != "none", data.prompts.negative_prompt, data.decoupling.negative
     )  # fmt: skip
@@ -62,6 +64,22 @@ def check_settings(data: "PersonalizationDataModule") -> None:
         raise ValueError(
             "data.erasing.safety leads away from the negative prompt, and there is none: set "
             "data.erasing.negative to 'name', or give data.evaluation.negative_prompt."
+        )
+
+
+def _check_copies(data: "PersonalizationDataModule") -> None:
+    copies, rule = data.training.copies, data.decoupling
+    if data.erasing != Erasing() and (copies or not rule.purified_too):
+        key = "data.training.copies" if copies else "data.decoupling.purified_too false"
+        raise ValueError(
+            f"{key} and data.erasing do not go together: what is written about concepts is about "
+            "the photographs of data.purifiers. Leave one of them out."
+        )
+    cleaned = data.purifiers and all(copy.purifiers for copy in copies)
+    if rule.training and not rule.purified_too and cleaned:
+        log.warning(
+            "data.decoupling.purified_too is false and every photograph is purified: the noise "
+            "words are about none of them. Add a copy without purifiers (data.training.copies)."
         )
 
 

@@ -171,7 +171,7 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
         if stage == "fit" and self.cache_latents and not self._moments:
             with self._timed("cache latents"):
                 self._moments = training.latent_moments(
-                    [each.image for each in self.trained_on + self._priors()],
+                    [each.image for each in self._instances() + self._priors()],
                     self.backbone,
                     cache,
                     device,
@@ -183,10 +183,11 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
         wording, passes, concepts = self._wording, self.training, None
         if self.captioner is not None:
             concepts = training.Concepts(self.boxes, self.captioner, self.backbone.downsampling)
+        instances = self._instances()
         dataset = training.TrainSet(
             [
                 each if self.captioner or self.captions.random else wording.worded(each)
-                for each in self.trained_on
+                for each in instances
             ],
             self._priors(),
             side=self._square,
@@ -195,7 +196,7 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
             moments=self._moments,
             concepts=concepts,
             words=training.Words(self.captions, wording.worded) if self.captions.random else None,
-            rows=shares.rows([each.name for each in self.trained_on], passes.picture_repeats),
+            rows=shares.rows([each.name for each in instances], passes.picture_repeats),
             batch=self.train_batch_size * self._trainer.world_size,
         )
         return stream_loader(
@@ -324,8 +325,12 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
         unperturbed, _ = contaminate(self.given, self.contamination, seed)
         with self._timed("purify"):
             self.trained_on = steps.purify(self.published, self.purifiers, unperturbed)
-        self.trained_on, self.references, self.validated = map(
-            wording.said, (self.trained_on, self.references, self.validated)
+            for number, copy in enumerate(self.training.copies):
+                self.copies += steps.purify(
+                    self.published, copy.purifiers, unperturbed, whose=f"copy-{number}"
+                )
+        self.trained_on, self.copies, self.references, self.validated = map(
+            wording.said, (self.trained_on, self.copies, self.references, self.validated)
         )
         wording.check_subject(self.eval_prompts)
         for reason in soundness(self.attack, self.purifiers, self.decoupling):
@@ -373,6 +378,9 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
                     self.purifiers,
                     steps,
                 )
+
+    def _instances(self) -> list[Example]:
+        return self.trained_on + self.copies
 
     def _priors(self) -> list[Example]:
         return self._wording.priors(self.class_images, self.noisy_copies)

@@ -23,6 +23,7 @@ class Prepared:
         published: The same with what contamination pasted.
         pasted: Where it was pasted in each.
         trained_on: The same after the stages.
+        copies: Published images as further purifiers leave them, learnt beside `trained_on`.
         references: Held-out images of the subject, or the given ones; always square.
         validated: The same as the validation loss sees them: in buckets, where there are any.
         held_out: Whether the references are held-out images.
@@ -43,6 +44,7 @@ class Prepared:
         self.published: list[Example] = []
         self.pasted: list[list[ConceptBox]] = []
         self.trained_on: list[Example] = []
+        self.copies: list[Example] = []
         self.references: list[Example] = []
         self.validated: list[Example] = []
         self.held_out = False

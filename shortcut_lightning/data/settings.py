@@ -54,6 +54,17 @@ class Sampled:
         return texts
 
 
+@dataclass(frozen=True)
+class Copy:
+    """The published photographs once more, cleaned in another way, or not at all.
+
+    Args:
+        purifiers: What cleans this copy, one after the other.
+    """
+
+    purifiers: Sequence[Purifier] = ()
+
+
 @ranged
 @dataclass(frozen=True)
 class Passes:
@@ -69,6 +80,10 @@ class Passes:
         bucket_ratio: Longer side over shorter side of a bucket, at most.
         random_flip: Mirror half of the examples; wrong for faces and text.
         num_workers: Processes that prepare batches; 0 is best unless images are large.
+        copies: Further copies of the published photographs to learn from, beside those that
+            `data.purifiers` cleans: other purifiers fail elsewhere, and an uncleaned copy has what
+            they took away (`data.decoupling.purified_too` says whether the noise words are about it
+            alone). Not in arXiv 2406.18944.
     """
 
     repeats: Count = 100
@@ -77,6 +92,7 @@ class Passes:
     bucket_ratio: Annotated[float, Between(1, 4, note="longer over shorter side")] = 2.0
     random_flip: bool = False
     num_workers: Annotated[int, Between(0, 1024)] = 0
+    copies: Sequence[Copy] = ()
 
 
 @ranged

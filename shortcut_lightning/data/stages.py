@@ -81,7 +81,7 @@ def purify(
         examples = _changed(
             stage, examples, purifier, backbone, cache, device, batch_size, pool=pool
         )
-    return examples
+    return [each._replace(purified=bool(purifiers)) for each in examples]
 
 
 class Steps(NamedTuple):

@@ -27,7 +27,8 @@ class Wording(NamedTuple):
         if not self.prompts.decoupling.training:
             return example._replace(prompt=self.prompts.instance(example.prompt))
         # The text encoder would cut the noise words, which stand at the end.
-        return example._replace(prompt=self.prompts.fitted(example.prompt, "", self.room.fits))
+        fitted = self.prompts.fitted(example.prompt, "", self.room.fits, example.purified)
+        return example._replace(prompt=fitted)
 
     def priors(
         self, class_images: Sequence[Example], noisy_copies: Sequence[Example]

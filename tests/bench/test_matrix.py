@@ -121,6 +121,12 @@ def test_a_command_line_has_values_as_yaml_reads_them(value: object, tmp_path: P
     assert (float(back) if isinstance(value, float) else back) == value
 
 
+def test_files_are_located_wherever_they_are_named(folder: Path) -> None:
+    copies = [{"purifiers": "jpeg.yaml"}, {}, {"purifiers": "unknown.yaml"}]
+    back = yaml.safe_load(written(copies, folder))
+    assert back == [{"purifiers": str(folder / "jpeg.yaml")}, *copies[1:]]
+
+
 def test_a_cell_is_known_by_what_decides_it_wherever_it_lies(folder: Path) -> None:
     def key(where: Path, **changes: object) -> str:
         of = matrix(where, subjects=["dog"], **changes)
