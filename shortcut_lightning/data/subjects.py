@@ -101,6 +101,7 @@ class SeveralSubjects(LightningDataModule):
     pasted = _joined("pasted")
     trained_on = _joined("trained_on")
     references = _joined("references")
+    validated = _joined("validated")
     class_images = _joined("class_images")
     noisy_copies = _joined("noisy_copies")
     found = _joined("found")
