@@ -258,6 +258,13 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
         """Side of a training image in pixels."""
         return self.resolution or self.backbone.resolution
 
+    def sizes(self, model: Backbone) -> list[Bucket]:
+        """The buckets that there are for this model; empty without `bucketing`."""
+        if not self.bucketing:
+            return []
+        side = self.resolution or model.resolution
+        return buckets(side, model.step, self.training.bucket_ratio, model.longest)
+
     @property
     def buckets(self) -> dict[Bucket, int]:
         """Sizes of what is trained on, with the number of photographs, the most frequent first;
@@ -296,7 +303,7 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
                 side=self.side,
                 crop=self.training.center_crop,
                 recursive=self.recursive,
-                sizes=self._sizes(),
+                sizes=self.sizes(self.backbone),
             )
         shares.check_repeats([each.name for each in self.given], self.training.picture_repeats)
         if training:
@@ -304,13 +311,6 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
                 self.given, self.use_captions, self.with_prior_preservation
             )
         self._wording.check_evaluation(self.eval_prompts)
-
-    def _sizes(self) -> list[Bucket]:
-        """The buckets that there are for this model; empty without `bucketing`."""
-        if not self.bucketing:
-            return []
-        model = self.backbone
-        return buckets(self.side, model.step, self.training.bucket_ratio, model.longest)
 
     def _prepare(self, steps: stages.Steps) -> None:
         """Perturb, contaminate, purify, detect."""
