@@ -24,10 +24,15 @@ from shortcut_lightning.concepts.erasing import Erasing
 from shortcut_lightning.concepts.generators import ConceptGenerator
 from shortcut_lightning.data import loading, shares, stages, training
 from shortcut_lightning.data.buckets import Bucket, buckets, preparation
-from shortcut_lightning.data.checks import check_model, check_settings, check_subject
+from shortcut_lightning.data.checks import (
+    check_learnt_words,
+    check_model,
+    check_settings,
+    check_subject,
+)
 from shortcut_lightning.data.class_images import class_examples, made_class_images
 from shortcut_lightning.data.contamination import contaminate
-from shortcut_lightning.data.erasing import settled
+from shortcut_lightning.data.erasing import in_vain, settled
 from shortcut_lightning.data.evaluation import Batches, prompt_batches, split
 from shortcut_lightning.data.lengths import Room
 from shortcut_lightning.data.noisy_copies import noisy_copies
@@ -156,6 +161,8 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
         photographs are left, and without them the photographs for the size of their bucket."""
         model = self._trainer.lightning_module
         check_model(self, model.hparams, self.backbone.steerable)
+        if stage == "fit":
+            check_learnt_words(self, model.hparams)
         strategy = self._trainer.strategy
         device, cache = strategy.root_device, Cache(self.cache_dir, strategy)
         if stage == "predict" and not self._predicts_by_stages:
@@ -345,6 +352,9 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
                 flips=self.training.random_flip,
             )
             self._negatives = {"tuned": negative}
+            sentence = in_vain(self.erasing, self.detector, len(self.found), negative)
+            if sentence and not any(self.found):
+                self._warn(sentence)
 
     def _make_class_images(self, steps: stages.Steps) -> None:
         with self._timed("class images"):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from shortcut_lightning.batch import ConceptBox, Example
+from shortcut_lightning.concepts.base import Detector, NoDetector
 from shortcut_lightning.concepts.erasing import Captioner, Erasing
 from shortcut_lightning.data.lengths import Room, Worded, refuse_lost_subject
 from shortcut_lightning.data.stages import settle_contaminated
@@ -60,6 +61,29 @@ def settled(
         if count:
             log.warning("Captions of %d images: %s %d times", len(boxes), what, count)
     return Settled(captioner, negative, examples, boxes)
+
+
+def in_vain(erasing: Erasing, detector: Detector, images: int, avoided: str) -> str:
+    """What to say where no concept was found in `images` pictures; "" where none was asked for.
+
+    Args:
+        erasing: What is wanted.
+        detector: Who looked.
+        images: In how many.
+        avoided: The negative prompt of the tuned arm, for safe guidance.
+    """
+    keys = ["caption", "alpha", "contaminated", "negative"]
+    if erasing.safety and avoided:  # by words that were typed, as configs/erasing/sld_*.yaml say
+        keys.remove("negative")
+    asked = [f"data.erasing.{k}" for k in keys if getattr(erasing, k) != getattr(Erasing(), k)]
+    if not asked:
+        return ""
+    who = "not set" if isinstance(detector, NoDetector) else type(detector).__name__
+    mute = ", and data.erasing.safety has no words to avoid" if not avoided else ""
+    return (
+        f"No concept was found in any of {images} images (data.detector is {who}), so "
+        f"{', '.join(asked)} changed nothing{mute if erasing.safety else ''}."
+    )
 
 
 def _worded(
