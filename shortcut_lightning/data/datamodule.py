@@ -344,8 +344,7 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
         if self.erasing != Erasing():
             self.captioner, negative, self.trained_on, self.boxes = settled(
                 self.erasing,
-                self.prompts,
-                wording.room,
+                wording,
                 self.trained_on,
                 self.boxes,
                 side=self._square,
