@@ -222,7 +222,7 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
         ]
         return Batches(
             [
-                training.validation_batch([examples[group[i]] for i in ids], group[ids[0]])
+                training.validation_batch(examples, [group[i] for i in ids])
                 for group in by_shape([example.image for example in examples])
                 for ids in split(len(group), self.evaluation.batch_size, *self._ranks)
             ]
