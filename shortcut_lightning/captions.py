@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from shortcut_lightning import draws
+from shortcut_lightning.prompts import words_of
 from shortcut_lightning.ranges import CountOrNone, Share, ranged
 
 
@@ -22,7 +23,9 @@ class Captions:
             prompt without `data.use_captions`), `{instance}` and `{class}` for the prompts. What
             stands before and behind is prefix and suffix: "studio light, {caption}, grainy".
         shuffle: Put the parts between commas into an order of its own for each example.
-        keep_first: So many of the first parts stay where they are.
+        keep_first: So many of the first parts stay where they are, as kohya's `keep_tokens`; those
+            of the template count. A long caption has to keep the part that names the subject, or it
+            would come behind what the text encoder takes.
         dropout: Share of the instance examples that are trained without a caption, so that
             guidance has something to lead away from.
     """
@@ -51,8 +54,18 @@ class Captions:
                 return ""
         if not self.shuffle:
             return caption
-        parts = [part.strip() for part in caption.split(",")]
-        kept, free = parts[: self.keep_first], parts[self.keep_first :]
+        kept, free = self._parts(caption)
         chance = draws.generator(seed, "caption order", draw)
         order = torch.randperm(len(free), generator=chance).tolist()
         return ", ".join([*kept, *(free[number] for number in order)])
+
+    def latest(self, caption: str, words: set[str]) -> str:
+        """The caption in the order in which the parts with these words come last."""
+        if not self.shuffle:
+            return caption
+        kept, free = self._parts(caption)
+        return ", ".join([*kept, *sorted(free, key=lambda part: bool(words & {*words_of(part)}))])
+
+    def _parts(self, caption: str) -> tuple[list[str], list[str]]:
+        parts = [part.strip() for part in caption.split(",")]
+        return parts[: self.keep_first], parts[self.keep_first :]

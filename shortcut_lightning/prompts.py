@@ -146,10 +146,12 @@ class Prompts:
         return _with_suffix(_stripped(prompt, own) or "", other)
 
     def evaluated(self, template: str) -> str:
-        """A prompt of the evaluation: `{instance}` stands for the instance prompt, `{class}` for
-        the class prompt, so that a recipe's prompts follow the subject."""
+        """A prompt of the evaluation or of a callback: `{instance}` stands for the instance prompt,
+        `{class}` for the class prompt, `{subject}` for the words that name the subject, so that a
+        recipe's prompts follow the subject."""
         text = template.replace("{instance}", self.instance_prompt)
-        return text.replace("{class}", self.class_prompt)
+        text = text.replace("{class}", self.class_prompt)
+        return text.replace("{subject}", " ".join(self._subject_words))
 
     def strangers(self, prompts: Sequence[str]) -> list[str]:
         """Those that ask for somebody else: without the identifier (the words that the instance
@@ -166,12 +168,16 @@ class Prompts:
         """The words that name the subject: the first that the instance prompt has and the class
         prompt has not, with those that follow it directly; without a class prompt the first that
         is no frame for a subject."""
+        return {*self._subject_words}
+
+    @property
+    def _subject_words(self) -> list[str]:
         known = {*words_of(self.class_prompt), *_FRAME}
         words = words_of(self.instance_prompt)
         row = list(dropwhile(known.__contains__, words))
         if not self.class_prompt:
-            return {*row[:1]}
-        return {*takewhile(lambda word: word not in known, row)}
+            return row[:1]
+        return list(takewhile(lambda word: word not in known, row))
 
     def class_image(self) -> str:
         """The prompt class images are generated with."""

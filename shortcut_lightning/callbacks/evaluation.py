@@ -25,6 +25,7 @@ from shortcut_lightning.callbacks.trainers import callbacks_of, fast_dev_run, ru
 from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.files.cache import together
 from shortcut_lightning.metrics.estimate import FEW, Estimate, mean_estimate
+from shortcut_lightning.prompts import Prompts
 from shortcut_lightning.ranges import CountOrNone, Ranged
 from shortcut_lightning.report.page import Section
 from shortcut_lightning.report.pictures import to_pil
@@ -53,6 +54,16 @@ def by_subject(
         yield "", samples, datamodule
     for name, data in subjects.items():
         yield f"@{name}", samples.of(datamodule.sampled_ids[name]), data
+
+
+# What a prompt is about where the data do not say: the defaults of every callback.
+_USUAL = Prompts("a photo of sks person", "a photo of a person")
+
+
+def prompts_of(datamodule: Any) -> Prompts:
+    """Those of a subject's data, which fill the prompts that a callback was given."""
+    prompts = getattr(datamodule, "prompts", None)
+    return prompts if isinstance(prompts, Prompts) else _USUAL
 
 
 class EvaluationCallback(Ranged, Callback, ABC):

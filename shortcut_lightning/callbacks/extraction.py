@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from shortcut_lightning.batch import PromptBatch
-from shortcut_lightning.callbacks.evaluation import SubjectData
+from shortcut_lightning.callbacks.evaluation import SubjectData, prompts_of
 from shortcut_lightning.callbacks.measures import EncoderCallback
 from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.metrics.encoders import (
@@ -38,7 +38,8 @@ class ConceptExtraction(EncoderCallback):
 
     Args:
         encoder: A CLIP.
-        alone: The prompt of the identifier alone.
+        alone: The prompt of the identifier alone. Here and in what follows `{instance}` and
+            `{class}` stand for the data's prompts, `{subject}` for the words by which they differ.
         with_class: The prompt with its class.
         concept: What the images should be seen as.
         noise: What a shortcut would make of them.
@@ -48,8 +49,8 @@ class ConceptExtraction(EncoderCallback):
     def __init__(
         self,
         encoder: ImageTextEncoder = PocketClip(),  # noqa: B008
-        alone: str = "a photo of sks",
-        with_class: str = "a photo of sks person",
+        alone: str = "a photo of {subject}",
+        with_class: str = "{instance}",
         concept: str = "a photo of a person",
         noise: str = "a noisy pattern",
         seeds: Sequence[Seed] = (0, 1, 2, 3, 4, 5, 6, 7),
@@ -64,7 +65,7 @@ class ConceptExtraction(EncoderCallback):
         self.noise = noise
         self.seeds = list(seeds)
         self._module: Any = None
-        self._sections: list[Section] = []
+        self._sections: dict[str, list[Section]] = {}  # by subject
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -73,10 +74,14 @@ class ConceptExtraction(EncoderCallback):
     def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
         if samples.arm != "tuned":
             return {}
-        self._warnings, self._sections = list(self._cautions(datamodule)), []
-        texts = text_features(self.encoder, [self.concept, self.noise], samples.device)
+        self._warnings, self._sections[self.of_whom] = list(self._cautions(datamodule)), []
+        alone, with_class, concept, noise_words = (
+            prompts_of(datamodule).evaluated(text)
+            for text in (self.alone, self.with_class, self.concept, self.noise)
+        )
+        texts = text_features(self.encoder, [concept, noise_words], samples.device)
         numbers = {}
-        for name, prompt in (("alone", self.alone), ("with_class", self.with_class)):
+        for name, prompt in (("alone", alone), ("with_class", with_class)):
             images = self._sample(prompt)
             features = image_features(self.encoder, images, samples.device)
             noise = share_of_second(features, texts)
@@ -88,11 +93,12 @@ class ConceptExtraction(EncoderCallback):
                 for image, share in zip(images, noise.tolist(), strict=True)
             ]
             lead = f"{len(images)} images of '{prompt}' by the tuned model, without suffixes."
-            self._sections.append(pages.section(f"Extracted: '{prompt}'", lead, pictures))
+            title = f"Extracted: '{prompt}' {self.of_whom}".rstrip()
+            self._sections[self.of_whom].append(pages.section(title, lead, pictures))
         return numbers
 
     def show(self, samples: Mapping[str, Samples], trainer: Trainer, folder: Path) -> list[Section]:
-        return self._sections
+        return [section for sections in self._sections.values() for section in sections]
 
     @torch.no_grad()
     def _sample(self, prompt: str) -> Tensor:

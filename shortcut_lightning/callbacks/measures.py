@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from shortcut_lightning.callbacks.evaluation import EvaluationCallback, SubjectData
+from shortcut_lightning.callbacks.evaluation import EvaluationCallback, SubjectData, prompts_of
 from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.faces import FaceEncoder
 from shortcut_lightning.files.folders import of_pocket
@@ -106,7 +106,9 @@ class ClipAlignment(EncoderCallback):
     Args:
         encoder: A CLIP.
         ignored_words: Words taken out of a prompt before it is compared: the made-up identifier
-            of the subject says nothing to a CLIP that never saw it.
+            of the subject says nothing to a CLIP that never saw it. Where none of them names the
+            subject, those by which `data.instance_prompt` differs from `data.class_prompt` go too;
+            an empty list takes nothing out.
     """
 
     def __init__(
@@ -120,7 +122,12 @@ class ClipAlignment(EncoderCallback):
 
     def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
         images = self.features(samples)
-        prompts = [without_words(prompt, self.ignored_words) for prompt in samples.prompts]
+        words = [*self.ignored_words]
+        said = prompts_of(datamodule)
+        # Without a class prompt nothing tells a made-up word from one that a CLIP knows.
+        if words and said.class_prompt and said.subject.isdisjoint(words):
+            words += sorted(said.subject)
+        prompts = [without_words(prompt, words) for prompt in samples.prompts]
         texts = text_features(self.encoder, prompts, samples.device)
         numbers = {"clip_t": image_text_similarity(images, texts)}
         references = self.reference_features(samples, datamodule)

@@ -149,10 +149,12 @@ class Membership(EvaluationCallback):
 
     def _read(self, trainer: Trainer, resolution: int) -> list[list[Picture]]:
         data: Any = getattr(trainer, "datamodule", None)
+        # The former are in buckets where the members are.
+        unseen = "validated" if hasattr(data, "validated") else "references"
         sets = []
         for folder, key, attribute in (
             (self.members, "members", "trained_on"),
-            (self.nonmembers, "nonmembers", "references"),
+            (self.nonmembers, "nonmembers", unseen),
         ):
             if folder:
                 sets.append(read_pictures(Path(folder), key, resolution)[0])
@@ -160,8 +162,10 @@ class Membership(EvaluationCallback):
             examples: list[Example] = getattr(data, attribute, [])
             sets.append([picture(e.name, e.prompt, e.image.cpu(), resolution) for e in examples])
         keys = {each.key for each in sets[0]}
-        # Without a folder of references the data module gives the training images themselves.
-        sets[1] = [each for each in sets[1] if each.key not in keys]
+        # Without a folder of references the data module gives the training images themselves, which
+        # a stage may have changed in `trained_on`.
+        held_out = self.nonmembers or getattr(data, "held_out", True)
+        sets[1] = [each for each in sets[1] if held_out and each.key not in keys]
         if min(map(len, sets)) < 2:
             raise ValueError(
                 f"Membership has {len(sets[0])} members and {len(sets[1])} hold-outs that are not "

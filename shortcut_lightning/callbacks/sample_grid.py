@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from shortcut_lightning.callbacks.evaluation import EvaluationCallback
+from shortcut_lightning.callbacks.evaluation import EvaluationCallback, prompts_of
 from shortcut_lightning.callbacks.loggers import log_pictures
 from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.callbacks.trainers import looked_at, refuse_divided, run_folder
@@ -23,7 +23,8 @@ class SampleGrid(EvaluationCallback):
     Args:
         columns: Images of each model and prompt in the evaluation's grid.
         every_n_steps: Optimiser steps between grids of training; 0 draws none.
-        prompts: What those show, one row each.
+        prompts: What those show, one row each; `{instance}` and `{class}` as in
+            `data.evaluation.prompts`, with a row for each subject of several.
         negative_prompt: Their negative prompt.
         seeds: Their columns; the same seeds each time, so that grids can be compared.
         num_inference_steps: Sampling steps.
@@ -92,8 +93,12 @@ class SampleGrid(EvaluationCallback):
     @torch.no_grad()
     def _draw(self, trainer: Trainer, pl_module: LightningModule, path: Path) -> None:
         backbone: Any = pl_module.backbone
+        data: Any = getattr(trainer, "datamodule", None)
+        subjects = list(getattr(data, "subjects", {"": data}).values())
         rows = []
-        for prompt in self.prompts:
+        for prompt in dict.fromkeys(
+            prompts_of(subject).evaluated(text) for text in self.prompts for subject in subjects
+        ):
             with trainer.precision_plugin.forward_context():
                 images = backbone.sample(
                     [prompt] * len(self.seeds),

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from shortcut_lightning.batch import ConceptBox, PromptBatch
-from shortcut_lightning.callbacks.evaluation import EvaluationCallback, SubjectData
+from shortcut_lightning.callbacks.evaluation import EvaluationCallback, SubjectData, prompts_of
 from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.concepts.base import Detector
 from shortcut_lightning.concepts.geometry import overlap
@@ -39,7 +39,8 @@ class TokenProbe(EvaluationCallback):
 
     Args:
         detector: What looks for the concept.
-        prompt: What else the images show; empty for the first evaluation prompt.
+        prompt: What else the images show, with `{instance}` and `{class}` as in
+            `data.evaluation.prompts`; empty for the first of those.
         places: Boxes in [0, 1] to ask for.
         seeds: One image of each place for each.
     """
@@ -75,7 +76,7 @@ class TokenProbe(EvaluationCallback):
             return {}
         if captioner.erasing.caption != "geometry":
             return {}
-        prompt = self.prompt or data.eval_prompts[0]
+        prompt = prompts_of(data).evaluated(self.prompt) or data.eval_prompts[0]
         asked = [ConceptBox(labels[0], 1.0, place) for place in self.places for _ in self.seeds]
         images = self._sample([captioner.instance(prompt, [box]) for box in asked])
         found = self.detector.detect(images.to(samples.device))

@@ -165,14 +165,15 @@ class ShortcutTrainer(Trainer):
 
         backbone: Any = None
         data: Any = datamodule
-        if model is not None or not getattr(data, "resolution", 0):
+        alone = getattr(data, "resolution", 0) and not getattr(data, "bucketing", False)
+        if model is not None or not alone:
             backbone, data = _parts_for("detect", model, datamodule)
         if self.is_global_zero:
-            side = data.resolution or backbone.resolution
+            side, sizes = data.resolution or backbone.resolution, data.sizes(backbone)
             if is_stream(data.instance_data_dir):
                 with open_pool(engine, workers, gpus_per_worker) as pool:
                     tally = shard_verbs.detect_shards(
-                        data, side, output, pool, self.strategy.root_device, max_failures
+                        data, side, output, pool, self.strategy.root_device, max_failures, sizes
                     )
                 sys.stdout.write(f"{shard_verbs.told(tally)}\nwritten to {output}\n")
                 return
@@ -186,6 +187,7 @@ class ShortcutTrainer(Trainer):
                 overwrite,
                 data.recursive,
                 data.detection_side,
+                sizes,
             )
             device = self.strategy.root_device
             with open_pool(engine, workers, gpus_per_worker) as pool:
@@ -323,7 +325,8 @@ class ShortcutCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config, verb = self.verb_config, self.config.subcommand
-        if verb == "detect" and config.get("data.init_args.resolution"):
+        data = config.get("data.init_args") or {}
+        if verb == "detect" and data.get("resolution") and not data.get("bucketing"):
             config.model = None  # whose side is all that is asked of it
         elif config.get("model") is None and "model" in self._arguments_of(verb):
             names = concrete("LightningModule", class_index())

@@ -121,6 +121,18 @@ def check_model(
         )
 
 
+def check_learnt_words(data: "PersonalizationDataModule", settings: Mapping[str, Any]) -> None:
+    """Raises ValueError where the model learns the words of places alone, by its `settings`, and no
+    caption says them."""
+    said = data.erasing.caption
+    if settings.get("removal") == "model" and said != "geometry":
+        raise ValueError(
+            "model.removal 'model' learns nothing but the words of places, which no caption says "
+            f"while data.erasing.caption is '{said}': set it to 'geometry', or model.removal to "
+            "'data'."
+        )
+
+
 def _check_class_folder(data: "PersonalizationDataModule") -> None:
     if not data.class_data_dir:
         return

@@ -24,10 +24,15 @@ from shortcut_lightning.concepts.erasing import Erasing
 from shortcut_lightning.concepts.generators import ConceptGenerator
 from shortcut_lightning.data import loading, shares, stages, training
 from shortcut_lightning.data.buckets import Bucket, buckets, preparation
-from shortcut_lightning.data.checks import check_model, check_settings, check_subject
+from shortcut_lightning.data.checks import (
+    check_learnt_words,
+    check_model,
+    check_settings,
+    check_subject,
+)
 from shortcut_lightning.data.class_images import class_examples, made_class_images
 from shortcut_lightning.data.contamination import contaminate
-from shortcut_lightning.data.erasing import settled
+from shortcut_lightning.data.erasing import in_vain, settled
 from shortcut_lightning.data.evaluation import Batches, prompt_batches, split
 from shortcut_lightning.data.lengths import Room
 from shortcut_lightning.data.noisy_copies import noisy_copies
@@ -156,6 +161,8 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
         photographs are left, and without them the photographs for the size of their bucket."""
         model = self._trainer.lightning_module
         check_model(self, model.hparams, self.backbone.steerable)
+        if stage == "fit":
+            check_learnt_words(self, model.hparams)
         strategy = self._trainer.strategy
         device, cache = strategy.root_device, Cache(self.cache_dir, strategy)
         if stage == "predict" and not self._predicts_by_stages:
@@ -216,7 +223,7 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
         ]
         return Batches(
             [
-                training.validation_batch([examples[group[i]] for i in ids], group[ids[0]])
+                training.validation_batch(examples, [group[i] for i in ids])
                 for group in by_shape([example.image for example in examples])
                 for ids in split(len(group), self.evaluation.batch_size, *self._ranks)
             ]
@@ -259,6 +266,13 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
         """Side of a training image in pixels."""
         return self.resolution or self.backbone.resolution
 
+    def sizes(self, model: Backbone) -> list[Bucket]:
+        """The buckets that there are for this model; empty without `bucketing`."""
+        if not self.bucketing:
+            return []
+        side = self.resolution or model.resolution
+        return buckets(side, model.step, self.training.bucket_ratio, model.longest)
+
     @property
     def buckets(self) -> dict[Bucket, int]:
         """Sizes of what is trained on, with the number of photographs, the most frequent first;
@@ -297,7 +311,7 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
                 side=self.side,
                 crop=self.training.center_crop,
                 recursive=self.recursive,
-                sizes=self._sizes(),
+                sizes=self.sizes(self.backbone),
             )
         shares.check_repeats([each.name for each in self.given], self.training.picture_repeats)
         if training:
@@ -305,13 +319,6 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
                 self.given, self.use_captions, self.with_prior_preservation
             )
         self._wording.check_evaluation(self.eval_prompts)
-
-    def _sizes(self) -> list[Bucket]:
-        """The buckets that there are for this model; empty without `bucketing`."""
-        if not self.bucketing:
-            return []
-        model = self.backbone
-        return buckets(self.side, model.step, self.training.bucket_ratio, model.longest)
 
     def _prepare(self, steps: stages.Steps) -> None:
         """Perturb, contaminate, purify, detect."""
@@ -342,14 +349,16 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
         if self.erasing != Erasing():
             self.captioner, negative, self.trained_on, self.boxes = settled(
                 self.erasing,
-                self.prompts,
-                wording.room,
+                wording,
                 self.trained_on,
                 self.boxes,
                 side=self._square,
                 flips=self.training.random_flip,
             )
             self._negatives = {"tuned": negative}
+            sentence = in_vain(self.erasing, self.detector, len(self.found), negative)
+            if sentence and not any(self.found):
+                self._warn(sentence)
 
     def _make_class_images(self, steps: stages.Steps) -> None:
         with self._timed("class images"):

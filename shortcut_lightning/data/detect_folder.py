@@ -14,6 +14,7 @@ from shortcut_lightning.cluster import InProcess, Pool
 from shortcut_lightning.concepts.base import Detector, NoDetector
 from shortcut_lightning.concepts.geometry import Grid
 from shortcut_lightning.data import loading, looking, stages
+from shortcut_lightning.data.buckets import Bucket
 from shortcut_lightning.data.implicit_concepts import pictures_of, write_boxes
 from shortcut_lightning.files.atomic import write_text
 from shortcut_lightning.files.cache import Cache, cache_folder
@@ -45,6 +46,7 @@ class Look:
         overwrite: Replace what is in `output`.
         recursive: Look at pictures of subfolders too, as training does with `data.recursive`.
         detection_side: Longer side in pixels at which photographs are looked at, at most.
+        sizes: The buckets that boxes are meant for instead, as training has with `data.bucketing`.
     """
 
     detector: Detector
@@ -56,6 +58,7 @@ class Look:
     overwrite: bool = False
     recursive: bool = False
     detection_side: Count = stages.LOOKED_AT
+    sizes: Sequence[Bucket] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.detector, NoDetector):
@@ -149,11 +152,12 @@ def _sizes(examples: Sequence[Example], look: Look) -> str:
     """At which size the pictures were looked at, in words."""
     files = looking.photographs(examples, look.detector)
     own = sum(file is not None for file in files)
+    learned = "in their buckets" if look.sizes else f"at {look.resolution} pixels"
     if not own:
-        return f"all as they are learned, at {look.resolution} pixels"
+        return f"all as they are learned, {learned}"
     return (
-        f"{own} of {len(files)} at their own size, up to {look.detection_side} pixels; others at "
-        f"{look.resolution}"
+        f"{own} of {len(files)} at their own size, up to {look.detection_side} pixels; others "
+        f"{learned}"
     )
 
 
@@ -183,4 +187,5 @@ def _load(folder: Path, key: str, look: Look) -> list[Example]:
         side=look.resolution,
         crop=look.center_crop,
         recursive=look.recursive,
+        sizes=look.sizes,
     )

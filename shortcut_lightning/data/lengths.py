@@ -49,9 +49,11 @@ def too_long(what: str, texts: Iterable[str], room: Room) -> str:
     )
 
 
-def refuse_lost_subject(subject: set[str], images: Sequence[Worded], room: Room) -> None:
+def refuse_lost_subject(
+    subject: set[str], images: Sequence[Worded], room: Room, shuffled: bool = False
+) -> None:
     """Raises ValueError where a word of `subject` stands in a caption, and what is left of the
-    prompt no longer has it."""
+    prompt no longer has it. Captions that are `shuffled` come with it last."""
     lost = []
     for image in images:
         said = subject & {*words_of(image.caption)}
@@ -60,10 +62,11 @@ def refuse_lost_subject(subject: set[str], images: Sequence[Worded], room: Room)
             lost += [(image, min(gone))] if gone else []
     if lost:
         image, word = lost[0]
+        there = ", where data.captions.keep_first leaves it" if shuffled else ""
         raise ValueError(
             f"'{word}', which names the subject, is cut off the prompts of {len(lost)} of "
             f"{len(images)} images, so it would not be learned: the text encoder takes "
             f"{room.length} tokens, and the caption of {image.name} has "
             f"{room.count(image.caption)}. Shorten the captions (data.use_captions) or "
-            f"data.instance_prompt, or put '{word}' first."
+            f"data.instance_prompt, or put '{word}' first{there}."
         )

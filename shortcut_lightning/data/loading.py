@@ -16,8 +16,11 @@ from shortcut_lightning.files.images import center_crop, load_images, resize_sho
 from shortcut_lightning.prompts import Prompts
 
 
-def preparation(side: int, crop: bool) -> Callable[[Tensor], Tensor]:
-    """What is done to each picture: its shorter side to `side` pixels, square with `crop`."""
+def preparation(side: int, crop: bool, sizes: Sequence[Bucket] = ()) -> Callable[[Tensor], Tensor]:
+    """What is done to each picture: its shorter side to `side` pixels, square with `crop`; with
+    `sizes` it is fitted into the nearest of these buckets instead."""
+    if sizes:
+        return buckets.preparation(sizes)
 
     def prepare(image: Tensor) -> Tensor:
         image = resize_shorter_side(image, side)
@@ -40,7 +43,7 @@ def load_examples(
     """The images of a folder, prepared, with their plain captions. `key` is the config key of the
     folder, for messages; `recursive` as in `list_images`; `sizes` are the buckets, if any."""
     found = folders.read_folder(folder, key, captions, recursive)
-    prepare = buckets.preparation(sizes) if sizes else preparation(side, crop)
+    prepare = preparation(side, crop, sizes)
     own: list[torch.Size] = []
 
     def noted(image: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ class Sampled:
 
     Args:
         prompts: Sampled in `test`; empty for the instance prompt. `{instance}` and `{class}` stand
-            for the instance and the class prompt: "{instance} on the beach".
+            for the instance and the class prompt, here and in what `predict` samples:
+            "{instance} on the beach".
         images_per_prompt: Images of each prompt in `test` and `predict`.
         batch_size: Images sampled at a time, in validation, `test` and `predict`.
         negative_prompt: What sampled images should not show.
@@ -44,8 +45,8 @@ class Sampled:
 
     def predicted(self, prompts: Prompts) -> list[str]:
         """What `predict` samples. Raises ValueError for nothing, and for a file that is none."""
-        texts = [prompts.evaluated(text) for text in self.predict_prompts]
-        texts += read_prompts(self.predict_prompts_file)
+        typed = [*self.predict_prompts, *read_prompts(self.predict_prompts_file)]
+        texts = [prompts.evaluated(text) for text in typed]
         if not texts:
             raise ValueError(
                 "Nothing to sample: set data.evaluation.predict_prompts to a list of prompts or "

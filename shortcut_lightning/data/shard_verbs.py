@@ -14,6 +14,7 @@ from shortcut_lightning.cluster.sinks import Output
 from shortcut_lightning.cluster.sources import Part, fingerprint, parts_of
 from shortcut_lightning.cluster.stream import Tally, stream
 from shortcut_lightning.concepts.base import NoDetector
+from shortcut_lightning.data.buckets import Bucket
 from shortcut_lightning.data.copies import Copies
 from shortcut_lightning.data.copy_records import recipe
 from shortcut_lightning.data.datamodule import PersonalizationDataModule
@@ -32,22 +33,27 @@ def detect_shards(
     pool: Pool,
     device: torch.device,
     max_failures: int,
+    sizes: Sequence[Bucket] = (),
 ) -> Tally:
-    """Writes a Parquet file of boxes for each part of `data.instance_data_dir`."""
+    """Writes a Parquet file of boxes for each part of `data.instance_data_dir`; `sizes` are the
+    buckets that they are meant for, if any."""
     if isinstance(data.detector, NoDetector):
         raise ValueError("data.detector is not set, so nothing would be found.")
     if not output:
         raise ValueError("--output is empty; give a folder for the tables of boxes.")
     parts = parts_of(data.instance_data_dir, _KEY)
-    job = DetectRows(data.detector, resolution, data.training.center_crop, data.detection_side)
+    crop = data.training.center_crop
+    job = DetectRows(data.detector, resolution, crop, data.detection_side, sizes)
     made = {
         "verb": "detect",
         "detector": describe(data.detector),
         "resolution": resolution,
-        "center_crop": data.training.center_crop,
+        "center_crop": crop,
         "side": data.detection_side,
         "versions": installed_versions(),
     }
+    if sizes:
+        made["buckets"] = sizes
     return stream(
         job,
         parts,

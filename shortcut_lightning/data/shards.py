@@ -20,6 +20,7 @@ from shortcut_lightning.cluster.sources import Part, Row
 from shortcut_lightning.cluster.stream import Job
 from shortcut_lightning.concepts.base import Detector
 from shortcut_lightning.data import loading, looking
+from shortcut_lightning.data.buckets import Bucket
 from shortcut_lightning.data.copies import SUFFIX, Copies
 from shortcut_lightning.files.images import load_image
 from shortcut_lightning.freezing import on_device
@@ -49,12 +50,14 @@ class DetectRows(Job):
         resolution: Shorter side of what is learned.
         center_crop: Whether its middle square is.
         side: The longer side in pixels that a photograph is shrunk to where it is larger.
+        sizes: The buckets that are learned instead, if any.
     """
 
     detector: Detector
     resolution: int
     center_crop: bool
     side: int
+    sizes: Sequence[Bucket] = ()
     batch_size: int = _AT_A_TIME
     device: torch.device = CPU
 
@@ -66,7 +69,7 @@ class DetectRows(Job):
     def prepare(self, row: Row) -> _Looked:
         """See `Job`."""
         image = load_image(Path(row.name), row.data)
-        learned = loading.preparation(self.resolution, self.center_crop)(image)
+        learned = loading.preparation(self.resolution, self.center_crop, self.sizes)(image)
         larger = min(image.shape[-2:]) > min(learned.shape[-2:])
         own = larger and self.detector.any_size and not self.detector.looks_up_names
         return _Looked(image if own else learned, (learned.shape[-2], learned.shape[-1]), own)

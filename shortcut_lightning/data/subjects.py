@@ -29,7 +29,8 @@ def _contrasted(name: str) -> Callable[[PersonalizationDataModule], Any]:
     return lambda data: getattr(data.decoupling, name) if data.decoupling.contrast > 0 else None
 
 
-# What the examples of one batch have in common: key -> how a subject's data say it.
+# What the examples of one batch have in common, and the arms of the evaluation: key -> how a
+# subject's data say it.
 _COMMON: Mapping[str, Callable[[PersonalizationDataModule], Any]] = {
     "train_batch_size": lambda data: data.train_batch_size,
     "with_prior_preservation": lambda data: data.with_prior_preservation,
@@ -43,6 +44,7 @@ _COMMON: Mapping[str, Callable[[PersonalizationDataModule], Any]] = {
     "decoupling.instance_suffix": _contrasted("instance_suffix"),
     "decoupling.class_suffix": _contrasted("class_suffix"),
     "evaluation.images_per_prompt": lambda data: data.evaluation.images_per_prompt,
+    "evaluation.base": lambda data: data.evaluation.base,
 }
 
 
@@ -91,8 +93,9 @@ class SeveralSubjects(LightningDataModule):
     Args:
         subjects: Name -> the data of one subject, with its folder, prompts, repeats, attack,
             purifiers and all else. What the examples of a batch have in common (size of a batch,
-            resolution, prior preservation, cached latents) has to be the same in all. `predict`
-            samples the prompts of the first.
+            resolution, prior preservation, cached latents) has to be the same in all, and which
+            pictures are sampled of a prompt too (`images_per_prompt`, `base`). `predict` samples
+            the prompts of the first.
     """
 
     given = _joined("given")
@@ -101,6 +104,7 @@ class SeveralSubjects(LightningDataModule):
     pasted = _joined("pasted")
     trained_on = _joined("trained_on")
     references = _joined("references")
+    validated = _joined("validated")
     class_images = _joined("class_images")
     noisy_copies = _joined("noisy_copies")
     found = _joined("found")

@@ -221,14 +221,15 @@ def _contrast(rows: Sequence[Row], prompts: Prompts) -> Contrast:
     return Contrast(said, prompts.decoupling.contrast, prompts.decoupling.contrast_margin)
 
 
-def validation_batch(examples: Sequence[Example], first: int) -> TrainBatch:
-    """Held-out images as a batch. Draws count down from -1, so they meet no draw of training, and
-    are the same at every validation: two losses differ by the model alone."""
+def validation_batch(examples: Sequence[Example], numbers: Sequence[int]) -> TrainBatch:
+    """The held-out images of these numbers as a batch. Draws count down from -1 by the number, so
+    they meet no draw of training, and are the same at every validation, in whatever batch an image
+    is: two losses differ by the model alone."""
     return TrainBatch(
-        images=torch.stack([example.image for example in examples]),
-        prompts=[example.prompt for example in examples],
-        is_prior=torch.zeros(len(examples), dtype=torch.bool),
-        draws=-1 - torch.arange(first, first + len(examples)),
+        images=torch.stack([examples[number].image for number in numbers]),
+        prompts=[examples[number].prompt for number in numbers],
+        is_prior=torch.zeros(len(numbers), dtype=torch.bool),
+        draws=-1 - torch.tensor(numbers),
     )
 
 

@@ -22,6 +22,11 @@ class Wording(NamedTuple):
         template = self.captions.template
         return [e._replace(prompt=self.prompts.said(template, e.prompt)) for e in examples]
 
+    def latest(self, example: Example) -> Example:
+        """The example with that of its captions which names the subject last."""
+        caption = self.captions.latest(example.prompt, self.prompts.subject)
+        return example._replace(prompt=caption)
+
     def worded(self, example: Example) -> Example:
         """The example with the prompt that it is trained on."""
         if not self.prompts.decoupling.training:
@@ -47,10 +52,11 @@ class Wording(NamedTuple):
 
     def check_training(self, given: list[Example], own_captions: bool, with_priors: bool) -> None:
         """Names prompts that are cut off. Raises ValueError where the subject's name is."""
-        worded = [Worded(e.name, e.prompt, self.worded(e).prompt) for e in self.said(given)]
-        refuse_lost_subject(self.prompts.subject, worded, self.room)
+        said = self.said(given)
+        worded = [Worded(e.name, e.prompt, self.worded(e).prompt) for e in map(self.latest, said)]
+        refuse_lost_subject(self.prompts.subject, worded, self.room, self.captions.shuffle)
         what = "captions (data.use_captions)" if own_captions else "data.instance_prompt"
-        self.name_cut(what, [self.prompts.instance(each.caption) for each in worded])
+        self.name_cut(what, [self.prompts.instance(each.prompt) for each in said])
         if with_priors:
             priors = [self.prompts.prior(noisy) for noisy in (False, True)]
             self.name_cut("data.class_prompt", priors)

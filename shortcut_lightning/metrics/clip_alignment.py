@@ -34,5 +34,5 @@ def image_image_similarity(images: Tensor, references: Tensor) -> Estimate:
 def without_words(prompt: str, words: Sequence[str]) -> str:
     """The prompt with whole words taken out: an identifier such as "sks" means nothing to CLIP."""
     for word in words:
-        prompt = re.sub(rf"(?<!\S){re.escape(word)}(?![\w<>])", "", prompt)
+        prompt = re.sub(rf"(?<!\S){re.escape(word)}(?![\w<>])", "", prompt, flags=re.IGNORECASE)
     return re.sub(r"\s+([,.;:!?])", r"\1", re.sub(r"\s+", " ", prompt)).strip()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -19,12 +20,16 @@ from shortcut_lightning.audit.ladder import climb
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.batch import Example
 from shortcut_lightning.callbacks.membership import Membership
+from shortcut_lightning.data.buckets import buckets
+from shortcut_lightning.data.loading import load_subject
+from shortcut_lightning.files.cache import Cache
 from shortcut_lightning.membership import CLiDThreshold, Engine, MonteCarlo, NullOnly, picture
 from shortcut_lightning.membership.pictures import content_key
+from shortcut_lightning.prompts import Prompts
 
 
 class Album(LightningDataModule):
-    """Eight images, half of them trained on."""
+    """Eight images, half of them trained on; `leaky` has no others, and an attack in between."""
 
     def __init__(self, leaky: bool = False) -> None:
         super().__init__()
@@ -32,7 +37,10 @@ class Album(LightningDataModule):
         images = (torch.rand(8, 3, 32, 32, generator=generator) * 255).round() / 255
         examples = [Example(x, f"a photo of dog {i}", f"{i}.png") for i, x in enumerate(images)]
         self.trained_on = examples[:4]
-        self.references = examples[:4] if leaky else examples[4:]
+        self.references = examples[4:]
+        self.held_out = not leaky
+        if leaky:
+            self.references = [e._replace(image=1 - e.image) for e in self.trained_on]
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader([0] * 100, batch_size=1)
@@ -137,6 +145,23 @@ def test_without_hold_outs_it_says_what_to_give(epsilon_model: Backbone, tmp_pat
         )
     with pytest.raises(ValueError, match="every_n_steps is 0"):
         Membership(every_n_steps=0)
+
+
+def test_hold_outs_are_prepared_as_the_members_are(tmp_path: Path) -> None:
+    """In buckets a photograph is first shrunk to its bucket, then enlarged for the model."""
+    for name in ("mine", "others"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            image = Image.effect_noise((256, 128), 40 + 10 * number).convert("RGB")
+            image.save(tmp_path / name / f"{number}.png")
+    folders, cache = (str(tmp_path / "mine"), str(tmp_path / "others")), Cache(tmp_path / "cache")
+    said = {"captions": False, "side": 64, "crop": True, "recursive": False}
+    found = load_subject(*folders, Prompts("a dog"), cache, sizes=buckets(64, 8, 2.0), **said)
+    data = SimpleNamespace(
+        trained_on=found.given, references=found.references, validated=found.validated
+    )
+    sets = Membership()._read(SimpleNamespace(datamodule=data), 64)  # type: ignore[arg-type]
+    assert [[each.source.shape[1:] for each in some] for some in sets] == [[(48, 80)] * 2] * 2
 
 
 def test_a_rehearsal_asks_nothing(epsilon_model: Backbone, tmp_path: Path) -> None:

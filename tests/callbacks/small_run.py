@@ -24,12 +24,13 @@ def paint(colour: Tensor, seed: int) -> Tensor:
 
 
 class Painter(nn.Module):
-    """Stands for a backbone: `sample` paints one image per seed and remembers its mode."""
+    """Stands for a backbone: `sample` paints an image per seed and remembers mode and prompts."""
 
     def __init__(self) -> None:
         super().__init__()
         self.dropout = nn.Dropout()
         self.was_training: list[bool] = []
+        self.asked: list[str] = []
 
     def sample(
         self,
@@ -41,6 +42,7 @@ class Painter(nn.Module):
         guidance_scale: float,
     ) -> Tensor:
         self.was_training.append(self.dropout.training)
+        self.asked += prompts
         return torch.stack([paint(SUBJECT, seed) for seed in seeds])
 
 

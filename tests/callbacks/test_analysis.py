@@ -35,6 +35,7 @@ from shortcut_lightning.metrics.paper_scores import (
 )
 from shortcut_lightning.metrics.texture import texture_level
 from shortcut_lightning.metrics.two_prompts import cosine, lead_of_second, share_of_second
+from shortcut_lightning.prompts import Prompts
 from shortcut_lightning.purifiers import Gaussian
 
 GREY = torch.full((1, 3, 32, 32), 0.5)
@@ -192,6 +193,25 @@ def test_each_subject_is_shown_as_what_it_is_seen(tmp_path: Path) -> None:
     trainer.test(Sampler(), data, verbose=False)
     title = "What the training images are seen as"
     assert [each.title for each in evaluation.sections] == [f"{title} @dog", f"{title} @cat"]
+
+
+def test_each_subjects_own_identifier_is_sampled(tmp_path: Path) -> None:
+    data: Any = ProtectedData()
+    data.subjects = {name: ProtectedData() for name in ("dog", "cat")}
+    data.subjects["dog"].prompts = Prompts("a photo of sks dog", "a photo of a dog")
+    data.subjects["cat"].prompts = Prompts("a drawing of bhj cat", "a drawing of a cat")
+    data.sampled_ids = {"dog": range(5), "cat": range(5, 12)}
+    evaluation, module = Evaluation(), Sampler()
+    trainer = small_trainer(tmp_path, [evaluation, ConceptExtraction(Noisiness(), seeds=[0])])
+    trainer.test(module, data, verbose=False)
+    cat = ["a photo of bhj", "a drawing of bhj cat"]
+    assert module.prompts == ["a photo of sks", "a photo of sks dog", *cat]
+    assert [each.title for each in evaluation.sections] == [
+        "Extracted: 'a photo of sks' @dog",
+        "Extracted: 'a photo of sks dog' @dog",
+        "Extracted: 'a photo of bhj' @cat",
+        "Extracted: 'a drawing of bhj cat' @cat",
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -234,6 +234,11 @@ def test_the_probe_tells_whether_words_are_obeyed(kind: type, share: float) -> N
     probe.measure(samples(0), data)
     titles = [each.title for each in probe.show({}, Run(), Path())]  # type: ignore[arg-type]
     assert titles == [section.title, f"{section.title} @another"]
+    data.prompts, probe.prompt = Prompts("a photo of bhj thing"), "{instance} at night"
+    probe.of_whom = ""
+    probe.measure(samples(0), data)
+    section = probe.show({}, Run(), Path())[-1]  # type: ignore[arg-type]
+    assert section.lead.startswith("'a photo of bhj thing at night' with white")
     data.captioner = None
     for probe.of_whom in ("@another", ""):
         assert probe.measure(samples(0), data) == {}

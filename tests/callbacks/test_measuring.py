@@ -3,7 +3,9 @@
 import csv
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from shortcut_lightning.callbacks import (
 from shortcut_lightning.callbacks.evaluation import BY_PICTURE
 from shortcut_lightning.callbacks.samples import Samples, from_batch, merge
 from shortcut_lightning.metrics import Estimate, image_text_similarity
+from shortcut_lightning.prompts import Prompts
 
 
 def all_measures() -> list[EvaluationCallback]:
@@ -181,6 +184,14 @@ def test_words_that_clip_never_saw_are_left_out() -> None:
     encoder = Reading()
     ClipAlignment(encoder).measure(samples, None)
     assert encoder.read[0] == "a photo of thing"
+    said = replace(samples, prompts=["a photo of Bhj thing", "sks thing", "a thing"])
+    for prompts, first in {
+        Prompts("a photo of bhj thing", "a photo of a thing"): "a photo of thing",
+        Prompts("a photo of bhj thing"): "a photo of Bhj thing",  # who knows whether it is a word?
+        Prompts("sks bhj thing", "a thing"): "a photo of Bhj thing",  # as it always was
+    }.items():
+        ClipAlignment(encoder).measure(said, SimpleNamespace(prompts=prompts))
+        assert encoder.read == [first, "thing", "a thing"]
     numbers = ClipAlignment(Colours(), ignored_words=[]).measure(samples, None)
     assert list(numbers) == ["clip_t"]
     expected = image_text_similarity(encoder.images(images), encoder.texts(PROMPTS, images.device))

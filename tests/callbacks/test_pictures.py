@@ -9,6 +9,7 @@ from PIL import Image
 from small_run import PROMPTS, Colours, SmallData, SmallModule, rows, small_trainer
 
 from shortcut_lightning.callbacks import ClipAlignment, Evaluation, SampleGrid, SaveImages
+from shortcut_lightning.prompts import Prompts
 
 
 def predict(folder: Path, callback: SaveImages) -> None:
@@ -34,6 +35,19 @@ def test_grids_of_training_come_every_n_steps_from_a_model_in_eval_mode(tmp_path
     assert written == ["000002.png", "000004.png"]
     assert module.backbone.was_training == [False] * 4
     assert module.backbone.dropout.training
+
+
+def test_prompts_of_grids_follow_the_subjects(tmp_path) -> None:
+    module, data = SmallModule(), SmallData(steps=1)
+    grid = SampleGrid(every_n_steps=1, prompts=["{instance} at night", "a {class}"], seeds=[0])
+    data.prompts = Prompts("sks dog", "dog")
+    small_trainer(tmp_path, [grid]).fit(module, datamodule=data)
+    assert module.backbone.asked == ["sks dog at night", "a dog"]
+    data.subjects = {"dog": data, "another": SmallData()}
+    data.subjects["another"].prompts = Prompts("bhj dog", "dog")
+    module.backbone.asked = []
+    small_trainer(tmp_path, [grid]).fit(module, datamodule=data)
+    assert module.backbone.asked == ["sks dog at night", "bhj dog at night", "a dog"]
 
 
 def test_accumulated_batches_draw_one_grid(tmp_path) -> None:

@@ -82,6 +82,31 @@ def test_the_floor_is_that_of_the_clean_folder(
         assert f"on clean images {told}" in capsys.readouterr().out
 
 
+def in_the_first_quarter(image: Any) -> list[dict[str, Any]]:
+    """A detector that always finds the same."""
+    return [{"label": "logo", "score": 1, "xyxy": (0.0, 0.0, 0.25, 1.0)}]
+
+
+def test_boxes_are_those_of_the_buckets_that_training_has(args: list[str], tmp_path: Path) -> None:
+    """At the side of a lying picture, which a square crop loses."""
+    (tmp_path / "wide").mkdir()
+    Image.effect_noise((256, 128), 60).convert("RGB").save(tmp_path / "wide" / "a.png")
+    looking = [
+        f"--data.instance_data_dir={tmp_path / 'wide'}",
+        "--data.detector=FunctionDetector",
+        f"--data.detector.function={__name__}:in_the_first_quarter",
+        "--data.resolution=64",
+    ]
+    found = []
+    for bucketing in ("false", "true"):
+        out = tmp_path / bucketing
+        main(["detect", *args, *looking, f"--data.bucketing={bucketing}", "--output", str(out)])
+        row = json.loads((out / "boxes.jsonl").read_text())
+        found += [[box["xyxy"] for box in row["boxes"]]]
+    assert found[0] == []  # nothing is left of the first quarter
+    assert found[1] == [pytest.approx([0, 0, 0.2, 1])]  # 80 of 96 columns of a bucket 48 high
+
+
 def test_protections_have_a_score_and_no_place(
     args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,7 +28,9 @@ from shortcut_lightning.cluster.sources import (
     rows_of,
 )
 from shortcut_lightning.data import PersonalizationDataModule
+from shortcut_lightning.data.buckets import Bucket
 from shortcut_lightning.data.shard_verbs import detect_shards
+from shortcut_lightning.data.shards import DetectRows
 from shortcut_lightning.files.images import load_image
 
 parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra cluster")
@@ -55,6 +57,13 @@ def test_shards_have_pictures_and_captions(tmp_path: Path) -> None:
     assert [row.name for row in rows] == [f"{number:05d}.png" for number in range(6)]
     assert [row.caption for row in rows if isinstance(row, Row)][4] == "a 00004"
     assert [row.data for row in rows if isinstance(row, Row)][5] == encoded(5, (32, 40))
+
+
+def test_boxes_are_for_the_buckets_that_are_learned(tmp_path: Path) -> None:
+    (row,) = read(write_shards(tmp_path / "shards", 1, 1))
+    assert isinstance(row, Row)
+    job = DetectRows(Bright(), 32, True, 1024, [Bucket(24, 40)])
+    assert job.prepare(row).learned == (24, 40)
 
 
 @pytest.mark.parametrize("nested", [False, True])

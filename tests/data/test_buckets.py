@@ -162,6 +162,16 @@ def test_all_that_is_trained_with_is_of_the_bucket(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_validation_draws_by_the_picture_whatever_the_batch(tmp_path: Path) -> None:
+    """Neighbours of a bucket are not neighbours of the folder: 0 and 2 are square."""
+    for size in (1, 2, 8):
+        data, _, _ = fit(tmp_path, evaluation=Sampled(batch_size=size))
+        for batch in data.val_dataloader():
+            for image, draw in zip(batch.images, batch.draws.tolist(), strict=True):
+                assert torch.equal(image, data.validated[-1 - draw].image)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_cached_latents_are_of_the_bucket(tmp_path: Path) -> None:
     _, module, _ = fit(tmp_path, cache_latents=True)
     assert {batch.moments.shape[-2:] for batch in module.seen} == {(2, 2), (1, 4)}

@@ -13,12 +13,14 @@ from torch import Tensor
 from shortcut_lightning import draws
 from shortcut_lightning.attacks import Attack, RandomNoise
 from shortcut_lightning.batch import Example, PromptBatch
-from shortcut_lightning.concepts import Erasing, PrecomputedBoxes
+from shortcut_lightning.concepts import Erasing, NoDetector, PrecomputedBoxes
 from shortcut_lightning.data import PersonalizationDataModule
+from shortcut_lightning.data.erasing import in_vain
 from shortcut_lightning.data.settings import NoisyClassImages, Passes, Sampled
 from shortcut_lightning.data.training import TrainSet
 from shortcut_lightning.prompts import Decoupling
 from shortcut_lightning.purifiers import Gaussian, Jpeg, Oracle
+from shortcut_lightning.safe_guidance import SafeGuidance
 
 PROMPT = "a photo of sks dog"
 
@@ -150,6 +152,36 @@ def test_detectors_look_at_what_is_trained_on(photos: Path, tmp_path: Path) -> N
     (tmp_path / "boxes.jsonl").write_text(row)
     data, _, _ = fit(photos, tmp_path, detector=PrecomputedBoxes(str(tmp_path / "boxes.jsonl")))
     assert [[box.label for box in found] for found in data.boxes] == [[], ["qr"], []]
+
+
+@pytest.mark.parametrize(
+    ("erasing", "said"),
+    [
+        (Erasing(caption="name", alpha=2.0), "data.erasing.caption, data.erasing.alpha changed"),
+        (Erasing(contaminated="drop"), "data.erasing.contaminated changed nothing."),
+        (
+            Erasing(negative="name", safety=SafeGuidance()),
+            "data.erasing.negative changed nothing, and data.erasing.safety has no words to avoid.",
+        ),
+        (Erasing(grid_size=4), ""),
+    ],
+)
+def test_erasing_what_nobody_found_is_warned_of(
+    photos: Path, tmp_path: Path, erasing: Erasing, said: str
+) -> None:
+    typed = in_vain(Erasing(negative="name", safety=SafeGuidance()), NoDetector(), 3, "a mark")
+    assert typed == ""  # as configs/erasing/sld_medium.yaml is used without a detector
+    file = tmp_path / "boxes.jsonl"
+    file.write_text('{"file_name": "another.png", "boxes": []}\n')
+    for name, detector in {
+        "not set": NoDetector(),
+        "PrecomputedBoxes": PrecomputedBoxes(str(file)),
+    }.items():
+        data, _, _ = fit(photos, tmp_path, steps=1, detector=detector, erasing=erasing)
+        told = [each for each in data.warnings if "data.detector" in each]
+        where = f"No concept was found in any of 3 images (data.detector is {name}), so "
+        assert bool(told) == bool(said)
+        assert all(each.startswith(where) and said in each for each in told)
 
 
 @pytest.mark.parametrize(("contaminated", "left"), [("inpaint", [0, 0, 0]), ("drop", [0, 0])])

@@ -14,7 +14,7 @@ from shortcut_lightning.batch import ConceptBox, Example
 from shortcut_lightning.concepts import Captioner, Erasing, Grid
 from shortcut_lightning.concepts.geometry import cropped, mirrored
 from shortcut_lightning.data import PersonalizationDataModule, stages, training
-from shortcut_lightning.data.checks import check_model
+from shortcut_lightning.data.checks import check_learnt_words, check_model
 from shortcut_lightning.data.evaluation import prompt_batches
 from shortcut_lightning.data.settings import Sampled
 from shortcut_lightning.files.cache import Cache
@@ -205,6 +205,18 @@ def test_safe_guidance_reaches_the_batches_of_every_arm_with_its_words() -> None
         ("base", ["grass"], safety),
     ]
     assert move_data_to_device(batches[0], torch.device("cpu")).safety == safety
+
+
+@pytest.mark.parametrize("caption", ["none", "name", "geometry"])
+def test_words_that_no_caption_says_are_not_learned(caption: Any) -> None:
+    data = PersonalizationDataModule(erasing=Erasing(caption=caption))
+    check_learnt_words(data, {"removal": "data"})  # a baseline: nothing but the emptied prompts
+    check_learnt_words(data, {})
+    if caption == "geometry":
+        check_learnt_words(data, {"removal": "model"})
+        return
+    with pytest.raises(ValueError, match=rf"data\.erasing\.caption is '{caption}': set it to 'geo"):
+        check_learnt_words(data, {"removal": "model"})
 
 
 def test_safe_guidance_needs_words_and_guidance() -> None:

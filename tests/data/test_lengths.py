@@ -8,6 +8,8 @@ import pytest
 from fake_model import FakeBackbone
 from test_datamodule import add_images, fit
 
+from shortcut_lightning.captions import Captions
+from shortcut_lightning.concepts import Erasing
 from shortcut_lightning.data.lengths import Room, too_long
 from shortcut_lightning.data.settings import Sampled
 from shortcut_lightning.prompts import Decoupling, Prompts
@@ -44,6 +46,22 @@ def test_what_makes_room_for_noise_words_may_not_take_the_name(tmp_path: Path) -
     text = LONG * 7 + "with a sks dog"
     with pytest.raises(ValueError, match=r"'sks', which names .* caption of 0\.png has 74"):
         cut(tmp_path, text, decoupling=words)
+
+
+@pytest.mark.parametrize("erasing", [Erasing(), Erasing(caption="name", alpha=2.0)])
+def test_no_order_of_a_caption_may_lose_the_name(tmp_path: Path, erasing: Erasing) -> None:
+    """The parts of a template count as kept, so the name is not among those with one kept."""
+    text = "a photo of sks dog, " + (LONG.strip() + ", ") * 7 + "at night"
+    options: dict[str, Any] = {"erasing": erasing}
+    for keep, template in ((1, "{caption}"), (2, "studio light, {caption}")):
+        captions = Captions(template, shuffle=True, keep_first=keep)
+        cut(tmp_path, text, captions=captions, **options)
+    for keep in (0, 1):
+        captions = Captions("studio light, {caption}", shuffle=True, keep_first=keep)
+        with pytest.raises(ValueError, match=r"'sks' first, where data\.captions\.keep_first"):
+            cut(tmp_path, text, captions=captions, **options)
+        short = "a photo of sks dog, at night, in the rain"
+        cut(tmp_path, short, captions=captions, **options)  # all of it is seen in any order
 
 
 def test_captions_that_lose_other_words_are_counted_once(tmp_path: Path) -> None:

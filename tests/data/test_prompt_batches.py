@@ -1,8 +1,11 @@
 """Shares of the sampling work: python -m pytest tests/data/test_prompt_batches.py"""
 
+from pathlib import Path
+
 import pytest
 
 from shortcut_lightning.data.evaluation import prompt_batches, split
+from shortcut_lightning.data.settings import Sampled
 from shortcut_lightning.prompts import Prompts
 
 PROMPTS = Prompts("a photo of sks dog", negative_prompt="blurry")
@@ -23,6 +26,15 @@ def test_all_is_done_once_and_ranks_keep_step(count: int, batch_size: int, world
 
 def test_one_process_without_waste() -> None:
     assert split(7, 3) == [[0, 1], [2, 3], [4, 5, 6]]
+
+
+def test_prompts_of_a_file_follow_the_subject_too(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("{instance} in the snow\n\nas it is\n")
+    sampled = Sampled(
+        predict_prompts=["{instance} at night"], predict_prompts_file=str(tmp_path / "prompts.txt")
+    )
+    said = "a photo of sks dog"
+    assert sampled.predicted(PROMPTS) == [f"{said} at night", f"{said} in the snow", "as it is"]
 
 
 def batches(**changes: object) -> list:

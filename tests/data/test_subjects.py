@@ -229,13 +229,21 @@ def test_places_follow_each_other_in_each_subjects_stream(tmp_path: Path) -> Non
         assert all(len(words) == 1 for words in groups)
 
 
-def test_mistakes_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"train_batch_size": 3}, "train_batch_size is 2 of a and 3"),
+        (
+            {"evaluation": Sampled(images_per_prompt=3, base=False)},
+            r"evaluation\.base is True of a and False",
+        ),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=r"data\.subjects is empty"):
         SeveralSubjects({})
-    data = {"a": subject(tmp_path, "a", 1), "b": subject(tmp_path, "b", 1, train_batch_size=3)}
-    with pytest.raises(
-        ValueError, match=r"data\.subjects: train_batch_size is 2 of a and 3 of b; .* be the same"
-    ):
+    data = {"a": subject(tmp_path, "a", 1), "b": subject(tmp_path, "b", 1, **options)}
+    with pytest.raises(ValueError, match=rf"data\.subjects: {said} of b; .* be the same"):
         SeveralSubjects(data)
 
 

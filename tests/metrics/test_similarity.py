@@ -54,6 +54,7 @@ def test_each_image_needs_its_prompt() -> None:
         ("a photo of a person sks.", "a photo of a person."),
         ("asks for sksx", "asks for sksx"),
         ("two <new> dogs", "two dogs"),
+        ("Sks at night", "at night"),
     ],
 )
 def test_made_up_words_are_taken_out_whole(prompt: str, left: str) -> None:

@@ -54,6 +54,7 @@ def test_model_removal_learns_words_and_draws_as_before(small_sd: Path, tmp_path
         token_lr=0.1,
         sampling=Sampling(num_inference_steps=2),
     )
+    assert module.hparams["removal"] == "model"  # for the data to ask
     before = {name: p.detach().clone() for name, p in module.backbone.named_parameters()}
     fit(module, tmp_path, "a photo of sks dog, mark<l0><l5>")
     moved = [n for n, p in module.backbone.named_parameters() if not torch.equal(p, before[n])]
