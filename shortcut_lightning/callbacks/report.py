@@ -70,6 +70,8 @@ class ReportWriter(Callback):
         screened = screen(data) if self.protection else None
         buckets = {str(size): count for size, count in getattr(data, "buckets", {}).items()}
         said = [sections.in_buckets(buckets)] if buckets else []
+        if copies := len(getattr(data, "copies", [])):
+            said.append(f"{copies} further copies of them are learnt beside them.")
         remark = " ".join([*said, screened.told()] if screened else said)
         return Report(
             title=self.title or (given[0].prompt if given else "Untitled run"),

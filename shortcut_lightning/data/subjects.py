@@ -103,6 +103,7 @@ class SeveralSubjects(LightningDataModule):
     published = _joined("published")
     pasted = _joined("pasted")
     trained_on = _joined("trained_on")
+    copies = _joined("copies")
     references = _joined("references")
     validated = _joined("validated")
     class_images = _joined("class_images")
