@@ -17,6 +17,7 @@ from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.results.erasing import SCRIPT, ErasingTables, factors_of
 from shortcut_lightning.results.suite import Suite
 from shortcut_lightning.screening.card import Card
+from shortcut_lightning.screening.remover import Removals
 
 TEMPLATE = Path("results") / "page.md.jinja"
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
@@ -85,12 +86,16 @@ def questions(room: Path) -> dict[str, Callable[..., object]]:
     def card(name: str = "screening") -> Card:
         return Card(kept(name).parent)
 
+    def removals(name: str = "screening") -> Removals:
+        return Removals(kept(name).parent)
+
     return {
         "suite": suite,
         "audits": audits,
         "erasing": erasing,
         "figures": figures,
         "card": card,
+        "removals": removals,
     }
 
 
