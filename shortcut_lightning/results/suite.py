@@ -1,7 +1,7 @@
 """A matrix and its kept rows, as the template of a page asks for them."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -86,6 +86,23 @@ class Suite:
             for arm in self._fitting(patterns)
         ]
         return "\n".join(lines(["attack / defence / sampling", *map(_short, metrics)], body))
+
+    def crossed(
+        self, metric: str, rows: Sequence[str], columns: Mapping[str, str], people: int
+    ) -> str:
+        """A table of means over the first so many subjects: a row for each level of the first
+        factor that fits a pattern, a column for each title, with what its arms end in; `–` where
+        not all of the subjects were run, and no row where none was."""
+        subjects, body = self.matrix.subjects[:people], []
+        run = dict.fromkeys(arm.partition("/")[0] for arm in self._fitting(["*"]))
+        levels = dict.fromkeys(
+            each for pattern in rows for each in run if fnmatchcase(each, pattern)
+        )
+        for level in levels:
+            found = [self._estimate(metric, f"{level}/{end}", subjects) for end in columns.values()]
+            if any(each.n == people for each in found):
+                body.append([level, *(cell(e) if e.n == people else "–" for e in found)])
+        return "\n".join(lines(["", *columns], body))
 
     def mean(self, metric: str, arm: str, subjects: Sequence[str] = ()) -> str:
         """Mean over subjects with its interval and their number."""

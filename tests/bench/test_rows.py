@@ -145,6 +145,23 @@ def test_tables_of_rows_equal_those_of_runs(room: Path) -> None:
     assert suite.verdicts() == {"holds": 1, "does not hold": 0, "undecided": 0}
 
 
+def test_factors_cross_in_a_table_where_the_first_people_were_all_run(room: Path) -> None:
+    factors = SETTINGS["factors"] | {"defence": {"none": {}, "jpeg": {"data.purifiers": "x"}}}
+    arms = {"clean/*": 3, "noise/none": 2, "noise/jpeg": 1}
+    matrix = Matrix(**SETTINGS | {"factors": factors, "against": [], "arms": arms})
+    gathered(finished(room, matrix)).write(room / "results" / "some")
+    text = {"base": ["base.yaml"], "subjects": SETTINGS["subjects"], "factors": factors}
+    (room / "some.yaml").write_text(yaml.safe_dump(text))
+    suite = Suite(room / "some.yaml", room / "results" / "some")
+    table = suite.crossed("eval/identity", ["noise", "*"], {"none": "none", "JPEG": "jpeg"}, 2)
+    head, _, noise, clean = table.splitlines()
+    assert head == "|  | none | JPEG |"
+    assert noise.startswith("| noise | 0.9")
+    assert noise.endswith("(2) | – |")
+    assert clean.count("(2)") == 2
+    assert len(suite.crossed("eval/identity", ["*"], {"": "none"}, 3).splitlines()) == 3
+
+
 def test_rows_say_what_ran_and_are_taken_over_by_cell(room: Path) -> None:
     matrix = Matrix(**SETTINGS)
     kept = gathered(finished(room, matrix, 3))
