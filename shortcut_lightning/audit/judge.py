@@ -172,6 +172,7 @@ class Judge:
             "resamples": self.resamples,
             "seed": self.seed,
             "refit": score.refits_in_bootstrap,
+            "has_shadow": self.tuning == "shadow",
         }
         plain = evaluate(fit, shadow, target, **options)  # type: ignore[arg-type]
         base = calibrated = None
