@@ -31,7 +31,8 @@ WORDS: tuple[tuple[str, str, str], ...] = (
      "accused at this share; a refused number is not shown", "always"),
     ("interval", "95 %: where the number would lie for other pictures like these", "always"),
     ("blind", "a classifier that sees captions, pictures or files and no model: where it tells the "
-     "sets apart, in either direction, they differ by more than training", "blind"),
+     "sets apart, they differ by more than training; far below 0.5 they share rows, as where each "
+     "caption stands once in either, and do not differ", "blind"),
     ("void", "the sets can be told apart without the model, so the audit says nothing", "always"),
     ("chance: 0.5 ±", "three standard errors: what is nearer to 0.5 is chance", "always"),
     ("captions fixed, shuffled, swapped", "the score with one sentence for all; with captions that "

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from shortcut_lightning.audit import collection
-from shortcut_lightning.audit.blind import blind_baselines, cross_validated, judged
+from shortcut_lightning.audit.blind import bag_of_words, blind_baselines, cross_validated, judged
 from shortcut_lightning.audit.collection import drawn as drawn_pictures
 from shortcut_lightning.audit.collection import make_collection
 from shortcut_lightning.audit.dataset_inference import dataset_test, logistic
@@ -211,6 +211,14 @@ def test_a_baseline_s_error_is_the_spread_of_relabelled_sets() -> None:
     ]
     assert found.error == pytest.approx(np.std(others), rel=0.35)
     assert found.error > 1.1 * null_error(30, 30)
+
+
+def test_sets_matched_by_caption_do_not_differ() -> None:
+    captions = [f"a photo of thing{i} word{i} near place{i % 7}" for i in range(30)]
+    words = bag_of_words(captions + captions).toarray()
+    (found,) = judged([("captions", words)], np.repeat([1, 0], 30), 0)
+    assert found.auc < 0.2  # each was learnt with the label of its twin
+    assert not found.tells
 
 
 def test_cross_validation_is_not_in_sample() -> None:
