@@ -88,7 +88,7 @@ def judge(measured: Measured, options: Options) -> AuditResult:
         holdouts=[],
         warnings=[*warnings, *told, *(f"{headline}: {note}" for note in head.plain.notes)],
         seconds={},
-        rows=rows,
+        rows={"row": rows},
         left_out=LEFT_OUT,
     )
 
