@@ -45,7 +45,7 @@ def judge(measured: Measured, options: Options) -> AuditResult:
 
     Where there is no shadow, thresholds are set on one half of the rows and judged on the other,
     while what needs no threshold, AUC and TPR, is of all rows. A rule that is fitted (CLiD's) takes
-    one half away for good.
+    one half away for good, from every column.
 
     Raises ValueError for a headline that is no column.
     """
