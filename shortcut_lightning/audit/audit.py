@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from shortcut_lightning.audit import default_scores, measured
-from shortcut_lightning.audit.blind import FOLDS, Blind, blind_baselines
+from shortcut_lightning.audit.blind import Blind, blind_baselines
 from shortcut_lightning.audit.captioner import Captioner
 from shortcut_lightning.audit.judge import Judge
 from shortcut_lightning.audit.loading import AuditedModel
@@ -267,7 +267,6 @@ class Audit(Ranged):
             Captioner(self.captioner) if self.captioner else None,
             folder / "captions.jsonl" if folder else None,
         )
-        warnings += models["target"].remarks
         kept = Path(self.features) if self.features else folder and folder / "features"
         engine = self.engine(models, folder=kept, pool=pool)
         judge = Judge(engine, sets, self.seed, self.statistics.fprs, self.statistics.resamples)
@@ -276,25 +275,7 @@ class Audit(Ranged):
         blind: list[Blind] = []
         if self.controls.blind:
             blind = blind_baselines(*sets[:2], self.seed, self.controls.blind_encoder)
-            if not blind:
-                warnings.append(
-                    f"Baselines without a model were not run: they need {FOLDS} images of each "
-                    f"set, and {len(sets.members)} members and {len(sets.holdouts)} non-members "
-                    "are judged (audit.members, audit.nonmembers)."
-                )
-        else:
-            warnings.append("Baselines without a model were turned off (audit.controls.blind).")
-        if "base" not in models:
-            warnings.append(
-                "No base model (audit.base): whether a model that cannot know the members tells "
-                "them apart as well was not checked."
-            )
-        if judge.tuning == "target":
-            warnings.append(
-                "No shadow model (audit.shadow): half of the images was used for tuning and is "
-                "not judged; thresholds come from the audited model itself."
-            )
-        warnings += [f"{self.headline}: {note}" for note in head.plain.notes]
+        warnings += judge.reserves(self.headline, head, blind, self.controls.blind)
         return AuditResult(
             verdict=verdict(self.headline, head.plain, head.base, blind, judge.tuned_on),
             headline=self.headline,

@@ -15,6 +15,7 @@ Fit = Callable[[np.ndarray, np.ndarray], Rule]
 FPRS = (0.1, 0.01, 0.001)
 ENOUGH = 10  # hold-outs that may be accused, for a rate at that share to be taken at its word
 RESAMPLES = 1000
+SURPRISING = 0.025  # one-sided p from which a threshold's rate is said to be missed
 
 
 class Features(NamedTuple):
@@ -47,6 +48,7 @@ class Rate:
     threshold: float  # set on the shadow model for this share
     realised_fpr: Interval  # what it came to, Wilson
     realised_tpr: Interval
+    p_missed: float  # of accusing so many more than where it was set, by chance; see `missed`
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,14 @@ def evaluate(
     resamples: int = RESAMPLES,
     seed: int = 0,
     refit: bool = True,
+    has_shadow: bool = True,
 ) -> Evaluation:
     """Fits the rule and tau on `shadow`, judges them on `target`.
 
     The bootstrap resamples the four groups of rows separately. With `refit` it fits the rule anew
     each time, as it always does tau; without, and where there are so many rows that counts take
-    their place (see `binned`), the intervals hold for the rule as fitted.
+    their place (see `binned`), the intervals hold for the rule as fitted. `has_shadow` says whether
+    `shadow` was measured on a model of its own, and not on other images of the target.
 
     Raises ValueError when a group is empty.
     """
@@ -130,6 +134,7 @@ def evaluate(
                 threshold,
                 _share_above(scores.holdouts, threshold),
                 _share_above(scores.members, threshold),
+                missed(tuning.holdouts, scores.holdouts, threshold),
             )
         )
     return Evaluation(
@@ -144,7 +149,7 @@ def evaluate(
         realised_tpr=_share_above(scores.members, tau),
         rates=rates,
         tuned={"alpha": rule.alpha} if hasattr(rule, "alpha") else {},
-        notes=notes(rates, len(scores.holdouts), refit or rule is first_column),
+        notes=notes(rates, len(scores.holdouts), refit or rule is first_column, has_shadow),
     )
 
 
@@ -197,9 +202,20 @@ def _share_above(scores: np.ndarray, threshold: float) -> Interval:
     return roc.wilson(int((scores > threshold).sum()), len(scores))
 
 
-def notes(rates: Sequence[Rate], holdouts: int, refit: bool = True) -> list[str]:
+def missed(tuning: np.ndarray, judged: np.ndarray, threshold: float) -> float:
+    """One-sided p that hold-outs like those (N,) of the tuning lie above its threshold so often as
+    the judged (M,) do: Fisher's exact test, since the threshold is itself an estimate."""
+    from scipy.stats import hypergeom
+
+    before, now = int((tuning > threshold).sum()), int((judged > threshold).sum())
+    return float(hypergeom.sf(now - 1, len(tuning) + len(judged), before + now, len(judged)))
+
+
+def notes(
+    rates: Sequence[Rate], holdouts: int, refit: bool = True, has_shadow: bool = True
+) -> list[str]:
     """What a reader of the rates must know; `refit` says whether the bootstrap fitted all that was
-    fitted."""
+    fitted, `has_shadow` whether thresholds come from another model."""
     notes = []
     for rate in rates:
         needed = int(np.ceil(ENOUGH / rate.fpr))
@@ -213,12 +229,13 @@ def notes(rates: Sequence[Rate], holdouts: int, refit: bool = True) -> list[str]
                 f"TPR at {rate.fpr:.1%} FPR rests on {int(rate.fpr * holdouts)} of {holdouts} "
                 f"hold-outs; a sound number needs {needed}."
             )
-        if rate.realised_fpr.low > rate.fpr:
+        if rate.support != "refused" and rate.p_missed < SURPRISING:
+            why = "; the model it was set on answers differently from the audited one"
             notes.append(
                 f"The threshold set for {rate.fpr:.1%} false accusations missed its rate: it "
                 f"accuses {rate.realised_fpr.value:.1%} ({rate.realised_fpr.low:.1%} to "
-                f"{rate.realised_fpr.high:.1%}) of the non-members; the model it was set on "
-                "answers differently from the audited one."
+                f"{rate.realised_fpr.high:.1%}) of the non-members, beyond chance"
+                f"{why if has_shadow else ''}."
             )
     if not refit:
         notes.append("Intervals hold for the classifier as trained; it was not trained anew.")

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from shortcut_lightning.audit import controls, default_scores
+from shortcut_lightning.audit.blind import FOLDS, Blind
 from shortcut_lightning.audit.dataset_inference import DatasetTest, dataset_test
 from shortcut_lightning.audit.evaluator import Features, evaluate
 from shortcut_lightning.audit.ladder import DecidedSet, climb, decided_set
@@ -48,6 +49,38 @@ class Judge:
     def tuned_on(self) -> str:
         """The same in words."""
         return "the shadow model" if self.tuning == "shadow" else "a separate half of the images"
+
+    def reserves(
+        self, name: str, head: Judged, blind: Sequence[Blind], wants_blind: bool
+    ) -> list[str]:
+        """Sentences about what was not looked at, and about the numbers of the headline score.
+
+        Args:
+            name: Of the headline score.
+            head: What came of it.
+            blind: The baselines without a model that were run.
+            wants_blind: Whether they were asked for.
+        """
+        said = list(self.engine.models["target"].backbone.remarks)
+        if not wants_blind:
+            said.append("Baselines without a model were turned off (audit.controls.blind).")
+        elif not blind:
+            said.append(
+                f"Baselines without a model were not run: they need {FOLDS} images of each set, "
+                f"and {head.plain.n_members} members and {head.plain.n_holdouts} non-members are "
+                "judged (audit.members, audit.nonmembers)."
+            )
+        if "base" not in self.engine.models:
+            said.append(
+                "No base model (audit.base): whether a model that cannot know the members tells "
+                "them apart as well was not checked."
+            )
+        if self.tuning == "target":
+            said.append(
+                "No shadow model (audit.shadow): half of the images was used for tuning and is "
+                "not judged; thresholds come from the audited model itself."
+            )
+        return said + [f"{name}: {note}" for note in head.plain.notes]
 
     def scores(self, scores: Mapping[str, Score]) -> dict[str, Judged]:
         """Every image once, in front of all models that need it; then each score's worth."""
@@ -172,6 +205,7 @@ class Judge:
             "resamples": self.resamples,
             "seed": self.seed,
             "refit": score.refits_in_bootstrap,
+            "has_shadow": self.tuning == "shadow",
         }
         plain = evaluate(fit, shadow, target, **options)  # type: ignore[arg-type]
         base = calibrated = None

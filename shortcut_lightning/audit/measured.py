@@ -45,20 +45,21 @@ def judge(measured: Measured, options: Options) -> AuditResult:
 
     Where there is no shadow, thresholds are set on one half of the rows and judged on the other,
     while what needs no threshold, AUC and TPR, is of all rows. A rule that is fitted (CLiD's) takes
-    one half away for good.
+    one half away for good, from every column.
 
     Raises ValueError for a headline that is no column.
     """
     rows = _numbers(measured.target)
     warnings = [f"What members are said to have (audit.direction): {measured.direction}."]
-    held_out = "the shadow model's scores" if measured.shadow else "a separate half of the rows"
-    if not measured.shadow and measured.clid:
+    has_shadow = measured.shadow is not None
+    held_out = "the shadow model's scores" if has_shadow else "a separate half of the rows"
+    if not has_shadow and measured.clid:
         measured, rows = _halved(measured, rows, options.seed)
     judged = {}
     if measured.clid:
-        judged[CLID_TH] = _clid(measured, options)
+        judged[CLID_TH] = _clid(measured, options, has_shadow)
     for place, name in enumerate(measured.names):
-        judged[name] = _column(measured, place, options)
+        judged[name] = _column(measured, place, options, has_shadow)
     headline = options.headline or next(iter(judged))
     if headline not in judged:
         raise ValueError(f"audit.headline is {headline!r}; the scores are {', '.join(judged)}.")
@@ -68,7 +69,7 @@ def judge(measured: Measured, options: Options) -> AuditResult:
             "No scores on a base model (audit.base_member_scores): whether a model that cannot "
             "know the members tells them apart as well was not checked."
         )
-    if held_out != "the shadow model's scores":
+    if not has_shadow:
         warnings.append(
             "No scores of a shadow model (audit.shadow_member_scores): thresholds come from one "
             "half of the audited scores, and are judged on the other."
@@ -87,12 +88,12 @@ def judge(measured: Measured, options: Options) -> AuditResult:
         holdouts=[],
         warnings=[*warnings, *told, *(f"{headline}: {note}" for note in head.plain.notes)],
         seconds={},
-        rows=rows,
+        rows={"row": rows},
         left_out=LEFT_OUT,
     )
 
 
-def _column(measured: Measured, place: int, options: Options) -> Judged:
+def _column(measured: Measured, place: int, options: Options, has_shadow: bool) -> Judged:
     """One column, high for members."""
 
     def taken(features: Features) -> Features:
@@ -100,22 +101,22 @@ def _column(measured: Measured, place: int, options: Options) -> Judged:
 
     target = taken(measured.target)
     shadow, base = (f and taken(f) for f in (measured.shadow, measured.base))
-    plain = _evaluated(target, shadow, options)
+    plain = _evaluated(target, shadow, options, has_shadow)
     scores = target.scored(first_column)
     if not base:
         return Judged(None, first_column, scores, plain, None, None)
     gate = controls.gate(base.scored(first_column), scores, options.resamples, options.seed)
     # The shadow's own base is not given, so that thresholds of the difference are set on a half.
-    calibrated = _evaluated(target.minus(base), None, options)
+    calibrated = _evaluated(target.minus(base), None, options, False)
     return Judged(None, first_column, scores, plain, calibrated, gate)
 
 
-def _clid(measured: Measured, options: Options) -> Judged:
+def _clid(measured: Measured, options: Options, has_shadow: bool) -> Judged:
     """CLiD_th, whose scales and mixture are fitted on the shadow, or on the half in its place."""
     score, target, shadow = CLiDThreshold(), measured.target, measured.shadow
     assert shadow is not None
     rule = score.fit(*shadow)
-    plain = _evaluate(score.fit, shadow, target, options)
+    plain = _evaluate(score.fit, shadow, target, options, has_shadow)
     gate = None
     if measured.base:
         gate = controls.gate(
@@ -124,19 +125,23 @@ def _clid(measured: Measured, options: Options) -> Judged:
     return Judged(None, rule, target.scored(rule), plain, None, gate)
 
 
-def _evaluated(target: Features, shadow: Features | None, options: Options) -> Evaluation:
+def _evaluated(
+    target: Features, shadow: Features | None, options: Options, has_shadow: bool
+) -> Evaluation:
     """Of scores (N, 1) that need no fitting."""
     if shadow:
-        return _evaluate(_as_given, shadow, target, options)
+        return _evaluate(_as_given, shadow, target, options, has_shadow)
     tuning, other = _halves(target, options.seed)
-    held = _evaluate(_as_given, _taken(target, tuning), _taken(target, other), options)
-    whole = _evaluate(_as_given, target, target, options)  # its thresholds are its own: not used
+    held = _evaluate(_as_given, _taken(target, tuning), _taken(target, other), options, False)
+    # Its thresholds are its own: not used.
+    whole = _evaluate(_as_given, target, target, options, False)
     rates = [
         replace(
             each,
             threshold=half.threshold,
             realised_fpr=half.realised_fpr,
             realised_tpr=half.realised_tpr,
+            p_missed=half.p_missed,
         )
         for each, half in zip(whole.rates, held.rates, strict=True)
     ]
@@ -147,11 +152,13 @@ def _evaluated(target: Features, shadow: Features | None, options: Options) -> E
         realised_fpr=held.realised_fpr,
         realised_tpr=held.realised_tpr,
         rates=rates,
-        notes=notes(rates, whole.n_holdouts),
+        notes=notes(rates, whole.n_holdouts, has_shadow=False),
     )
 
 
-def _evaluate(fit: Fit, shadow: Features, target: Features, options: Options) -> Evaluation:
+def _evaluate(
+    fit: Fit, shadow: Features, target: Features, options: Options, has_shadow: bool
+) -> Evaluation:
     return evaluate(
         fit,
         shadow,
@@ -159,6 +166,7 @@ def _evaluate(fit: Fit, shadow: Features, target: Features, options: Options) ->
         fprs=options.fprs,
         resamples=options.resamples,
         seed=options.seed,
+        has_shadow=has_shadow,
     )
 
 

@@ -249,7 +249,11 @@ def _words(result: AuditResult) -> Section:
         "dataset": bool(result.dataset),
         "ladder": bool(result.ladder),
     }
-    rows = [[word, meaning] for word, meaning, shown in WORDS if has[shown]]
+    rows = [
+        [word, meaning.format(tuned_on=result.tuned_on)]
+        for word, meaning, shown in WORDS
+        if has[shown]
+    ]
     return Section(
         "What the words mean", Markup(_TABLE.render(head=["word", "meaning"], rows=rows))
     )

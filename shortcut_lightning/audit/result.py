@@ -68,7 +68,8 @@ class AuditResult:
     warnings: list[str]
     seconds: dict[str, float]
     path: PathCurve | None = None
-    rows: Features | None = None  # of scores that others measured: numbers of the rows judged
+    # Where the pictures are not at hand, what stands for them in `scores.csv`: columns of values.
+    rows: dict[str, Features] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)  # parts of an audit that were not possible
 
     def summary(self) -> Summary:
@@ -98,9 +99,10 @@ class AuditResult:
 
     def write_csv(self, path: Path) -> None:
         """One row per judged image: name, content key, set, caption, every score and the headline's
-        flag. Of scores that others measured, the row of the file stands for the image."""
+        flag. Of scores that others measured, the row of the file stands for the image; streamed
+        ones have no captions here."""
         if self.rows:
-            self._write_rows(path, self.rows)
+            self._write_rows(path)
             return
         head = self.judged[self.headline]
         with atomic(path) as half, half.open("w", newline="", encoding="utf-8") as file:
@@ -121,16 +123,17 @@ class AuditResult:
                         + ([int(said.member), said.queries] if said else [])
                     )
 
-    def _write_rows(self, path: Path, rows: Features) -> None:
+    def _write_rows(self, path: Path) -> None:
         head, judged = self.judged[self.headline], self.judged.values()
         with atomic(path) as half, half.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["row", "set", "flagged", *self.judged])
+            writer.writerow([*self.rows, "set", "flagged", *self.judged])
             for place, name in enumerate(("member", "non-member")):
                 flagged = (head.scores[place] > head.plain.tau).astype(int).tolist()
                 columns = ([f"{v:.6g}" for v in each.scores[place].tolist()] for each in judged)
+                own = (features[place].tolist() for features in self.rows.values())
                 names = [name] * len(flagged)
-                writer.writerows(zip(rows[place].tolist(), names, flagged, *columns, strict=True))
+                writer.writerows(zip(*own, names, flagged, *columns, strict=True))
 
 
 def _path(curve: PathCurve) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from shortcut_lightning.audit.streamed_looks import (
     looks,
     near_copies,
     read,
+    some_of,
 )
 from shortcut_lightning.audit.verdict import verdict
 from shortcut_lightning.backbones import Backbone
@@ -143,6 +144,11 @@ def judge_streams(
     """
     if audit.captioner:
         raise ValueError("audit.captioner describes pictures of folders; give audit.caption.")
+    if audit.features:
+        raise ValueError(
+            f"audit.features is {audit.features}, which audits of folders share; what is measured "
+            "of shards and tables stays in measured/ of --output. Leave it out."
+        )
     started = time.perf_counter()
     engine = audit.engine(models, progress=False)
     tables, warnings = {}, []
@@ -182,9 +188,13 @@ def judge_streams(
         dataset={},
         members=[],
         holdouts=[],
-        warnings=[*warnings, *told, *(f"{audit.headline}: {n}" for n in head.plain.notes)],
+        warnings=[
+            *warnings,
+            *told,
+            *judge.reserves(audit.headline, head, blind_found, audit.controls.blind),
+        ],
         seconds={"in all": time.perf_counter() - started},
-        rows=Features(*(some.rows + 1 for some in sets[:2])),  # type: ignore[attr-defined]
+        rows=_names(tables, sets),
         left_out=LEFT_OUT,
     )
 
@@ -192,6 +202,14 @@ def judge_streams(
 def _blind(audit: "Audit", tables: Mapping[str, Table], sets: Sets) -> list[Blind]:
     judged = [(tables[some.of], some.rows) for some in sets[:2]]  # type: ignore[attr-defined]
     return blind_of(judged, audit.seed, audit.controls.blind_encoder.name)
+
+
+def _names(tables: Mapping[str, Table], sets: Sets) -> dict[str, Features]:
+    """Names and content keys of the judged pictures."""
+    judged: Any = sets[:2]
+    names = (np.array(some_of(tables[each.of], each.rows, "name")) for each in judged)
+    keys = ([f"{key:016x}" for key in tables[each.of].keys[each.rows]] for each in judged)
+    return {"name": Features(*names), "key": Features(*map(np.array, keys))}
 
 
 def _recipe(
@@ -238,8 +256,4 @@ def _sets(tables: Mapping[str, Table], seed: int) -> tuple[Sets, list[str]]:
         middle = len(order) // 2
         parts = (order[middle:], order[:middle])
         halves.append([Some(key, kept[key][part]) for part in parts])
-    warnings.append(
-        "No shadow model (audit.shadow): half of the images was used for tuning and is not "
-        "judged; thresholds come from the audited model itself."
-    )
     return Sets(halves[0][0], halves[1][0], halves[0][1], halves[1][1]), warnings

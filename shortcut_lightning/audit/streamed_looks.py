@@ -131,8 +131,8 @@ def blind_of(sets: Sequence[tuple[Table, np.ndarray]], seed: int, encoder: str) 
     sizes = [len(rows) for _, rows in sampled]
     if min(sizes) < FOLDS:
         return []
-    captions = [text for table, rows in sampled for text in _some(table, rows, "caption")]
-    data = b"".join(each for table, rows in sampled for each in _some(table, rows, "looks"))
+    captions = [text for table, rows in sampled for text in some_of(table, rows, "caption")]
+    data = b"".join(each for table, rows in sampled for each in some_of(table, rows, "looks"))
     numbers = np.frombuffer(data, np.float32).reshape(sum(sizes), -1).astype(np.float64)
     statistics, metadata, embedding = np.split(numbers, np.cumsum(_PLACES), axis=1)
     found: list[tuple[str, Any]] = []
@@ -151,7 +151,7 @@ def _files(folder: Path) -> list[Path]:
     ]
 
 
-def _some(table: Table, rows: np.ndarray, column: str) -> list[Any]:
+def some_of(table: Table, rows: np.ndarray, column: str) -> list[Any]:
     """Values of a column that is not kept in memory, in the order of `rows`."""
     different, places = np.unique(rows, return_inverse=True)
     values: list[Any] = []
@@ -166,7 +166,7 @@ def _some(table: Table, rows: np.ndarray, column: str) -> list[Any]:
 
 
 def _small(table: Table, rows: np.ndarray, mirror: bool = False) -> NDArray[np.float32]:
-    data = b"".join(_some(table, rows, "small"))
+    data = b"".join(some_of(table, rows, "small"))
     small = np.frombuffer(data, np.int8).reshape(-1, 3, 16, 16).astype(np.float32)
     flat = (small[..., ::-1] if mirror else small).reshape(len(small), -1)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
@@ -185,7 +185,8 @@ def _named(
     places: np.ndarray,
 ) -> list[str]:
     names = [
-        _some(table, own[places], "name") for table, own in zip((first, second), rows, strict=True)
+        some_of(table, own[places], "name")
+        for table, own in zip((first, second), rows, strict=True)
     ]
     return [
         f"{a} and {b} (likeness {min(1.0, float(likeness[place])):.3f})"

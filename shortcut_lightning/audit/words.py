@@ -1,7 +1,8 @@
 """The words of an audit's page, explained for who reads one for the first time."""
 
 #: Word, what it means, and on which pages it stands: all, or those with pictures, with scores that
-#: asked a model, with baselines that asked none, with a ladder or a test of the set.
+#: asked a model, with baselines that asked none, with a ladder or a test of the set. `{tuned_on}`
+#: is where thresholds come from.
 WORDS: tuple[tuple[str, str, str], ...] = (
     ("member", "a picture that is said to have been trained on", "always"),
     ("non-member, hold-out", "a picture like them that surely was not", "always"),
@@ -14,14 +15,14 @@ WORDS: tuple[tuple[str, str, str], ...] = (
     ("AUC", "how often a random member scores above a random non-member; 0.5 is guessing, and "
      "0.1 separates as well as 0.9 does, the other way round", "always"),
     ("p", "how often sets of this size would differ so much by chance, members higher", "always"),
-    ("ASR", "accuracy at the threshold from the shadow model, mean of both sets", "always"),
+    ("ASR", "accuracy at the threshold set on {tuned_on}, mean of both sets", "always"),
     ("TPR member at 1 %", "members caught when at most 1 % of non-members are accused", "always"),
     ("TPR hold-out (ref) at 1 %", "the same with the roles exchanged, as published code has it",
      "always"),
     ("AUC on base; AUC above that", "the score on a model that cannot know the members, which must "
      "be near 0.5; and how much the target's is above it, on the same pictures", "always"),
     ("AUC, target minus base", "with the base model's answer taken off each picture's", "always"),
-    ("tau, threshold set for", "the score from which a picture is flagged, set on the shadow model",
+    ("tau, threshold set for", "the score from which a picture is flagged, set on {tuned_on}",
      "always"),
     ("non-members flagged", "the share that the threshold really accuses here: compare it with the "
      "share it was set for", "always"),
@@ -31,7 +32,8 @@ WORDS: tuple[tuple[str, str, str], ...] = (
      "accused at this share; a refused number is not shown", "always"),
     ("interval", "95 %: where the number would lie for other pictures like these", "always"),
     ("blind", "a classifier that sees captions, pictures or files and no model: where it tells the "
-     "sets apart, in either direction, they differ by more than training", "blind"),
+     "sets apart, they differ by more than training; far below 0.5 they share rows, as where each "
+     "caption stands once in either, and do not differ", "blind"),
     ("void", "the sets can be told apart without the model, so the audit says nothing", "always"),
     ("chance: 0.5 ±", "three standard errors: what is nearer to 0.5 is chance", "always"),
     ("captions fixed, shuffled, swapped", "the score with one sentence for all; with captions that "

@@ -48,7 +48,8 @@ class Membership(EvaluationCallback):
     discrepancy alone, `audit/auc_log_ratio` that of the same as a log-ratio of losses,
     `audit/auc_loss` that of the loss alone. All are differences to the model before its first step,
     which cannot know the members; `audit/auc_before` is the discrepancy's AUC on it and should be
-    near one half. Writes `membership.csv`; the verb `audit` says more.
+    near one half. Where the callback was added to a run that goes on, that model is not at hand and
+    they are of the model as it is. Writes `membership.csv`; the verb `audit` says more.
 
     Args:
         members: Folder of captioned images; empty for those that are trained on.
@@ -132,9 +133,12 @@ class Membership(EvaluationCallback):
             for title, name in CURVES.items()
         ]
         inside, outside = (len(each) for each in self._sets)
+        against = "against the model before training"
+        if not self._before:
+            against = "of this model alone, since it was not measured before its first step"
         lead = (
-            f"AUC of {inside} members against {outside} hold-outs, against the model before "
-            f"training; chance alone stays within 0.5 ± {2 * null_error(inside, outside):.2f}."
+            f"AUC of {inside} members against {outside} hold-outs, {against}; chance alone stays "
+            f"within 0.5 ± {2 * null_error(inside, outside):.2f}."
         )
         return [Section("Membership", plots.lines(curves, "optimiser steps"), lead)]
 

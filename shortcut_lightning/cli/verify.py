@@ -103,6 +103,7 @@ def verify(argv: list[str], run: Run, merge: Merge) -> None:
         sources = photographs.listed(asked)
         root = Path(given.output or _default_output(merged, asked, others))
         made = routes.matrix(asked, root, given.effort, given.restoration, given.family)
+        plan.require_enough(asked, made)
         of = Asked.by(asked, [entry.path for part in sources for entry in part])
         refuse_other(root, of)
         matrix = Matrix(**presets.in_values(made.settings))

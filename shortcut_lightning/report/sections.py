@@ -44,8 +44,8 @@ def photographs(images: Sequence[Photograph], remark: str = "") -> Section:
     """Instance images as given and, where a stage changed them, as trained on; a sentence or two
     about them."""
     shown = images[:MOST_PHOTOGRAPHS]
-    changes = [float((i.given - i.trained_on).abs().max()) * 255 for i in shown if _comparable(i)]
-    same = len(changes) == len(shown) and max(changes, default=0) < 0.5
+    changes = [float((i.given - i.trained_on).abs().max()) * 255 for i in images if _comparable(i)]
+    same = len(changes) == len(images) and max(changes, default=0) < 0.5
     rows = [(i.name, data_uri(i.given), "" if same else data_uri(i.trained_on)) for i in shown]
     lead = f"{len(images)} instance images"
     lead += f", {len(shown)} shown" if len(shown) < len(images) else ""

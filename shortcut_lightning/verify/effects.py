@@ -54,6 +54,12 @@ class Effect:
     p_noise: float
     share: float  # of what clean photographs teach, above the untouched model
     grade: Grade
+    needed: int = 0  # pictures without which no difference, however large, is shown
+
+    @property
+    def too_few(self) -> bool:
+        """Whether nothing is shown, and no difference could have been."""
+        return self.grade == "none" and min(self.below_clean.n, self.below_noise.n) < self.needed
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,11 @@ class Finding:
         """That of the measure on which most is left."""
         order: tuple[Grade, ...] = ("clear", "slight", "none")
         return min((each.grade for each in self.effects), key=order.index)
+
+    @property
+    def too_few(self) -> bool:
+        """Whether no effect could have been shown."""
+        return all(each.too_few for each in self.effects)
 
     @property
     def fall(self) -> float:
@@ -91,6 +102,12 @@ def measured(reports: Sequence[tuple[Cell, Path]]) -> Measured:
     return Measured(values)
 
 
+def least_pictures(comparisons: int) -> int:
+    """How many of each arm it takes for an effect to be shown among so many comparisons: where all
+    n pictures differ in one direction, Wilcoxon's p is 2 / 2^n, and Holm multiplies it."""
+    return math.ceil(1 + math.log2(comparisons / LEVEL))
+
+
 def findings(found: Measured, routes: Sequence[Route]) -> list[Finding]:
     """The routes whose three arms were measured, the worst for the protection first."""
     pairs = [
@@ -100,6 +117,7 @@ def findings(found: Measured, routes: Sequence[Route]) -> list[Finding]:
     ]
     pairs = [each for each in pairs if each[2].n and each[3].n]
     ps = holm([p for each in pairs for p in (each[2].p, each[3].p)])
+    needed = least_pictures(len(ps)) if ps else 0
     effects: dict[str, list[Effect]] = {}
     for (route, measure, clean, noise), p_clean, p_noise in zip(
         pairs, ps[::2], ps[1::2], strict=True
@@ -107,7 +125,7 @@ def findings(found: Measured, routes: Sequence[Route]) -> list[Finding]:
         share = min(clean.mean, noise.mean) / _teachable(found, measure)
         lowered = clean.low > 0 and noise.low > 0 and max(p_clean, p_noise) <= LEVEL
         grade: Grade = "none" if not lowered else "slight" if share < SLIGHT else "clear"
-        effect = Effect(measure, clean, noise, p_clean, p_noise, share, grade)
+        effect = Effect(measure, clean, noise, p_clean, p_noise, share, grade, needed)
         effects.setdefault(route.name, []).append(effect)
     made = [Finding(route, effects[route.name]) for route in routes if route.name in effects]
     order = {"none": 0, "slight": 1, "clear": 2}

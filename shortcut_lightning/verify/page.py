@@ -143,7 +143,7 @@ def _routes(answer: Answer) -> Markup:
         {
             "name": finding.route.name,
             "grade": finding.grade,
-            "said": words.GRADES[finding.grade],
+            "said": words.graded(finding),
             "effects": [
                 {
                     "name": words.name(effect.measure),

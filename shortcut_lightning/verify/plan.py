@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shortcut_lightning.pocket import BUILT_IN
+from shortcut_lightning.verify.effects import least_pictures
 from shortcut_lightning.verify.recipe import Recipe
 from shortcut_lightning.verify.routes import COLUMNS, Matrix
 
@@ -23,6 +24,21 @@ class Speed(NamedTuple):
 
 # Of one core of a machine from 2023, batches of 4 + 4 pictures.
 _POCKET = Speed(0.25, 0.6, "one core of a usual machine; a machine with other work takes longer")
+
+
+def require_enough(recipe: Recipe, matrix: Matrix) -> None:
+    """Raises ValueError where so few pictures are made that no effect, however large, is shown."""
+    comparisons = len(matrix.routes) * recipe.measures * 2  # with clean and with noise
+    each, needed = recipe.pictures * matrix.seeds, least_pictures(comparisons)
+    if each >= needed:
+        return
+    sampled = recipe.data["evaluation"]
+    enough = math.ceil(needed / (max(1, len(sampled["prompts"])) * matrix.seeds))
+    raise ValueError(
+        f"data.evaluation.images_per_prompt is {sampled['images_per_prompt']}, which makes {each} "
+        f"pictures of each case; none of the {comparisons} comparisons shows an effect with fewer "
+        f"than {needed}: give {enough} or more."
+    )
 
 
 def plan(

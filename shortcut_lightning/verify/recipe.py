@@ -11,6 +11,7 @@ Config = dict[str, Any]
 # of pictures are too small here for a distance between sets.
 _LEFT_OUT = ("Export", "SampleGrid", "FrechetDistance", "Stages", "StageFidelity")
 _NEEDED = ("Evaluation", "ReportWriter")
+_OF_QUALITY = ("Quality", "ClipIqa", "PyiqaQuality", "PaperQuality")
 _CALLBACKS = "shortcut_lightning.callbacks"
 
 
@@ -65,6 +66,12 @@ class Recipe:
         """How many are made of each trained model."""
         sampled = self.data["evaluation"]
         return max(1, len(sampled["prompts"])) * int(sampled["images_per_prompt"])
+
+    @property
+    def measures(self) -> int:
+        """Of how many an effect is asked: identity, and quality where one is measured."""
+        names = [short(each) for each in self.config["trainer"]["callbacks"]]
+        return 1 + any(name in _OF_QUALITY for name in names)
 
     def protecting(self, folder: str, attack: Config) -> Config:
         """The configuration of `protect`, for the photographs of a folder."""

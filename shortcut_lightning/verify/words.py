@@ -20,6 +20,7 @@ _TITLES: Mapping[Grade, str] = {
     "slight": "In the worst case little is left of the protection",
     "clear": "The protection has an effect in every case that was tried",
 }
+_TOO_FEW = "too few pictures to show any effect"
 _HARDLY = 0.1  # identity above the untouched model's, from clean photographs
 
 
@@ -30,7 +31,11 @@ def name(measure: str) -> str:
 
 def title(found: Sequence[Finding]) -> str:
     """The page's heading; `found` is worst first, and may be empty."""
-    return _TITLES[found[0].grade] if found else "Nothing was compared yet"
+    if not found:
+        return "Nothing was compared yet"
+    if found[0].too_few:
+        return "There are too few pictures to show any effect"
+    return _TITLES[found[0].grade]
 
 
 def verdict(found: Sequence[Finding], judges: Sequence[str]) -> list[str]:
@@ -52,9 +57,14 @@ def _sentence(finding: Finding, after: str) -> str:
 
 def _grade(finding: Finding) -> str:
     below_clean = any(e.below_clean.low > 0 for e in finding.effects)
-    if finding.grade == "none" and below_clean:
+    if finding.grade == "none" and below_clean and not finding.too_few:
         return "no effect shown beyond that of noise of the same size, or of chance"
-    return GRADES[finding.grade]
+    return graded(finding)
+
+
+def graded(finding: Finding) -> str:
+    """A finding in some words."""
+    return _TOO_FEW if finding.too_few else GRADES[finding.grade]
 
 
 def by(difference: Difference) -> str:

@@ -125,6 +125,8 @@ def test_a_resumed_run_has_no_model_before_its_first_step(
         run = trainer(tmp_path, resumed, 4)
         run.fit(module, datamodule=Album(), ckpt_path=tmp_path / "half.ckpt", weights_only=False)
         assert resumed.state_dict()["before"] == before
+        (section,) = resumed.show({}, SimpleNamespace(), tmp_path)  # type: ignore[arg-type]
+        assert ("against the model before training" in section.lead) == (resumed is first)
     assert "auc_before" not in resumed.state_dict()["rows"][-1]
 
 

@@ -195,3 +195,18 @@ def test_a_threshold_that_missed_its_rate_is_told() -> None:
     assert any("set for 10.0% false accusations missed its rate: it accuses" in n for n in notes)
     same = evaluate(plain_column, shadow, shadow, fprs=(0.1,), resamples=100).notes
     assert not any("missed" in note for note in same)
+    own = evaluate(plain_column, shadow, target, fprs=(0.1,), resamples=100, has_shadow=False).notes
+    blamed = [["answers differently" in note for note in told] for told in (notes, own)]
+    assert blamed == [[True], [False]]
+
+
+def test_a_threshold_misses_its_rate_by_chance_as_seldom_as_it_may() -> None:
+    """It was estimated itself, from as few hold-outs as it is judged on."""
+    rng, told, audits = np.random.default_rng(1), 0, 100
+    for _ in range(audits):
+        shadow, target = (
+            Features(rng.normal(1, 1, (60, 1)), rng.normal(0, 1, (60, 1))) for _ in range(2)
+        )
+        notes = evaluate(plain_column, shadow, target, resamples=2).notes
+        told += sum("missed" in note for note in notes)
+    assert told <= 0.025 * 2 * audits  # 10 % and 1 %; 0.1 % of 60 hold-outs is refused

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from shortcut_lightning.audit import collection
-from shortcut_lightning.audit.blind import blind_baselines, cross_validated
+from shortcut_lightning.audit.blind import bag_of_words, blind_baselines, cross_validated, judged
 from shortcut_lightning.audit.collection import drawn as drawn_pictures
 from shortcut_lightning.audit.collection import make_collection
 from shortcut_lightning.audit.dataset_inference import dataset_test, logistic
@@ -20,6 +20,7 @@ from shortcut_lightning.audit.duplicates import find_copies, first_of_each, sign
 from shortcut_lightning.audit.near_hashes import close_pairs, packed, surely_found
 from shortcut_lightning.audit.splits import PARTS, require_disjoint, split
 from shortcut_lightning.membership.pictures import Picture, picture, read_pictures
+from shortcut_lightning.membership.roc import null_error
 from shortcut_lightning.pocket import world
 
 
@@ -198,6 +199,26 @@ def test_blind_baselines_see_a_shift(album: list[Picture], tmp_path: Path) -> No
     found = {each.name: each for each in blind_baselines(files[:15], files[15:])}
     assert set(found) == {"image statistics", "file metadata"}  # one caption for all says nothing
     assert found["file metadata"].tells
+
+
+def test_a_baseline_s_error_is_the_spread_of_relabelled_sets() -> None:
+    """Which is larger than that of an AUC whose scores do not depend on the other images."""
+    features, labels = np.random.default_rng(2).normal(size=(60, 37)), np.repeat([1, 0], 30)
+    (found,) = judged([("noise", features)], labels, 0)
+    others = [
+        cross_validated(features, np.random.default_rng(n).permutation(labels), 7)
+        for n in range(40)
+    ]
+    assert found.error == pytest.approx(np.std(others), rel=0.35)
+    assert found.error > 1.1 * null_error(30, 30)
+
+
+def test_sets_matched_by_caption_do_not_differ() -> None:
+    captions = [f"a photo of thing{i} word{i} near place{i % 7}" for i in range(30)]
+    words = bag_of_words(captions + captions).toarray()
+    (found,) = judged([("captions", words)], np.repeat([1, 0], 30), 0)
+    assert found.auc < 0.2  # each was learnt with the label of its twin
+    assert not found.tells
 
 
 def test_cross_validation_is_not_in_sample() -> None:

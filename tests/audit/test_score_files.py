@@ -208,8 +208,11 @@ def test_clid_s_files_are_judged_as_clid(tmp_path: Path, audited: Audited) -> No
     for name in "mn":
         write_csv(tmp_path / f"{name}.csv", files[name], ["cond0", "D1", "D2", "D3", "Dnull"])
     audited(*pair())
-    plain = report(tmp_path)["scores"]["CLiD_th"]["target"]
-    assert (plain["n_members"], plain["n_holdouts"]) == (45, 40)
+    for each in report(tmp_path)["scores"].values():
+        assert (each["target"]["n_members"], each["target"]["n_holdouts"]) == (45, 40)
+    page = (tmp_path / "out/report.html").read_text()
+    assert "picture is flagged, set on a separate half of the rows" in page
+    assert "the threshold set on a separate half of the rows" in page
 
 
 def test_the_wrong_direction_is_told_as_reversed(tmp_path: Path, audited: Audited) -> None:

@@ -1,5 +1,6 @@
 """An audit of shards ends where one of folders does: pytest tests/audit/test_streamed.py"""
 
+import csv
 import io
 import json
 import re
@@ -65,6 +66,11 @@ def audited(
     return audit.run(sets / f"out{suffix}")
 
 
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def test_an_audit_of_shards_is_that_of_the_folders(sets: Path, small_sd: Path) -> None:
     folder, shards = (audited(sets, small_sd, suffix) for suffix in ("", "-shards"))
     for part in (0, 1):
@@ -73,8 +79,12 @@ def test_an_audit_of_shards_is_that_of_the_folders(sets: Path, small_sd: Path) -
         )
     assert shards.judged["CLiD_th"].base is not None
     assert "folders of some thousand pictures" in shards.left_out[0]
-    rows = (sets / "out-shards" / "scores.csv").read_text().splitlines()
-    assert len(rows) == 1 + COUNT
+    found = rows(sets / "out-shards")
+    assert len(found) == COUNT
+    assert [*found[0]] == ["name", "key", "set", "flagged", "CLiD_th"]
+    for result in (folder, shards):
+        assert "Baselines without a model were turned off" in " ".join(result.warnings)
+        assert not [each for each in result.warnings if each.startswith("No base model")]
     assert (sets / "out-shards" / "report.html").is_file()
 
 
@@ -86,6 +96,9 @@ def test_the_page_has_a_head_for_every_cell_and_the_baselines(sets: Path, small_
     for shown in ("Controls</h2>", "blind: image statistics", "calls of the denoiser for one"):
         assert shown in page
     assert result.seconds["in all"] > 0
+    assert any(each.startswith("No base model (audit.base)") for each in result.warnings)
+    with pytest.raises(ValueError, match=r"audit\.features is kept, which audits of folders share"):
+        audited(sets, small_sd, "-shards", features="kept")
 
 
 def test_a_folder_beside_shards_has_its_captions(sets: Path, small_sd: Path) -> None:
@@ -114,6 +127,12 @@ def test_what_cannot_be_read_and_what_is_in_both_sets_is_named(sets: Path, small
     said = " ".join(result.warnings)
     assert "bad.png cannot be read" in said
     assert "mute.png has no caption, which CLiD_th needs" in said
+    names = {each["name"]: each["key"] for each in rows(sets / "out-shards")}
+    pictures, _ = read_pictures(sets / "members", "members", 32)
+    keys = {each.name: f"{each.key:016x}" for each in pictures}
+    judged = {name: key for name, key in names.items() if name in keys}
+    assert len(judged) == COUNT // 2
+    assert judged == {name: keys[name] for name in judged}
     with tarfile.open(sets / "nonmembers-shards" / "2.tar", "w") as archive:
         archive.add(sets / "members" / "members00.png", "copy.png")
         archive.add(sets / "bad.png", "copy.txt")

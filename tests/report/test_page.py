@@ -139,6 +139,11 @@ def test_photographs_that_no_stage_changed_are_shown_once() -> None:
     assert str(once.html).count("<img") == 1
     cropped = sections.photographs([sections.Photograph("a.jpg", image, image[:, :4, :4])])
     assert str(cropped.html).count("<img") == 2
+    # What is said of all is looked at in all, shown or not.
+    late = [sections.Photograph(f"{i}.jpg", image, image) for i in range(13)]
+    late[12] = late[12]._replace(trained_on=image - 20 / 255)
+    said = sections.photographs(late).lead
+    assert said == "13 instance images, 12 shown; the stages changed a pixel by up to 20/255."
 
 
 def test_long_evaluations_show_a_part_and_say_where_the_rest_is() -> None:

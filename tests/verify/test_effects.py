@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from shortcut_lightning.verify.effects import Measured, findings
+from shortcut_lightning.verify.effects import Measured, findings, least_pictures
 from shortcut_lightning.verify.routes import Route
 from shortcut_lightning.verify.words import number, title, verdict
 
@@ -78,6 +78,25 @@ def test_pictures_are_paired(found: Measured) -> None:
     lower["0/99"] = 5.0  # a picture that the others have not
     (made,) = findings(Measured({"eval/identity": arm}), [ROUTES[1]])
     assert made.effects[0].below_clean.n == 31
+
+
+@pytest.mark.parametrize(("n", "grade"), [(10, "none"), (11, "clear")])
+def test_too_few_pictures_are_not_taken_for_no_effect(n: int, grade: str) -> None:
+    """Of 28 comparisons: Wilcoxon's smallest p is 2 / 2^n."""
+    routes = [Route(str(number), "", {}) for number in range(7)]
+    means = {"clean": 0.9, "noise": 0.9, "protected": 0.1}
+    by_arm = {
+        f"{name}/{route.name}": {f"0/{i}": mean + 0.001 * i * mean for i in range(n)}
+        for route in routes
+        for name, mean in means.items()
+    }
+    made = findings(Measured({"eval/identity": by_arm, QUALITY: by_arm}), routes)
+    assert {each.grade for each in made} == {grade}
+    assert least_pictures(28) == 11
+    told = f"{title(made)}. {verdict(made, ['a network'])[0]}"
+    assert ("too few pictures to show any effect" in told) == (grade == "none")
+    assert "could be shown" not in told
+    assert "chance" not in told
 
 
 def test_a_route_without_all_three_is_left_out(found: Measured) -> None:

@@ -31,7 +31,7 @@ SETTINGS = {
         "init_args": {
             "instance_prompt": "a photo of sks person",
             "train_batch_size": 1,
-            "evaluation": {"images_per_prompt": 3},
+            "evaluation": {"images_per_prompt": 11},
         },
     },
 }
@@ -99,7 +99,7 @@ def test_a_page_comes_out(made: Path) -> None:
     assert {each["route"] for each in answer["findings"]} == {"as given", "JPEG and half size"}
     assert answer["worst"] == answer["findings"][0]["route"]
     one = answer["findings"][0]["measures"]["eval/identity"]
-    assert one["below_clean"]["pictures"] == 3
+    assert one["below_clean"]["pictures"] == 11
     means = one["means"]
     assert one["below_clean"]["mean"] == pytest.approx(means["clean"] - means["protected"])
     assert answer["photographs"]["damage"]["protected"]["largest, /255"] <= 11.01
@@ -182,9 +182,9 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(
     before = sorted(folder.rglob("*"))
     verify("--dry_run", f"--family={small_sd3}", "--restoration=tvm", "--effort", "full")
     said = capsys.readouterr().out
-    assert "trainings    63 of 1 steps, 3 pictures of each; 54 of" in said
+    assert "trainings    63 of 1 steps, 11 pictures of each; 54 of" in said
     assert f"and 9 of {small_sd3}" in said
-    assert "time         not known: 66 steps and 198 pictures in all" in said
+    assert "time         not known: 66 steps and 726 pictures in all" in said
     assert "folder       runs/verify/recipe-me-AdvDM" in said
     assert sorted(folder.rglob("*")) == before
     verify("--dry_run", "--data.instance_data_dir=pocket:20", "--workers", "1",
@@ -204,8 +204,8 @@ def test_time_is_told_from_an_earlier_run(
     report |= {"counts": {"tuned images": 4}, "seconds": {"sample": 40.0}}
     (folder / "runs" / "x" / "version_0" / "report.json").write_text(json.dumps(report))
     verify("--dry_run", "--workers=1", "--effort=quick")
-    # 7 runs of 10 seconds to begin, a step of 2 and 3 pictures of 10.
-    assert "about 5 minutes with 1 process at work" in capsys.readouterr().out
+    # 7 runs of 10 seconds to begin, a step of 2 and 11 pictures of 10.
+    assert "about 14 minutes with 1 process at work" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -238,6 +238,11 @@ def test_every_route_by_two_processes(folder: Path, small_sd3: Path) -> None:
         (["--data.attack.epsilon=300"], "data.attack.epsilon is 300; it must be from 1 to 255"),
         (["--data.attack_share=0.5"], "data.attack_share is 0.5, and verify protects all"),
         (["--trainer.max_steps=0"], "is 0: nothing would be learnt"),
+        (
+            ["--effort=quick", "--data.evaluation.images_per_prompt=8"],
+            "data.evaluation.images_per_prompt is 8, which makes 8 pictures of each case; none of "
+            "the 8 comparisons shows an effect with fewer than 9: give 9 or more.",
+        ),
         (["--data.atack=advdm"], "takes no 'atack'; did you mean 'attack'?"),
         (["--data.instance_data_dir=/no/such"], "/no/such (data.instance_data_dir), which does"),
         (["--data.instance_data_dir=empty"], "found an empty folder"),
