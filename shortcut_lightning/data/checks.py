@@ -75,6 +75,16 @@ def _check_copies(data: "PersonalizationDataModule") -> None:
             f"{key} and data.erasing do not go together: what is written about concepts is about "
             "the photographs of data.purifiers. Leave one of them out."
         )
+    if data.training.agreement and not copies:
+        raise ValueError(
+            "data.training.agreement weighs places by how much copies of a photograph agree: give "
+            "data.training.copies, or set it to 0."
+        )
+    if data.training.agreement and (data.training.random_flip or not data.training.center_crop):
+        raise ValueError(
+            "data.training.agreement weighs places of photographs that are shown as they are: set "
+            "data.training.random_flip to false and data.training.center_crop to true."
+        )
     cleaned = data.purifiers and all(copy.purifiers for copy in copies)
     if rule.training and not rule.purified_too and cleaned:
         log.warning(

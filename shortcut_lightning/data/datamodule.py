@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
 
+import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from shortcut_lightning.concepts.base import Detector, NoDetector
 from shortcut_lightning.concepts.erasing import Erasing
 from shortcut_lightning.concepts.generators import ConceptGenerator
 from shortcut_lightning.data import loading, shares, stages, training
+from shortcut_lightning.data.agreement import agreement_weights
 from shortcut_lightning.data.buckets import Bucket, buckets, preparation
 from shortcut_lightning.data.checks import (
     check_learnt_words,
@@ -201,6 +203,7 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
             random_flip=passes.random_flip,
             seed=draws.run_seed(),
             moments=self._moments,
+            weights=self._weights(),
             concepts=concepts,
             words=training.Words(self.captions, wording.worded) if self.captions.random else None,
             rows=shares.rows([each.name for each in instances], passes.picture_repeats),
@@ -390,6 +393,21 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
 
     def _instances(self) -> list[Example]:
         return self.trained_on + self.copies
+
+    def _weights(self) -> list[Tensor]:
+        if not self.training.agreement:
+            return []
+        count, factor = len(self.trained_on), self.backbone.downsampling
+        images = [each.image for each in self._instances()]
+        own = [
+            agreement_weights(images[place::count], self.training.agreement, factor)
+            for place in range(count)
+        ]
+        alike = [
+            torch.ones(1, *(side // factor for side in each.image.shape[-2:]))
+            for each in self._priors()
+        ]
+        return own * (len(images) // count) + alike
 
     def _priors(self) -> list[Example]:
         return self._wording.priors(self.class_images, self.noisy_copies)

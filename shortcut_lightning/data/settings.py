@@ -85,6 +85,8 @@ class Passes:
             `data.purifiers` cleans: other purifiers fail elsewhere, and an uncleaned copy has what
             they took away (`data.decoupling.purified_too` says whether the noise words are about it
             alone). Not in arXiv 2406.18944.
+        agreement: Weigh places in the loss by how much the copies of a photograph agree there
+            (`data/agreement.py`): the difference in /255 at which a weight is 1/e; 0 for none.
     """
 
     repeats: Count = 100
@@ -94,6 +96,7 @@ class Passes:
     random_flip: bool = False
     num_workers: Annotated[int, Between(0, 1024)] = 0
     copies: Sequence[Copy] = ()
+    agreement: Annotated[float, Between(0, 255, note="in /255; 0 for none")] = 0.0
 
 
 @ranged

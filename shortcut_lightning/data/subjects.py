@@ -38,6 +38,7 @@ _COMMON: Mapping[str, Callable[[PersonalizationDataModule], Any]] = {
     "resolution": lambda data: data.resolution,
     "bucketing": lambda data: data.bucketing,
     "erasing.alpha": lambda data: data.erasing.alpha,
+    "training.agreement": lambda data: data.training.agreement,
     "decoupling.contrast": lambda data: data.decoupling.contrast,
     "decoupling.contrast_margin": _contrasted("contrast_margin"),
     "decoupling.noise": _contrasted("noise"),

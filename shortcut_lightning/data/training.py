@@ -62,7 +62,8 @@ class TrainSet(Dataset[list[Row]]):
     their plain captions, and the prompt is written here for the part of the image that is shown,
     and for the example. `rows` are the instances of one pass, where it is not over all alike.
     A `side` of 0 shows each image as it is; then the images of a batch, of which the stream has
-    `batch` in a row, are of one shape.
+    `batch` in a row, are of one shape. `weights`, in the order of `moments`, weigh the places of
+    images that are shown whole.
     Draws are 2p for the instance and 2p + 1 for the class image, so turning the prior on changes no
     draw of an instance.
     """
@@ -76,6 +77,7 @@ class TrainSet(Dataset[list[Row]]):
         random_flip: bool,
         seed: int,
         moments: Sequence[Tensor] = (),  # of instances, then priors; empty to serve images
+        weights: Sequence[Tensor] = (),  # (1, h, w) each; empty where all places count alike
         concepts: Concepts | None = None,
         words: Words | None = None,
         rows: Sequence[int] = (),
@@ -87,6 +89,7 @@ class TrainSet(Dataset[list[Row]]):
         self.random_flip = random_flip
         self.seed = seed
         self.moments = moments
+        self.weights = weights
         self.concepts = concepts
         self.words = words
         self.rows = rows or range(len(instances))
@@ -122,7 +125,8 @@ class TrainSet(Dataset[list[Row]]):
         image = torch.empty(0) if self.moments else self._shown(example.image, view)
         if self.words is not None and not is_prior:
             example = self._said(self.words, example, draw)
-        prompt, weights = example.prompt, torch.empty(0)
+        prompt = example.prompt
+        weights = self.weights[index] if self.weights else torch.empty(0)
         if self.concepts is not None:
             found = [] if is_prior else self.concepts.boxes[index]
             boxes = shown_boxes(found, example.image, self.side, view)

@@ -10,6 +10,7 @@ from test_datamodule import PROMPT, Shift, add_images, fit
 
 from shortcut_lightning.concepts import Erasing
 from shortcut_lightning.data import PersonalizationDataModule
+from shortcut_lightning.data.agreement import agreement_weights
 from shortcut_lightning.data.settings import Copy, Passes
 from shortcut_lightning.prompts import Decoupling
 from shortcut_lightning.purifiers import Gaussian, Jpeg
@@ -86,6 +87,42 @@ def test_noise_words_are_left_to_copies_that_nothing_has_cleaned(
     assert set(batch.prompts[9:]) == {"a photo of dog, without bhj noisy pattern"}
 
 
+def test_places_count_by_how_much_copies_agree(photos: Path, tmp_path: Path) -> None:
+    passes = Passes(copies=[Copy([Gaussian(2.0)]), Copy()], agreement=16)
+    data, module, _ = fit(
+        photos,
+        tmp_path,
+        steps=1,
+        train_batch_size=9,
+        training=passes,
+        with_prior_preservation=True,
+        class_prompt="a photo of dog",
+        num_class_images=2,
+    )
+    batch = module.seen[0]
+    assert batch.loss_weights.shape == (18, 1, 2, 2)
+    assert torch.equal(batch.loss_weights[9:], torch.ones(9, 1, 2, 2))
+    torch.testing.assert_close(batch.loss_weights.mean((1, 2, 3)), torch.ones(18))
+    copies = [data.trained_on, data.copies[:3], data.copies[3:]]
+    for image, weights in zip(batch.images[:9], batch.loss_weights[:9], strict=True):
+        place = next(
+            i for some in copies for i, each in enumerate(some) if torch.equal(each.image, image)
+        )
+        own = agreement_weights([some[place].image for some in copies], 16, 8)
+        assert torch.equal(weights, own)
+
+
+def test_weights_are_the_mean_difference_through_a_bell() -> None:
+    first = torch.zeros(3, 16, 16)
+    second = first.clone()
+    second[:, :8, :8] = 16 / 255  # in the first place
+    second[0, 8:, 8:] = 24 / 255  # in the last, in one colour of three
+    weights = agreement_weights([first, second, first], 16, 8)
+    bell = torch.tensor([[[1.0, 0.0], [0.0, 0.25]]]).neg().exp()
+    torch.testing.assert_close(weights, bell / bell.mean())
+    assert agreement_weights([first, first + 1], 16, 8).tolist() == [[[1, 1], [1, 1]]]
+
+
 def test_a_picture_is_repeated_in_all_of_its_copies(photos: Path, tmp_path: Path) -> None:
     passes = Passes(copies=[Copy([Jpeg(50)])], picture_repeats={"0.png": 2})
     data, module, _ = fit(photos, tmp_path, steps=1, train_batch_size=8, training=passes)
@@ -103,6 +140,11 @@ def test_a_picture_is_repeated_in_all_of_its_copies(photos: Path, tmp_path: Path
         (
             {"training": Passes(copies=[Copy()]), "erasing": Erasing(caption="name")},
             r"data\.training\.copies and data\.erasing do not go together",
+        ),
+        ({"training": Passes(agreement=16)}, r"give data\.training\.copies, or set it to 0"),
+        (
+            {"training": Passes(copies=[Copy()], agreement=16, random_flip=True)},
+            r"set data\.training\.random_flip to false",
         ),
         (
             {"decoupling": ONLY_UNCLEANED, "erasing": Erasing(caption="name")},
