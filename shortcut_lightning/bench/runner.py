@@ -222,7 +222,9 @@ class Runner:
     def _work(self, group: list[Cell], pending: list[Cell]) -> list[Cell]:
         """What has to run: evaluations need the training of the group's first cell."""
         first = group[0]
-        if pending and pending[0] is not first and not self._checkpoint(first):
+        # A kept row may have finished the first cell, and an older run of it still hold weights.
+        trained = self.report(first) and self._checkpoint(first)
+        if pending and pending[0] is not first and not trained:
             return [first, *pending]
         return pending
 
