@@ -33,6 +33,7 @@ class Ran(NamedTuple):
     versions: str  # package version, of what numbers depend on
     seconds: float  # of training and evaluation
     created: str
+    weights: str = ""  # hash of all built-in weights; empty in rows of before it was noted
 
 
 class Value(NamedTuple):
@@ -63,12 +64,20 @@ class Rows:
         chosen = [name for name in names if name in self.ran]
         return Rows({n: self.ran[n] for n in chosen}, {n: self.values[n] for n in chosen})
 
-    def take(self, name: Name, report: Path, key: str, code: str, seconds: float) -> None:
+    def take(
+        self,
+        name: Name,
+        report: Path,
+        key: str,
+        code: str,
+        seconds: float,
+        weights: str = "",
+    ) -> None:
         """Takes over a cell from its `report.json`; the other arguments are those of `Ran`."""
         found = json.loads(report.read_text("utf-8"))
         versions = " ".join(f"{k} {v}" for k, v in found["versions"].items())
         model, created = found.get("model", ""), found["created"]
-        self.ran[name] = Ran(*name, key, code, model, versions, seconds, created)
+        self.ran[name] = Ran(*name, key, code, model, versions, seconds, created, weights)
         self.values[name] = [
             Value(*name, metric, entry["value"], entry["n"])
             for metric, entry in found["metrics"].items()
@@ -91,9 +100,9 @@ class Rows:
             ValueError: a file has other columns, or a row does not fit them.
         """
         rows = cls()
-        for line in _read(folder / "cells.csv", Ran._fields):
-            arm, subject, seed, key, code, model, versions, seconds, created = line
-            row = Ran(arm, subject, int(seed), key, code, model, versions, float(seconds), created)
+        for line in _read(folder / "cells.csv", Ran._fields, len(Ran._field_defaults)):
+            arm, subject, seed, key, code, model, versions, seconds, *later = line
+            row = Ran(arm, subject, int(seed), key, code, model, versions, float(seconds), *later)
             rows.ran[row[:3]] = row
             rows.values[row[:3]] = []
         for arm, subject, seed, metric, value, n in _read(folder / "values.csv", Value._fields):
@@ -119,6 +128,7 @@ def gathered(runner: "Runner", code: str = "") -> Rows:
             runner.matrix.key(cell, runner.folder),
             code or runner.code(cell),
             runner.seconds(cell),
+            runner.weights(cell),
         )
     return rows
 
@@ -130,14 +140,17 @@ def _write(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) ->
         writer.writerows(rows)
 
 
-def _read(path: Path, head: Sequence[str]) -> list[list[str]]:
+def _read(path: Path, head: Sequence[str], later: int = 0) -> list[list[str]]:
+    """The lines below a head, whose last columns older files may lack: these are then empty."""
     if not path.is_file():
         return []
     found = list(csv.reader(io.StringIO(read_text(path), newline="")))
     first, lines = next(iter(found), []), found[1:]
-    if tuple(first) != tuple(head):
+    if tuple(first) not in (tuple(head), tuple(head[: len(head) - later])):
         raise ValueError(f"{path} has the columns {', '.join(first)}; it needs {', '.join(head)}.")
     for number, line in enumerate(lines, 2):
-        if len(line) != len(head):
-            raise ValueError(f"{path}, line {number}: {len(line)} columns, {len(head)} are needed.")
-    return lines
+        if len(line) != len(first):
+            raise ValueError(
+                f"{path}, line {number}: {len(line)} columns, {len(first)} are needed."
+            )
+    return [line + [""] * (len(head) - len(line)) for line in lines]
