@@ -1,16 +1,17 @@
 """What cells measured, as rows that are kept in the repository after the runs are gone.
 
 Two CSV files lie in a folder: `cells.csv` says what ran, `values.csv` what came out. Numbers are
-written in full, so tables made from rows equal those made from the runs.
+written in full, so tables made from rows equal those made from the runs; the seconds of single
+stages are missing in rows of before they were kept.
 """
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.files.reading import read_text
@@ -44,7 +45,7 @@ class Value(NamedTuple):
     seed: int
     metric: str
     value: float
-    n: int  # pictures it rests on
+    n: int  # pictures it rests on; 0 of seconds
 
 
 @dataclass
@@ -79,9 +80,7 @@ class Rows:
         model, created = found.get("model", ""), found["created"]
         self.ran[name] = Ran(*name, key, code, model, versions, seconds, created, weights)
         self.values[name] = [
-            Value(*name, metric, entry["value"], entry["n"])
-            for metric, entry in found["metrics"].items()
-            if entry["value"] is not None
+            Value(*name, metric, value, n) for metric, value, n in measured_in(found)
         ]
 
     def write(self, folder: Path) -> None:
@@ -111,6 +110,16 @@ class Rows:
                 raise ValueError(f"{folder / 'values.csv'}: {each[:3]} is not in cells.csv.")
             rows.values[each[:3]].append(each)
         return rows
+
+
+def measured_in(report: Mapping[str, Any]) -> Iterator[tuple[str, float, int]]:
+    """Metrics that a report has, with the pictures each rests on, and by `seconds/<stage>` what its
+    stages took, which rest on none."""
+    for metric, entry in report["metrics"].items():
+        if entry["value"] is not None:
+            yield metric, entry["value"], entry["n"]
+    for stage, seconds in report["seconds"].items():
+        yield f"seconds/{stage}", seconds, 0
 
 
 def gathered(runner: "Runner", code: str = "") -> Rows:

@@ -56,7 +56,7 @@ def finished(room: Path, matrix: Matrix, count: int = 99) -> Runner:
         path.parent.mkdir(parents=True, exist_ok=True)
         value = 0.9 + number / 1000 - 0.3 * (cell.arm == "noise")
         metrics = {"eval/identity": {"value": value, "n": 32}, "eval/none": {"value": None, "n": 0}}
-        facts = {"versions": {"torch": "2"}, "created": "2026-01-01", "seconds": {}}
+        facts = {"versions": {"torch": "2"}, "created": "2026-01-01", "seconds": {"perturb": 2.5}}
         path.write_text(json.dumps({"metrics": metrics, "model": "pocket 00ff"} | facts))
         state = {"key": matrix.key(cell, room), "run": "version_0", "seconds": 1.5}
         state |= {"code": deciding_code(), "weights": deciding_weights()}
@@ -154,9 +154,13 @@ def test_no_claim_vanishes(room: Path) -> None:
 
 
 def test_tables_of_rows_equal_those_of_runs(room: Path) -> None:
-    matrix = Matrix(**SETTINGS)
+    matrix = Matrix(**SETTINGS | {"metrics": ["eval/identity", "seconds/perturb"]})
     runner = finished(room, matrix)
     gathered(runner).write(room / "results" / "some")
+    assert markdown(matrix, collect(matrix, [], gathered(runner))) == markdown(
+        matrix, collect(matrix, runner.reports())
+    )
+    matrix.metrics = []
     suite = Suite(room / "some.yaml", room / "results" / "some")
     assert markdown(matrix, suite.table) == markdown(matrix, collect(matrix, runner.reports()))
     assert suite.cells == suite.people("noise") * 2 == 16
