@@ -76,6 +76,16 @@ def test_each_group_keeps_its_rate_and_words_do_not_decay(
     assert groups[2]["params"] == list(module.backbone.token_rows)
 
 
+def test_a_decay_of_zero_in_the_usual_adamw_is_not_the_chosen_optimizer_s(small_sd: Path) -> None:
+    module = DreamBooth(str(small_sd), adam=AdamSettings(weight_decay=0), new_tokens=["<s>"])
+    usual = module._new_optimizer(fused=False)
+    assert [group["weight_decay"] for group in usual.param_groups] == [0.0, 0.0]
+    module.choose(Named(torch.optim.SGD, {"weight_decay": 0.1}))
+    chosen = module._new_optimizer(fused=False)
+    assert [group["weight_decay"] for group in chosen.param_groups] == [0.1, 0.0]
+    assert set(chosen.param_groups[1]) == set(torch.optim.SGD(module.parameters()).param_groups[0])
+
+
 def test_a_schedule_by_class_steps_with_the_optimizer(
     small_sd: Path, photos: Path, tmp_path: Path
 ) -> None:
