@@ -86,6 +86,11 @@ def test_a_decay_of_zero_in_the_usual_adamw_is_not_the_chosen_optimizer_s(small_
     assert set(chosen.param_groups[1]) == set(torch.optim.SGD(module.parameters()).param_groups[0])
 
 
+def test_a_warm_up_that_would_not_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="set it to 'constant_with_warmup', or the steps to 0"):
+        DreamBooth(lr_warmup_steps=500)
+
+
 def test_a_schedule_by_class_steps_with_the_optimizer(
     small_sd: Path, photos: Path, tmp_path: Path
 ) -> None:
