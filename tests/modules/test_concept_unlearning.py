@@ -174,6 +174,18 @@ class Looked(AttnProcessor):
         return attn.to_out[0](attn.batch_to_head_dim(share @ value))
 
 
+def test_uce_takes_words_of_one_row(small_sd: Path) -> None:
+    for chunks in (1, 2):
+        with pytest.raises(ValueError, match=r"model\.concepts: 'dog .*takes 75\.$"):
+            UnifiedConceptEditing(
+                ["person", "dog " * 76],
+                pretrained_model_name_or_path=str(small_sd),
+                prompt_chunks=chunks,
+            )
+    with pytest.raises(ValueError, match=r"model\.target: "):
+        UnifiedConceptEditing(["dog"], "a " * 76, pretrained_model_name_or_path=str(small_sd))
+
+
 def test_ddp_waits_for_no_gradient_that_forget_me_not_has_not(small_sd: Path) -> None:
     """On as many processes as one, of which DDP asks the same."""
     module = ForgetMeNot("dog", pretrained_model_name_or_path=str(small_sd))
