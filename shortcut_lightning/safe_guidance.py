@@ -42,11 +42,12 @@ class SafeGuidance:
 
 
 class SafeSteps:
-    """Equations 3 to 8 along one sampling; each call is a step."""
+    """Equations 3 to 8 along one sampling; `calls` of it are a step, one but with samplers of
+    second order."""
 
-    def __init__(self, setting: SafeGuidance, steps: int) -> None:
+    def __init__(self, setting: SafeGuidance, steps: int, calls: int = 1) -> None:
         self.setting = setting
-        self.begin = setting.begins(steps)
+        self.begin = setting.begins(steps) * calls
         self.calls = 0
         self.momentum: Tensor | None = None
 

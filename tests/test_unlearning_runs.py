@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shortcut_lightning.bench.rows import Rows, Value
+from shortcut_lightning.bench.rows import Ran, Rows, Value
 from shortcut_lightning.results.erasing import Arm, ErasingTables, answer, difference, of_runs
 
 ROOT = Path(__file__).parents[1]
@@ -101,6 +101,19 @@ def test_the_newest_version_of_a_run_counts_and_its_rows_make_a_table(tmp_path: 
     assert (
         "| plain >> name | +0.70 [+0.53, +0.80] | +0.70 | undecided (these runs: holds) |" in said
     )
+
+
+def test_cells_of_one_run_are_added_up(tmp_path: Path) -> None:
+    """Several subjects, where seeds are the runs."""
+    rows = Rows()
+    for subject, value in (("a", 1.0), ("b", 0.0)):
+        name = ("plain", subject, 0)
+        rows.ran[name] = Ran(*name, "", "", "", "", 1.0, "")
+        rows.values[name] = [Value(*name, "eval/concept_ratio", value, 100)]
+    rows.write(tmp_path)
+    found = ErasingTables(tmp_path, ["arm"])
+    assert found.arms[""]["plain"].counts == {"0": (100, 200)}
+    assert found.ratio("plain").startswith("0.50 ")
 
 
 def report(folder: Path, ratio: float) -> None:

@@ -251,19 +251,20 @@ class StableDiffusion(Backbone):
         size = size or (self.resolution, self.resolution)
         if isinstance(negative_prompts, str):
             negative_prompts = [negative_prompts] * len(prompts)
+        stock = self.pipeline(scheduler)
         led: AbstractContextManager[None] = nullcontext()
         if safety is not None and not self.steerable:
             raise ValueError("Safe guidance is not known for this family (data.erasing.safety).")
         if safety is not None and any(negative_prompts):
             unwanted = self.embed(negative_prompts)
-            led = steered(self.denoiser, safety, unwanted, num_inference_steps)
+            calls = stock.scheduler.order  # how often a sampler asks in a step
+            led = steered(self.denoiser, safety, unwanted, num_inference_steps, calls)
             negative_prompts = [""] * len(prompts)
         # Each latent from its own generator on the CPU: the same image in any batch, on any device.
         draws = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         shape = self.noise_shape(*(side // self.downsampling for side in size))
         latents = torch.cat([torch.randn(shape, generator=draw) for draw in draws])
         arguments = self.prompt_arguments(prompts, negative_prompts)
-        stock = self.pipeline(scheduler)
         for name in self._freed():  # or the pipeline may take their device for its own
             setattr(stock, name, None)
         with led, in_its_dtype(self.denoiser):

@@ -16,14 +16,15 @@ HIDDEN, POOLED = "encoder_hidden_states", ("pooled_projections", "text_embeds")
 
 @contextmanager
 def steered(
-    denoiser: nn.Module, setting: SafeGuidance, unwanted: Conditioning, steps: int
+    denoiser: nn.Module, setting: SafeGuidance, unwanted: Conditioning, steps: int, calls: int
 ) -> Iterator[None]:
-    """A pipeline that samples B pictures in `steps` inside is led away from `unwanted`, B rows.
+    """A pipeline that samples B pictures inside, in `steps` that each ask the denoiser `calls`
+    times, is led away from `unwanted`, B rows.
 
     It hands the denoiser 2 B rows, those of the empty prompts first; B more are added, and its own
     classifier-free guidance does the rest. Raises ValueError for a pipeline without such guidance.
     """
-    rows, safe = 2 * len(unwanted), SafeSteps(setting, steps)
+    rows, safe = 2 * len(unwanted), SafeSteps(setting, steps, calls)
 
     def asked(value: Any, name: str = "") -> Any:
         if isinstance(value, dict):

@@ -1,4 +1,5 @@
-"""Which code decided a number: a hash that comments, docstrings and layout do not change."""
+"""Which code decided a number, by a hash that comments, docstrings and layout do not change; and
+which of the built-in weights."""
 
 import ast
 import hashlib
@@ -10,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from shortcut_lightning.pocket import BUILT_IN
 
 PACKAGE = Path(__file__).parents[1]
 # What only asks, writes down and shows: no number of a cell depends on it.
@@ -32,6 +35,34 @@ def hash_of(root: Path, files: tuple[Path, ...]) -> str:
         digest.update(f"{file.relative_to(root).as_posix()}\0".encode())
         digest.update(said(file.read_text("utf-8")).encode())
     return digest.hexdigest()[:16]
+
+
+def deciding_weights(package: Path = PACKAGE) -> str:
+    """Hash of the built-in weights: models, and the networks that measure and restore."""
+    return _hash_of_bytes(package, tuple(sorted(package.rglob("*.safetensors"))))
+
+
+@lru_cache
+def _hash_of_bytes(root: Path, files: tuple[Path, ...]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(root).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def is_changed(model: str) -> bool:
+    """Whether these, a name and a fingerprint, are of a built-in model that has other weights now.
+    Networks that measure and restore are not in a fingerprint."""
+    name, _, noted = model.partition(" ")
+    return bool(noted) and name in BUILT_IN and noted != _fingerprint(name)
+
+
+@lru_cache
+def _fingerprint(name: str) -> str:
+    from shortcut_lightning import backbones  # slow import
+
+    return backbones.load(name).fingerprint()
 
 
 def said(source: str) -> str:

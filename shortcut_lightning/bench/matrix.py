@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from shortcut_lightning import __version__
+from shortcut_lightning import __version__, presets
 from shortcut_lightning.bench.code import code_of_users
 from shortcut_lightning.bench.paths import (
     content,
@@ -157,6 +157,13 @@ class Matrix(Ranged):
             for levels in sharing
         ]
 
+    def settings_of(self, levels: tuple[str, ...]) -> dict[str, Any]:
+        """Options of an arm; of those given twice the last factor's count."""
+        settings = dict(self.settings)
+        for factor, level in zip(self.factors, levels, strict=True):
+            settings |= self.factors[factor][level]
+        return settings
+
     def compared_with(self, levels: tuple[str, ...]) -> list[str]:
         """Names of the arms that this one is compared with."""
         names = []
@@ -205,7 +212,8 @@ class Matrix(Ranged):
     @classmethod
     def read(cls, file: Path) -> "Matrix":
         """The matrix of a file by itself, as its rows are looked at."""
-        settings = yaml.safe_load(file.read_text("utf-8"))
+        given = yaml.safe_load(file.read_text("utf-8"))
+        settings = presets.in_values(given, lambda name: (file.parent / name).is_file())
         claims = [Claim(**each) for each in settings.pop("claims", [])]
         return cls(**settings, claims=claims)
 
@@ -216,9 +224,7 @@ class Matrix(Ranged):
     def _cell(
         self, levels: tuple[str, ...], subject: str, seed: int, trained_as: str, rank: int
     ) -> Cell:
-        settings = dict(self.settings)
-        for factor, level in zip(self.factors, levels, strict=True):
-            settings |= self.factors[factor][level]
+        settings = self.settings_of(levels)
         return Cell("/".join(levels), levels, subject, seed, settings, trained_as, rank)
 
     def _but_sampling(self, levels: tuple[str, ...]) -> tuple[str, ...]:

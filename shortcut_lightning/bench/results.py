@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from shortcut_lightning.bench.matrix import Cell, Claim, Matrix
-from shortcut_lightning.bench.rows import Rows
+from shortcut_lightning.bench.rows import Rows, measured_in
 from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
 
 Values = dict[str, float]  # subject -> mean over seeds
@@ -83,11 +83,8 @@ def collect(
 
 def _measured(cell: Cell, path: Path) -> Iterable[Measured]:
     report = json.loads(path.read_text("utf-8"))
-    metrics = {name: entry["value"] for name, entry in report["metrics"].items()}
-    metrics |= {f"seconds/{name}": value for name, value in report["seconds"].items()}
-    for name, value in metrics.items():
-        if value is not None:
-            yield Measured(cell.arm, cell.subject, name, value)
+    for name, value, _ in measured_in(report):
+        yield Measured(cell.arm, cell.subject, name, value)
 
 
 def tabulated(matrix: Matrix, measured: Iterable[Measured]) -> Table:

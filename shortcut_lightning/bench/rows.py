@@ -1,16 +1,17 @@
 """What cells measured, as rows that are kept in the repository after the runs are gone.
 
 Two CSV files lie in a folder: `cells.csv` says what ran, `values.csv` what came out. Numbers are
-written in full, so tables made from rows equal those made from the runs.
+written in full, so tables made from rows equal those made from the runs; the seconds of single
+stages are missing in rows of before they were kept.
 """
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.files.reading import read_text
@@ -33,6 +34,7 @@ class Ran(NamedTuple):
     versions: str  # package version, of what numbers depend on
     seconds: float  # of training and evaluation
     created: str
+    weights: str = ""  # hash of all built-in weights; empty in rows of before it was noted
 
 
 class Value(NamedTuple):
@@ -43,7 +45,7 @@ class Value(NamedTuple):
     seed: int
     metric: str
     value: float
-    n: int  # pictures it rests on
+    n: int  # pictures it rests on; 0 of seconds
 
 
 @dataclass
@@ -63,16 +65,22 @@ class Rows:
         chosen = [name for name in names if name in self.ran]
         return Rows({n: self.ran[n] for n in chosen}, {n: self.values[n] for n in chosen})
 
-    def take(self, name: Name, report: Path, key: str, code: str, seconds: float) -> None:
+    def take(
+        self,
+        name: Name,
+        report: Path,
+        key: str,
+        code: str,
+        seconds: float,
+        weights: str = "",
+    ) -> None:
         """Takes over a cell from its `report.json`; the other arguments are those of `Ran`."""
         found = json.loads(report.read_text("utf-8"))
         versions = " ".join(f"{k} {v}" for k, v in found["versions"].items())
         model, created = found.get("model", ""), found["created"]
-        self.ran[name] = Ran(*name, key, code, model, versions, seconds, created)
+        self.ran[name] = Ran(*name, key, code, model, versions, seconds, created, weights)
         self.values[name] = [
-            Value(*name, metric, entry["value"], entry["n"])
-            for metric, entry in found["metrics"].items()
-            if entry["value"] is not None
+            Value(*name, metric, value, n) for metric, value, n in measured_in(found)
         ]
 
     def write(self, folder: Path) -> None:
@@ -91,9 +99,9 @@ class Rows:
             ValueError: a file has other columns, or a row does not fit them.
         """
         rows = cls()
-        for line in _read(folder / "cells.csv", Ran._fields):
-            arm, subject, seed, key, code, model, versions, seconds, created = line
-            row = Ran(arm, subject, int(seed), key, code, model, versions, float(seconds), created)
+        for line in _read(folder / "cells.csv", Ran._fields, len(Ran._field_defaults)):
+            arm, subject, seed, key, code, model, versions, seconds, *later = line
+            row = Ran(arm, subject, int(seed), key, code, model, versions, float(seconds), *later)
             rows.ran[row[:3]] = row
             rows.values[row[:3]] = []
         for arm, subject, seed, metric, value, n in _read(folder / "values.csv", Value._fields):
@@ -102,6 +110,16 @@ class Rows:
                 raise ValueError(f"{folder / 'values.csv'}: {each[:3]} is not in cells.csv.")
             rows.values[each[:3]].append(each)
         return rows
+
+
+def measured_in(report: Mapping[str, Any]) -> Iterator[tuple[str, float, int]]:
+    """Metrics that a report has, with the pictures each rests on, and by `seconds/<stage>` what its
+    stages took, which rest on none."""
+    for metric, entry in report["metrics"].items():
+        if entry["value"] is not None:
+            yield metric, entry["value"], entry["n"]
+    for stage, seconds in report["seconds"].items():
+        yield f"seconds/{stage}", seconds, 0
 
 
 def gathered(runner: "Runner", code: str = "") -> Rows:
@@ -119,6 +137,7 @@ def gathered(runner: "Runner", code: str = "") -> Rows:
             runner.matrix.key(cell, runner.folder),
             code or runner.code(cell),
             runner.seconds(cell),
+            runner.weights(cell),
         )
     return rows
 
@@ -130,14 +149,17 @@ def _write(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) ->
         writer.writerows(rows)
 
 
-def _read(path: Path, head: Sequence[str]) -> list[list[str]]:
+def _read(path: Path, head: Sequence[str], later: int = 0) -> list[list[str]]:
+    """The lines below a head, whose last columns older files may lack: these are then empty."""
     if not path.is_file():
         return []
     found = list(csv.reader(io.StringIO(read_text(path), newline="")))
     first, lines = next(iter(found), []), found[1:]
-    if tuple(first) != tuple(head):
+    if tuple(first) not in (tuple(head), tuple(head[: len(head) - later])):
         raise ValueError(f"{path} has the columns {', '.join(first)}; it needs {', '.join(head)}.")
     for number, line in enumerate(lines, 2):
-        if len(line) != len(head):
-            raise ValueError(f"{path}, line {number}: {len(line)} columns, {len(head)} are needed.")
-    return lines
+        if len(line) != len(first):
+            raise ValueError(
+                f"{path}, line {number}: {len(line)} columns, {len(first)} are needed."
+            )
+    return [line + [""] * (len(head) - len(line)) for line in lines]

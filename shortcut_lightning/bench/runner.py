@@ -1,7 +1,7 @@
 """Runs the cells of a matrix, and goes on where it was stopped.
 
-A cell is finished once `cell.json` in its folder says so for the same command line, files and code,
-or a kept row does.
+A cell is finished once `cell.json` in its folder says so for the same command line, files, code and
+built-in weights, or a kept row does.
 The run itself is an ordinary one: whoever calls hands in the function that runs a command line.
 
 Any number of runners may work in one folder at the same time. Each takes shares (the cells of one
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from shortcut_lightning.bench.code import deciding_code
+from shortcut_lightning.bench.code import deciding_code, deciding_weights, is_changed
 from shortcut_lightning.bench.matrix import Cell, Matrix, slug
 from shortcut_lightning.bench.rows import Rows
 from shortcut_lightning.files.atomic import atomic
@@ -31,6 +31,7 @@ from shortcut_lightning.files.atomic import atomic
 log = logging.getLogger(__name__)
 
 STATE = "cell.json"
+_OTHER_WEIGHTS = "other built-in weights"
 
 
 class Group(NamedTuple):
@@ -174,20 +175,26 @@ class Runner:
         noted = self._noted(cell)
         if self._report_of(cell) is None:
             return ""
-        return self._outdated(cell, noted.get("key", ""), noted.get("code", ""))
+        facts = (str(noted.get(name, "")) for name in ("key", "code", "weights"))
+        return self._outdated(cell, *facts)
 
     def _row_outdated(self, cell: Cell) -> str:
-        """The same of its kept row."""
+        """The same of its kept row; one that notes no weights is known by its model's."""
         row = self.kept.ran.get(cell.name)
-        return self._outdated(cell, row.key, row.code) if row else ""
+        if row is None:
+            return ""
+        reason = self._outdated(cell, row.key, row.code, row.weights)
+        changed = not reason and not row.weights and is_changed(row.model)
+        return _OTHER_WEIGHTS if changed else reason
 
-    def _outdated(self, cell: Cell, key: str, code: str) -> str:
-        """Why a result with this key and code does not count; "" where it does."""
+    def _outdated(self, cell: Cell, key: str, code: str, weights: str) -> str:
+        """Why a result with this key, code and, where noted, weights does not count; "" where it
+        does."""
         if key != self.matrix.key(cell, self.folder):
             return "other settings, pictures or code of your own files"
         if not self.keep_stale and code != deciding_code():
             return "another state of the package's code (--stale keep takes them as they are)"
-        return ""
+        return _OTHER_WEIGHTS if weights and weights != deciding_weights() else ""
 
     def _report_of(self, cell: Cell) -> Path | None:
         report = cell.folder(self.root) / self._noted(cell).get("run", "") / "report.json"
@@ -214,6 +221,10 @@ class Runner:
         """Hash of the code that made a finished cell."""
         return str(self._noted(cell).get("code", ""))
 
+    def weights(self, cell: Cell) -> str:
+        """Hash of the built-in weights with which a finished cell was made."""
+        return str(self._noted(cell).get("weights", ""))
+
     def reports(self) -> list[tuple[Cell, Path]]:
         """All finished cells with their reports."""
         cells = self.matrix.cells()
@@ -222,7 +233,9 @@ class Runner:
     def _work(self, group: list[Cell], pending: list[Cell]) -> list[Cell]:
         """What has to run: evaluations need the training of the group's first cell."""
         first = group[0]
-        if pending and pending[0] is not first and not self._checkpoint(first):
+        # A kept row may have finished the first cell, and an older run of it still hold weights.
+        trained = self.report(first) and self._checkpoint(first)
+        if pending and pending[0] is not first and not trained:
             return [first, *pending]
         return pending
 
@@ -245,6 +258,7 @@ class Runner:
         state = {
             "key": key,
             "code": deciding_code(),
+            "weights": deciding_weights(),
             "run": newest.parent.name,
             "seconds": seconds,
         }

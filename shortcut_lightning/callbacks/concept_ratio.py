@@ -30,7 +30,7 @@ _SHOWN = 12  # generated images of each arm in the report
 
 class ConceptRatio(EvaluationCallback):
     """`concept_ratio`: share of generated images in which the detector finds a concept; also
-    `concept_ratio_<label>` where it knows several, `concept_ratio_floor` on the references, which
+    `concept_ratio_<label>` where several are known, `concept_ratio_floor` on the references, which
     are taken to be clean, and `f_star_r_<encoder>`, Frechet distance to them times the ratio in %.
 
     Args:
@@ -61,7 +61,7 @@ class ConceptRatio(EvaluationCallback):
         boxes = self._found(samples.images.to(samples.device))
         self._found_in[samples.arm, self.of_whom] = samples, boxes
         numbers = {"concept_ratio": concept_ratio([bool(image) for image in boxes])}
-        labels = sorted({box.label for image in boxes for box in image})
+        labels = self._labels(datamodule)
         if len(labels) > 1:
             for label in labels:
                 shows = [any(box.label == label for box in image) for image in boxes]
@@ -121,6 +121,19 @@ class ConceptRatio(EvaluationCallback):
             [(prompt, outlined(image, boxes, colour)) for image, prompt, boxes in shown[:_SHOWN]],
             heat,
         )
+
+    def _labels(self, datamodule: SubjectData | None) -> list[str]:
+        """What is counted apart: labels seen in any arm of this subject so far, and those of
+        training's detector where the two have words in common. A concept that is gone has 0."""
+        seen = {
+            box.label
+            for (_, of_whom), (_, found) in self._found_in.items()
+            if of_whom == self.of_whom
+            for image in found
+            for box in image
+        }
+        trained = {box.label for image in getattr(datamodule, "found", []) for box in image}
+        return sorted(seen | trained if seen & trained or not seen else seen)
 
     def _found(self, images: Tensor) -> list[list[ConceptBox]]:
         return [image for chunk in images.split(_CHUNK) for image in self.detector.detect(chunk)]

@@ -32,7 +32,8 @@ _COLOUR = {_ASKED: "#4363d8", _FOUND: "#e6194b"}
 
 class TokenProbe(EvaluationCallback):
     """`token_draws_there`: share of images, asked in their *positive* prompt for a concept at a
-    place, in which the detector finds one there; and the pictures of it in the report.
+    place, in which the detector finds one there, of that label where it ever uses it; and the
+    pictures of it in the report.
 
     Elsewhere the words of places never stand in a positive prompt. Needs a detector in the data
     module that found something, and `data.erasing.caption: geometry`.
@@ -80,7 +81,8 @@ class TokenProbe(EvaluationCallback):
         asked = [ConceptBox(labels[0], 1.0, place) for place in self.places for _ in self.seeds]
         images = self._sample([captioner.instance(prompt, [box]) for box in asked])
         found = self.detector.detect(images.to(samples.device))
-        there = [_meets(box, boxes) for box, boxes in zip(asked, found, strict=True)]
+        named = any(box.label == labels[0] for boxes in found for box in boxes)
+        there = [_meets(box, boxes, named) for box, boxes in zip(asked, found, strict=True)]
         pictures = [
             (
                 "found there" if hit else "found elsewhere" if boxes else "not found",
@@ -120,7 +122,12 @@ class TokenProbe(EvaluationCallback):
         return torch.cat(images)
 
 
-def _meets(asked: ConceptBox, found: Sequence[ConceptBox]) -> bool:
-    """Whether a found box lies where one was asked for: they overlap by a fifth of their union."""
+def _meets(asked: ConceptBox, found: Sequence[ConceptBox], named: bool) -> bool:
+    """Whether a found box, where `named` of the same label, lies where one was asked for: they
+    overlap by a fifth of their union."""
     assert asked.xyxy is not None
-    return any(box.xyxy is not None and overlap(asked.xyxy, box.xyxy) >= 0.2 for box in found)
+    return any(
+        box.xyxy is not None and overlap(asked.xyxy, box.xyxy) >= 0.2
+        for box in found
+        if not named or box.label == asked.label
+    )

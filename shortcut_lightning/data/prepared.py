@@ -62,8 +62,9 @@ class Prepared:
         return [size_of(each.image) for each in self.trained_on or self.given]
 
     def _warn(self, sentence: str) -> None:
-        log.warning(sentence)
-        self.warnings.append(sentence)
+        if sentence not in self.warnings:  # stages run again at each look
+            log.warning(sentence)
+            self.warnings.append(sentence)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

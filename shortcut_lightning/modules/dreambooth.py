@@ -54,7 +54,6 @@ Schedule = Literal[
     "cosine",
     "cosine_with_restarts",
     "polynomial",
-    "piecewise_constant",
 ]
 
 
@@ -93,8 +92,9 @@ class DreamBooth(Ranged, Optimized):
         text_encoder_lr: Of the text encoder; 0 takes `learning_rate`.
         token_lr: Of new tokens; 0 takes `learning_rate`.
         adam: AdamW's own settings.
-        lr_scheduler: A schedule of diffusers.
-        lr_warmup_steps: Optimiser steps of linear warm-up.
+        lr_scheduler: A schedule of diffusers that needs no rules of its own.
+        lr_warmup_steps: Optimiser steps of linear warm-up; under `constant`, where diffusers passes
+            over them, they are refused.
         compute: How the networks are held and run: memory and time.
         sampling: How pictures are made in `test` and `predict`.
     """
@@ -136,6 +136,11 @@ class DreamBooth(Ranged, Optimized):
             raise ValueError(
                 "model.compute.frozen_dtype nf4 stores weights in 4 bits, which neither learn nor "
                 "take in another adapter: set model.method to 'lora' and leave model.lora empty."
+            )
+        if lr_warmup_steps and lr_scheduler == "constant":
+            raise ValueError(
+                f"model.lr_warmup_steps is {lr_warmup_steps}, and model.lr_scheduler 'constant' "
+                "warms nothing up: set it to 'constant_with_warmup', or the steps to 0."
             )
         self.backbone = self._load()
         self.backbone.check_sampler(sampling.scheduler)

@@ -7,6 +7,8 @@ attention gives to those words. A baseline: what is not called by words is not f
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from shortcut_lightning.backbones.text_attention import text_attention, text_parameters
@@ -64,6 +66,14 @@ class ForgetMeNot(DreamBooth):
             parameter.requires_grad_(parts == "all" or name in reading)
         self.text = prompt.replace("{concept}", concept)
         self.positions = self._positions(prompt.partition("{concept}")[0], concept, use_pooler)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """None. It is asked before a strategy is set up: what comes after the last attention to
+        text gets no gradient, and DDP would wait for it."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, DDPStrategy):
+            strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+        return []
 
     def _positions(self, before: str, concept: str, use_pooler: bool) -> list[int]:
         """Places of the concept's tokens in the prompt, the token that begins it being 0."""

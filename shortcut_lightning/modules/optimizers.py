@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 log = logging.getLogger(__name__)
 
 Group = dict[str, Any]
+NEVER_DECAYS = "never_decays"  # marks a group whose decay no optimiser chooses
 _REFUSALS = (ArithmeticError, AssertionError, ImportError, RuntimeError, TypeError, ValueError)
 
 
@@ -82,6 +83,7 @@ def adam(
 
     Raises ValueError when 8-bit states are wanted and bitsandbytes is missing.
     """
+    groups = [_without(each, NEVER_DECAYS) for each in groups]
     if not eight_bit:
         return torch.optim.AdamW(groups, betas=betas, eps=eps, fused=fused)
     try:
@@ -106,18 +108,22 @@ def named(groups: Sequence[Group], wanted: Named) -> Optimizer:
             f"optimizer.relative_step of {wanted.name} finds the rate itself and ignores "
             "model.learning_rate: give --optimizer.relative_step false."
         )
+    takes_decay = "weight_decay" in inspect.signature(wanted.cls).parameters
     own = [
-        {key: each[key] for key in each if key != "weight_decay" or each[key] == 0.0}
+        _without(
+            each, NEVER_DECAYS, *["weight_decay"] * (not takes_decay or NEVER_DECAYS not in each)
+        )
         for each in groups
     ]
-    takes_decay = "weight_decay" in inspect.signature(wanted.cls).parameters
-    if not takes_decay:
-        own = [{key: each[key] for key in each if key != "weight_decay"} for each in own]
     # The rate of the first group for who checks it; each group has its own.
     optimizer: Optimizer = wanted(own, "optimizer", lr=own[0]["lr"])
     if "d0" in optimizer.defaults:  # D-Adaptation and Prodigy: one estimate for all groups
         _check_multiplier({float(each["lr"]) for each in groups}, wanted.name)
     return optimizer
+
+
+def _without(group: Group, *keys: str) -> Group:
+    return {key: value for key, value in group.items() if key not in keys}
 
 
 def _check_multiplier(rates: set[float], name: str) -> None:

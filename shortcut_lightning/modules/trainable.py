@@ -8,6 +8,7 @@ from torch import nn
 
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.backbones.base import is_adapter
+from shortcut_lightning.modules.optimizers import NEVER_DECAYS
 
 Method = Literal["full", "lora", "loha", "lokr"]
 FrozenDtype = Literal["fp32", "bf16", "fp16", "nf4"]
@@ -94,7 +95,7 @@ def trainable_groups(
     token_lr: float,
     weight_decay: float,
 ) -> list[dict[str, Any]]:
-    """Parameter groups for the optimiser; new tokens never decay."""
+    """Parameter groups for the optimiser; new tokens never decay, which their group says."""
     rows = backbone.token_rows
     row_ids = {id(row) for row in rows}
     text = [
@@ -106,7 +107,7 @@ def trainable_groups(
     groups = [
         {"params": unet, "lr": unet_lr, "weight_decay": weight_decay},
         {"params": text, "lr": text_lr, "weight_decay": weight_decay},
-        {"params": rows, "lr": token_lr, "weight_decay": 0.0},
+        {"params": rows, "lr": token_lr, "weight_decay": 0.0, NEVER_DECAYS: True},
     ]
     return [group for group in groups if group["params"]]
 

@@ -49,6 +49,7 @@ class UnifiedConceptEditing(DreamBooth):
         if not concepts:
             raise ValueError("model.concepts is empty; name the words to erase.")
         super().__init__(**dreambooth)
+        self._check_lengths(concepts, target)
         states = (
             *aligned_features(self.backbone, concepts, target),
             features(self.backbone, keep),
@@ -61,6 +62,17 @@ class UnifiedConceptEditing(DreamBooth):
             edited = edited_projection(weight.detach(), *read, edit_scale, keep_scale, damping)
             with torch.no_grad():
                 weight.copy_(edited)
+
+    def _check_lengths(self, concepts: Sequence[str], target: str) -> None:
+        """Raises ValueError for words whose last one stands in no first row of the encoder."""
+        room = self.backbone.prompt_length // self.backbone.prompt_chunks
+        given = [*(("model.concepts", text) for text in concepts), ("model.target", target)]
+        for key, text in given:
+            if (count := self.backbone.count_tokens(text)) > room:
+                raise ValueError(
+                    f"{key}: '{text}' has {count} words of the vocabulary; UnifiedConceptEditing "
+                    f"takes {room}."
+                )
 
     def configure_optimizers(self) -> Any:
         """Raises ValueError: there is nothing to train."""

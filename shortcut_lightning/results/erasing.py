@@ -5,11 +5,12 @@
 
 (the second takes over the reports of configs/erasing/table/unlearning.sh as rows).
 
-A ratio is pooled over the runs (trainings with other seeds and other starting noise), with Wilson's
-interval over all their images; other numbers are means over runs. The ordering of arXiv 2310.05873
-is answered step by step, by the runs that both arms have: `>` wants Newcombe's interval (Statistics
-in Medicine 17, 1998) of the pooled difference above zero, `>>` above ten points, `>=` above minus
-ten points, `~` inside ten points either way; `>` and `>>` also want the same sign in each run.
+A ratio is pooled over the runs (trainings with other seeds and other starting noise) and all their
+subjects, with Wilson's interval over all their images; other numbers are means over cells. The
+ordering of arXiv 2310.05873 is answered step by step, by the runs that both arms have: `>` wants
+Newcombe's interval (Statistics in Medicine 17, 1998) of the pooled difference above zero, `>>`
+above ten points, `>=` above minus ten points, `~` inside ten points either way; `>` and `>>` also
+want the same sign in each run.
 Wholly on the other side is "does not hold", the rest "undecided". The interval is over images, not
 over trainings: with fewer than three runs nothing is decided, and what these runs alone would say
 stands in brackets.
@@ -71,7 +72,8 @@ class Arm:
         for each in values:
             self.values[each.metric].append(each.value)
             if each.metric == RATIO:
-                self.counts[run] = round(each.value * each.n), each.n
+                shows, images = self.counts.get(run, (0, 0))
+                self.counts[run] = shows + round(each.value * each.n), images + each.n
 
     @property
     def images(self) -> int:

@@ -2,7 +2,8 @@
 
 An attack is as good as against the defence that gives most back, a defence as good as against the
 attack that takes most; those who know the other side are included. Rows come from matrices with a
-factor `attack` and from files of other groups (`FOREIGN` are their columns).
+factor `attack`, of which factors that set nothing but the attack are a part, and from files of
+other groups (`FOREIGN` are their columns).
 """
 
 import base64
@@ -10,17 +11,18 @@ import csv
 import io
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
+from itertools import compress, groupby
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import torch
 import yaml
 
 from shortcut_lightning.bench.cell_pictures import picture_of
-from shortcut_lightning.bench.matrix import Matrix
+from shortcut_lightning.bench.matrix import Settings
 from shortcut_lightning.files.reading import read_text
 from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
 from shortcut_lightning.report.page import template
@@ -74,7 +76,7 @@ def own(root: Path, page: Path, metric: str) -> list[Entry]:
 def _of(suite: Suite, recipe: Path, page: Path, metric: str) -> list[Entry]:
     if "attack" not in suite.matrix.factors:
         return []
-    at = list(suite.matrix.factors).index("attack")
+    parts = [name == "attack" or _attacks(of) for name, of in suite.matrix.factors.items()]
     relative = os.path.relpath(recipe.resolve(), page.resolve().parent)
     entries = []
     for levels in suite.matrix.arms():
@@ -82,15 +84,15 @@ def _of(suite: Suite, recipe: Path, page: Path, metric: str) -> list[Entry]:
         values = suite.table.values.get(metric, {}).get(arm, {})
         if values:
             models = {row.model for row in suite.rows.ran.values() if row.arm == arm}
-            radius, adaptive, attacked = _attack(suite.matrix, levels[at], recipe)
+            radius, adaptive, attacked = _attack(suite.matrix.settings_of(levels), recipe.parent)
             entries.append(
                 Entry(
                     source="this package",
                     family=", ".join(sorted({model.partition(" ")[0] for model in models})),
-                    attack=levels[at] if attacked else "",
+                    attack="/".join(compress(levels, parts)) if attacked else "",
                     radius=radius,
                     adaptive=adaptive,
-                    defence="/".join(levels[:at] + levels[at + 1 :]),
+                    defence="/".join(compress(levels, (not part for part in parts))),
                     mean=suite.table.estimate(metric, arm),
                     subjects=dict(values),
                     link=quote(Path(relative).as_posix()),
@@ -107,17 +109,26 @@ def _picture(path: Path) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def _attack(matrix: Matrix, level: str, recipe: Path) -> tuple[float | None, bool, bool]:
+def _attacks(levels: Mapping[str, Settings]) -> bool:
+    """Whether a factor sets the attack and nothing else."""
+    keys = [key for settings in levels.values() for key in settings]
+    return bool(keys) and all(key.startswith("data.attack") for key in keys)
+
+
+def _attack(settings: Settings, folder: Path) -> tuple[float | None, bool, bool]:
     """Radius in /255, whether it was told of a defence, and whether there is an attack at all."""
-    settings = matrix.factors["attack"][level]
     given = settings.get("data.attack")
-    if given is None:
+    if given is None or settings.get("data.attack_share") == 0:
         return None, False, False
     if isinstance(given, str) and given.endswith((".yaml", ".yml")):
-        given = yaml.safe_load((recipe.parent / given).read_text("utf-8"))
-    arguments = dict(given.get("init_args", {})) if isinstance(given, dict) else {}
+        given = yaml.safe_load((folder / given).read_text("utf-8"))
+    arguments: dict[str, Any] = dict(given.get("init_args", {})) if isinstance(given, dict) else {}
     start = "data.attack."
-    arguments |= {k.removeprefix(start): v for k, v in settings.items() if k.startswith(start)}
+    arguments |= {
+        key.removeprefix(start).removeprefix("init_args."): value
+        for key, value in settings.items()
+        if key.startswith(start)
+    }
     adaptive = any(name.partition(".")[0] in KNOWING for name in arguments)
     return arguments.get("epsilon"), adaptive, True
 

@@ -95,6 +95,32 @@ def test_a_step_knows_when_it_begins() -> None:
     assert made == [1.0] * 7 + [-1.0] * 43
 
 
+@pytest.mark.parametrize("scheduler", ["HeunDiscreteScheduler", "KDPM2DiscreteScheduler"])
+def test_the_warm_up_is_of_steps_where_one_asks_twice(
+    scheduler: str, small_sd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = backbones.load(str(small_sd)).eval()
+    changed: list[bool] = []
+
+    class Seen(SafeSteps):
+        def __call__(self, without: Tensor, wanted: Tensor, unwanted: Tensor) -> Tensor:
+            made = super().__call__(without, wanted, unwanted)
+            changed.append(not torch.equal(made, wanted))
+            return made
+
+    monkeypatch.setattr("shortcut_lightning.backbones.steering.SafeSteps", Seen)
+    safety = SafeGuidance(warmup=0.5, scale=1e9, threshold=9.0)
+    model.sample(
+        PROMPTS,
+        seeds=[3, 4],
+        negative_prompts="beach",
+        num_inference_steps=4,
+        scheduler=scheduler,
+        safety=safety,
+    )
+    assert changed == [False] * 4 + [True] * 3  # the last step asks once
+
+
 def test_named_settings_are_the_published_ones() -> None:
     """The paper's table; the first number in steps of 50."""
     table = {

@@ -17,9 +17,11 @@ from PIL import Image
 from scipy.stats import wilcoxon as scipys
 
 from shortcut_lightning.bench import Claim, Matrix
+from shortcut_lightning.bench.code import deciding_code
 from shortcut_lightning.bench.matrix import expanded
 from shortcut_lightning.bench.paths import content, written
 from shortcut_lightning.bench.results import Difference, collect, holm, paired, verdict
+from shortcut_lightning.bench.rows import Ran, Rows
 from shortcut_lightning.bench.runner import Runner
 from shortcut_lightning.bench.tables import markdown, summary, write
 from shortcut_lightning.bench.workers import visible_gpus
@@ -209,6 +211,19 @@ def test_it_goes_on_where_it_was_stopped(folder: Path) -> None:
     (folder / "out/pocket-0/seed0/noise-jpeg-negative/cell.json").unlink()
     runner(of, folder, runs).all()
     assert [command[0] for command in runs.commands[whole:]] == ["fit", "test"]
+
+
+def test_no_weights_of_other_settings_are_evaluated(folder: Path) -> None:
+    """A row finishes the cell that trains, and an older run of it has kept its weights."""
+    runs, settings = Runs(), {"subjects": ["pocket:0"], "keep_checkpoints": True}
+    runner(matrix(folder, **settings, arms={"clean/none/plain": 0}), folder, runs).all()
+    settings |= {"arms": {"clean/none/*": 0}, "settings": {"trainer.max_steps": 9}}
+    of = matrix(folder, **settings)
+    cell = of.cells()[0]
+    row = Ran(*cell.name, of.key(cell, folder), deciding_code(), "pocket", "", 1.0, "")
+    kept = Rows({cell.name: row}, {cell.name: []})
+    Runner(of, folder, runs, tell=lambda line: None, kept=kept).all()
+    assert [command[0] for command in runs.commands] == ["fit", "fit", "test"]
 
 
 def test_a_changed_file_runs_its_cells_again(folder: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from shortcut_lightning.bench import Claim, Matrix
 from shortcut_lightning.bench.cell_pictures import STRIP, keep_pictures, picture_of
-from shortcut_lightning.bench.code import deciding_code
+from shortcut_lightning.bench.code import deciding_code, deciding_weights
 from shortcut_lightning.bench.results import collect, decided
 from shortcut_lightning.bench.rows import Rows, gathered
 from shortcut_lightning.bench.runner import Runner
@@ -56,10 +56,10 @@ def finished(room: Path, matrix: Matrix, count: int = 99) -> Runner:
         path.parent.mkdir(parents=True, exist_ok=True)
         value = 0.9 + number / 1000 - 0.3 * (cell.arm == "noise")
         metrics = {"eval/identity": {"value": value, "n": 32}, "eval/none": {"value": None, "n": 0}}
-        facts = {"versions": {"torch": "2"}, "created": "2026-01-01", "seconds": {}}
+        facts = {"versions": {"torch": "2"}, "created": "2026-01-01", "seconds": {"perturb": 2.5}}
         path.write_text(json.dumps({"metrics": metrics, "model": "pocket 00ff"} | facts))
         state = {"key": matrix.key(cell, room), "run": "version_0", "seconds": 1.5}
-        state["code"] = deciding_code()
+        state |= {"code": deciding_code(), "weights": deciding_weights()}
         (path.parents[1] / "cell.json").write_text(json.dumps(state))
     return runner
 
@@ -96,6 +96,25 @@ def test_kept_rows_stand_for_runs_that_are_gone(
     assert len(again(keep_stale=True).without_runs().ran) == 15
     again().tell_stale()
     assert [line.partition(" finished")[0] for line in told] == ["15", "1"]
+
+
+def test_other_built_in_weights_finish_nothing(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of before the weights were noted are told by their model's fingerprint."""
+    matrix = Matrix(**SETTINGS)
+    ran, rows = finished(room, matrix), gathered(finished(room, matrix))
+    matrix.output_dir = str(room / "elsewhere")
+    kept = Runner(matrix, room, lambda words: None, lambda line: None, True, rows)
+    earlier = {name: row._replace(weights="") for name, row in rows.ran.items()}
+    older = Runner(matrix, room, print, print, True, Rows(earlier, rows.values))
+    monkeypatch.setattr("shortcut_lightning.bench.code._fingerprint", lambda name: "00ff")
+    assert [len(each.without_runs().ran) for each in (kept, older)] == [16, 16]
+    monkeypatch.setattr("shortcut_lightning.bench.code._fingerprint", lambda name: "00fe")
+    assert [len(each.without_runs().ran) for each in (kept, older)] == [16, 0]
+    monkeypatch.setattr("shortcut_lightning.bench.runner.deciding_weights", lambda: "others")
+    assert not kept.without_runs().ran
+    matrix.output_dir = str(room / "runs")
+    assert not ran.reports()
+    assert ran.stale(matrix.cells()[0]) == "other built-in weights"
 
 
 def settings_of(words: list[str]) -> dict[str, Any]:
@@ -135,9 +154,13 @@ def test_no_claim_vanishes(room: Path) -> None:
 
 
 def test_tables_of_rows_equal_those_of_runs(room: Path) -> None:
-    matrix = Matrix(**SETTINGS)
+    matrix = Matrix(**SETTINGS | {"metrics": ["eval/identity", "seconds/perturb"]})
     runner = finished(room, matrix)
     gathered(runner).write(room / "results" / "some")
+    assert markdown(matrix, collect(matrix, [], gathered(runner))) == markdown(
+        matrix, collect(matrix, runner.reports())
+    )
+    matrix.metrics = []
     suite = Suite(room / "some.yaml", room / "results" / "some")
     assert markdown(matrix, suite.table) == markdown(matrix, collect(matrix, runner.reports()))
     assert suite.cells == suite.people("noise") * 2 == 16
@@ -173,6 +196,10 @@ def test_rows_say_what_ran_and_are_taken_over_by_cell(room: Path) -> None:
     again = Rows.read(room / "rows")
     assert again == kept
     assert len(again.ran) == 5
+    cells = (room / "rows" / "cells.csv").read_text().splitlines()
+    older = "\n".join(line.rpartition(",")[0] for line in cells)
+    (room / "rows" / "cells.csv").write_text(older)  # of before weights were noted
+    assert {row.weights for row in Rows.read(room / "rows").ran.values()} == {""}
     assert sum(row.code == "newer" for row in again.ran.values()) == 5
 
 

@@ -120,6 +120,34 @@ def test_ratio_floor_and_their_product_with_the_distance() -> None:
     assert "concept_ratio_floor" not in base
 
 
+class Two(White):
+    """White in the first quadrant is a logo, elsewhere a text."""
+
+    def run(self, images: Tensor, names: Any = ()) -> list[list[ConceptBox]]:
+        return [
+            [box._replace(label="text" if any(box.xyxy[:2]) else "logo") for box in boxes]
+            for boxes in super().run(images)
+        ]
+
+
+def test_a_label_that_is_gone_has_a_ratio_of_zero() -> None:
+    """Known from another arm of that subject or from training, if that calls anything the same."""
+    callback, data = ConceptRatio(Two(), Mean()), SmallData()
+    texts = samples(5, "base")
+    texts.images[:] = texts.images.flip(-1)
+    texts.images[0, :, :4, :4] = 1
+    base = callback.measure(texts, data)
+    assert (base["concept_ratio_text"].value, base["concept_ratio_logo"].value) == (0.25, 0.05)
+    tuned = callback.measure(samples(5), data)
+    assert (tuned["concept_ratio_text"].value, tuned["concept_ratio_logo"].value) == (0.0, 0.25)
+    callback.of_whom = "@another"
+    assert "concept_ratio_text" not in callback.measure(samples(5), data)
+    data.found = [[ConceptBox(label, 1.0, None)] for label in ("text", "logo")]
+    assert callback.measure(samples(5), data)["concept_ratio_text"].value == 0
+    data.found = [[ConceptBox(label, 1.0, None)] for label in ("words", "sign")]
+    assert "concept_ratio_words" not in callback.measure(samples(5), data)
+
+
 def test_without_clean_references_there_is_no_floor() -> None:
     data = SmallData()
     data.references, data.held_out = data.given, False
@@ -200,10 +228,20 @@ class Deaf(Obedient):
         return super().sample(batch._replace(prompts=["<l3>"] * len(batch.prompts)))
 
 
-@pytest.mark.parametrize(("kind", "share"), [(Obedient, 1.0), (Deaf, 0.25)])
-def test_the_probe_tells_whether_words_are_obeyed(kind: type, share: float) -> None:
+@pytest.mark.parametrize(
+    ("kind", "share", "detector", "label"),
+    [
+        (Obedient, 1.0, White(), "white"),
+        (Deaf, 0.25, White(), "white"),
+        (Obedient, 1.0, White(), "mark"),  # training's detector has another word
+        (Obedient, 0.25, Two(), "logo"),  # what lies elsewhere is a text
+    ],
+)
+def test_the_probe_tells_whether_words_are_obeyed(
+    kind: type, share: float, detector: Detector, label: str
+) -> None:
     data: Any = SmallData()
-    data.boxes = [[ConceptBox("white", 1.0, (0, 0, 0.5, 0.5))]]
+    data.boxes = [[ConceptBox(label, 1.0, (0, 0, 0.5, 0.5))]]
     data.eval_prompts = ["a photo of sks thing"]
     data.captioner = Captioner(
         Erasing(caption="geometry", grid_size=2),
@@ -211,7 +249,7 @@ def test_the_probe_tells_whether_words_are_obeyed(kind: type, share: float) -> N
         lambda text: text.count("<") + (text == "<l4>"),
         75,
     )
-    probe = TokenProbe(White(), seeds=(0, 1))
+    probe = TokenProbe(detector, seeds=(0, 1))
     module = kind()
 
     class Plugin:

@@ -8,6 +8,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 from diffusers.models.attention_processor import AttnProcessor
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
 
 from shortcut_lightning import backbones
 from shortcut_lightning.backbones.text_attention import probabilities, text_layers
@@ -170,6 +172,34 @@ class Looked(AttnProcessor):
         share = attn.get_attention_scores(query, key)
         self.seen.append(share)
         return attn.to_out[0](attn.batch_to_head_dim(share @ value))
+
+
+def test_uce_takes_words_of_one_row(small_sd: Path) -> None:
+    for chunks in (1, 2):
+        with pytest.raises(ValueError, match=r"model\.concepts: 'dog .*takes 75\.$"):
+            UnifiedConceptEditing(
+                ["person", "dog " * 76],
+                pretrained_model_name_or_path=str(small_sd),
+                prompt_chunks=chunks,
+            )
+    with pytest.raises(ValueError, match=r"model\.target: "):
+        UnifiedConceptEditing(["dog"], "a " * 76, pretrained_model_name_or_path=str(small_sd))
+
+
+def test_ddp_waits_for_no_gradient_that_forget_me_not_has_not(small_sd: Path) -> None:
+    """On as many processes as one, of which DDP asks the same."""
+    module = ForgetMeNot("dog", pretrained_model_name_or_path=str(small_sd))
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        strategy="ddp",
+        max_steps=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+    )
+    trainer.fit(module, DataLoader([batch()] * 2, batch_size=None))
+    assert trainer.global_step == 2
 
 
 def test_forget_me_not_is_the_norm_of_the_concept_s_attention(small_sd: Path) -> None:

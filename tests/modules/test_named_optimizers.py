@@ -76,6 +76,21 @@ def test_each_group_keeps_its_rate_and_words_do_not_decay(
     assert groups[2]["params"] == list(module.backbone.token_rows)
 
 
+def test_a_decay_of_zero_in_the_usual_adamw_is_not_the_chosen_optimizer_s(small_sd: Path) -> None:
+    module = DreamBooth(str(small_sd), adam=AdamSettings(weight_decay=0), new_tokens=["<s>"])
+    usual = module._new_optimizer(fused=False)
+    assert [group["weight_decay"] for group in usual.param_groups] == [0.0, 0.0]
+    module.choose(Named(torch.optim.SGD, {"weight_decay": 0.1}))
+    chosen = module._new_optimizer(fused=False)
+    assert [group["weight_decay"] for group in chosen.param_groups] == [0.1, 0.0]
+    assert set(chosen.param_groups[1]) == set(torch.optim.SGD(module.parameters()).param_groups[0])
+
+
+def test_a_warm_up_that_would_not_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="set it to 'constant_with_warmup', or the steps to 0"):
+        DreamBooth(lr_warmup_steps=500)
+
+
 def test_a_schedule_by_class_steps_with_the_optimizer(
     small_sd: Path, photos: Path, tmp_path: Path
 ) -> None:

@@ -100,6 +100,35 @@ def test_radius_and_knowledge_are_read_from_the_presets(folder: Path) -> None:
     assert {e.mean.n for e in entries} == {3}
 
 
+def test_every_factor_that_sets_the_attack_is_part_of_it(folder: Path) -> None:
+    """By its last word on the radius, presets by their names, and none where nothing is attacked;
+    a factor that changes more is a defence."""
+    room = folder / "configs"
+    attacks = {
+        "weak": {"data.attack": "weak.yaml"},
+        "preset": {"data.attack": "pocket/adaptive_code_sr"},
+        "unused": {"data.attack": "weak.yaml", "data.attack_share": 0},
+    }
+    radii = {"r11": {}, "r16": {"data.attack.epsilon": 16}}
+    factors = {"attack": attacks, "radius": radii, "defence": SETTINGS["factors"]["defence"]}
+    settings = SETTINGS | {"factors": factors, "subjects": ["pocket:0"]}
+    (room / "some.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    rows = Rows()
+    for cell in Matrix(**settings).cells():
+        rows.ran[cell.name] = Ran(*cell.name, "k", "c", "pocket 00ff", "torch 2", 1.0, "2026-01-01")
+        rows.values[cell.name] = [Value(*cell.name, METRIC, 0.5, 8)]
+    rows.write(room / "results" / "some")
+    entries = leaderboard.own(room, folder / "page.html", METRIC)
+    assert {(e.attack, e.radius, e.adaptive) for e in entries} == {
+        ("weak/r11", 11, False),
+        ("weak/r16", 16, False),
+        ("preset/r11", 16, True),
+        ("preset/r16", 16, True),
+        ("", None, False),
+    }
+    assert {e.defence for e in entries} == {"none", "blur"}
+
+
 @needs_browser
 def test_the_worst_case_ranks(folder: Path, tmp_path: Path) -> None:
     script = BOARD + "const attacks = rows(); choose('side', 'defence'); return [attacks, rows()];"
