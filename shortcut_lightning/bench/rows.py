@@ -119,7 +119,7 @@ def measured_in(report: Mapping[str, Any]) -> Iterator[tuple[str, float, int]]:
         if entry["value"] is not None:
             yield metric, entry["value"], entry["n"]
     for stage, seconds in report["seconds"].items():
-        yield f"seconds/{stage}", seconds, 0
+        yield f"seconds/{stage}", round(seconds, 1), 0
 
 
 def gathered(runner: "Runner", code: str = "") -> Rows:
