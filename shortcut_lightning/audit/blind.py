@@ -20,7 +20,7 @@ from shortcut_lightning.membership.roc import auc, null_error
 from shortcut_lightning.metrics.encoders import ImageEncoder, image_features
 
 FOLDS = 5
-RELABELLINGS = 50  # so that a deviation is known to a tenth
+RELABELLINGS = 25  # so that a deviation is known to a seventh
 _RELABELLED = 250  # pictures of each set: the deviation falls with their number as an AUC's does
 CHUNK = 64  # images in memory at a time
 
