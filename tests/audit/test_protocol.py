@@ -209,8 +209,8 @@ def test_a_baseline_s_error_is_the_spread_of_relabelled_sets() -> None:
         cross_validated(features, np.random.default_rng(n).permutation(labels), 7)
         for n in range(40)
     ]
-    assert found.error == pytest.approx(np.std(others), rel=0.35)
-    assert found.error > 1.1 * null_error(30, 30)
+    assert found.error == pytest.approx(np.std(others), rel=0.4)
+    assert found.error > null_error(30, 30)
 
 
 def test_sets_matched_by_caption_do_not_differ() -> None:

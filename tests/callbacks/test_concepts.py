@@ -276,7 +276,7 @@ def test_the_probe_tells_whether_words_are_obeyed(
     probe.of_whom = ""
     probe.measure(samples(0), data)
     section = probe.show({}, Run(), Path())[-1]  # type: ignore[arg-type]
-    assert section.lead.startswith("'a photo of bhj thing at night' with white")
+    assert section.lead.startswith(f"'a photo of bhj thing at night' with {label}")
     data.captioner = None
     for probe.of_whom in ("@another", ""):
         assert probe.measure(samples(0), data) == {}
