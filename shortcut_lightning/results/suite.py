@@ -121,8 +121,9 @@ class Suite:
 
     def again(self, metrics: Sequence[str], people: int) -> str:
         """Numbers of `earlier.csv` (arm, metric, value with its digits, people) beside what the
-        first so many people of the rows say; arms that fewer were run on are left out."""
-        body = []
+        first so many people of the rows say: how many are the same, and a table of the others. Arms
+        that fewer were run on are left out."""
+        body, same = [], 0
         with (self.folder / "earlier.csv").open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 arm, metric, digits = row["arm"], row["metric"], len(row["value"].partition(".")[2])
@@ -130,9 +131,15 @@ class Suite:
                 found = [values[s] for s in self.matrix.subjects[:people] if s in values]
                 if metric in metrics and len(found) == people == int(row["people"]):
                     now = f"{sum(found) / people:.{digits}f}"
-                    same = "yes" if float(now) == float(row["value"]) else "no"
-                    body.append([arm, _short(metric), row["value"], now, same])
-        return "\n".join(lines(["arm", "metric", "earlier", "again", "the same"], body))
+                    if float(now) == float(row["value"]):
+                        same += 1
+                    else:
+                        body.append([arm, _short(metric), row["value"], now])
+        count = f"{same} of {same + len(body)} come out in every digit that was given"
+        if not body:
+            return f"{count}."
+        others = "\n".join(lines(["arm", "metric", "earlier", "again"], body))
+        return f"{count}; the others:\n\n{others}"
 
     def figure(self, metric: str, patterns: Sequence[str]) -> str:
         """A drawing of means and intervals (SVG)."""

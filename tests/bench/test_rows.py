@@ -289,3 +289,18 @@ def test_a_strip_is_kept_for_each_arm(room: Path) -> None:
         assert max(abs(value - 50) for value in strip.getpixel((20, 20))) <= 3
         assert strip.getpixel((250, 20))[0] <= 5
     assert keep_pictures(runner, rows) == 0  # what is there stays
+
+
+def test_earlier_numbers_are_counted_and_those_that_differ_are_shown(room: Path) -> None:
+    folder = room / "results" / "some"
+    gathered(finished(room, Matrix(**SETTINGS))).write(folder)
+    head = "arm,metric,value,people\n"
+    of_two = {arm: f"{arm},eval/identity" for arm in ("clean", "noise")}
+    suite = Suite(room / "some.yaml", folder)
+    (folder / "earlier.csv").write_text(f"{head}{of_two['clean']},0.90,2\n{of_two['clean']},1,3\n")
+    assert suite.again(["eval/identity"], 2) == "1 of 1 come out in every digit that was given."
+    (folder / "earlier.csv").write_text(f"{head}{of_two['clean']},0.9,2\n{of_two['noise']},0.5,2\n")
+    said = suite.again(["eval/identity"], 2)
+    assert said.startswith("1 of 2 come out in every digit that was given; the others:\n\n| arm |")
+    assert said.endswith("| noise | identity | 0.5 | 0.6 |")
+    assert suite.again(["eval/none"], 2).startswith("0 of 0")
