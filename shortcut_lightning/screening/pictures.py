@@ -10,12 +10,13 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from jsonargparse import ArgumentParser, auto_cli
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shortcut_lightning import draws, presets
@@ -169,14 +170,40 @@ def attack_of(preset: str, epsilon: int) -> "Attack":
 
     from shortcut_lightning.attacks import Attack
 
-    def given(attack: Attack) -> Attack:
-        return attack
+    attack: Attack = of_preset(f"pocket/{preset}", "attack", Attack, epsilon=epsilon)
+    return attack
 
+
+def of_preset(name: str, option: str, kind: Any, **changes: Any) -> Any:
+    """What the preset of an option makes, a `kind`, with arguments of it changed."""
+
+    def given(made: Any) -> Any:
+        return made
+
+    given.__annotations__["made"] = kind
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_function_arguments(given, sub_configs=True)
-    path = presets.find(f"pocket/{preset}", "attack")
-    read = parser.parse_args([f"--attack={path}", f"--attack.epsilon={epsilon}"])
+    parser.add_function_arguments(given, sub_configs=True)  # names of files within files, too
+    words = [f"--made.{key}={value}" for key, value in changes.items()]
+    read = parser.parse_args([f"--made={presets.find(name, option)}", *words])
     return given(**parser.instantiate(read))
+
+
+def files_of(folder: str, kinds: str = "*-*-*-*-*-*") -> list[Path]:
+    """What `make` has written there, of those kinds. Raises ValueError where there is nothing."""
+    if found := sorted(Path(folder).expanduser().glob(f"{kinds}.safetensors")):
+        return found
+    raise ValueError(
+        f"No protected pictures in {folder}; make them: python -m "
+        "shortcut_lightning.screening.pictures FOLDER"
+    )
+
+
+def read(file: Path) -> tuple[Made, dict[str, Tensor]]:
+    """What a file of `make` is, and its levels."""
+    with safe_open(file, "pt") as opened:
+        about = json.loads(opened.metadata()["made"])
+    about.pop("seconds")
+    return Made(**about), load_file(file)
 
 
 def originals(made: Made, one_person: bool, photographs: str) -> Tensor:

@@ -8,7 +8,6 @@ leave of the same pictures, in pixels and where it counts: in the latents of bot
 The method's paper has no code; this follows its idea alone.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,20 +15,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from jsonargparse import ArgumentParser, auto_cli
-from safetensors import safe_open
-from safetensors.torch import load_file
+from jsonargparse import auto_cli
 from torch import Tensor
 from torch.nn import functional
 
-from shortcut_lightning import draws, presets
+from shortcut_lightning import draws
 from shortcut_lightning.files.images import round_to_8_bits
 from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
 from shortcut_lightning.pocket.networks import Restorer, load_restoration
 from shortcut_lightning.ranges import Count
-from shortcut_lightning.screening import csv_rows
+from shortcut_lightning.screening import csv_rows, pictures
 from shortcut_lightning.screening.fit import GROUPS
-from shortcut_lightning.screening.pictures import Made, drawn
+from shortcut_lightning.screening.pictures import drawn
 
 if TYPE_CHECKING:
     from shortcut_lightning.backbones.base import Backbone
@@ -114,18 +111,10 @@ def read(folder: str) -> list[Pairs]:
     Raises ValueError for a folder without them.
     """
     found = []
-    for file in sorted(Path(folder).expanduser().glob("*-world-64-pocket-*.safetensors")):
-        with safe_open(file, "pt") as opened:
-            about = json.loads(opened.metadata()["made"])
-        about.pop("seconds")
-        made, levels = Made(**about), load_file(file)
+    for file in pictures.files_of(folder, "*-world-64-pocket-*-*"):
+        made, levels = pictures.read(file)
         clean, protected = (levels[name].float() / 255 for name in ("clean", "protected"))
         found.append(Pairs(made.attack, made.epsilon, clean, protected))
-    if not found:
-        raise ValueError(
-            f"No protected pictures in {folder}; make them: python -m "
-            "shortcut_lightning.screening.pictures FOLDER"
-        )
     return found
 
 
@@ -178,19 +167,13 @@ def _batch(
 
 def purifiers(backbone: "Backbone") -> dict[str, Change]:
     """What the regression is compared with, as functions of pictures alone."""
-    return {name: _chained(_chain(name), backbone) for name in PURIFIERS}
-
-
-def _chain(preset: str) -> Sequence["Purifier"]:
     from shortcut_lightning.purifiers import Purifier
 
-    def given(purifiers: Sequence[Purifier]) -> Sequence[Purifier]:
-        return purifiers
+    def chain(preset: str) -> Sequence[Purifier]:
+        found: Sequence[Purifier] = pictures.of_preset(preset, "purifiers", Sequence[Purifier])
+        return found
 
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_function_arguments(given, sub_configs=True)
-    path = presets.find(preset, "purifiers")
-    return given(**parser.instantiate(parser.parse_args([f"--purifiers={path}"])))
+    return {name: _chained(chain(name), backbone) for name in PURIFIERS}
 
 
 def _chained(chain: Sequence["Purifier"], backbone: "Backbone") -> Change:

@@ -1,6 +1,5 @@
 """Every picture that the detector is trained on or judged by, as a row of statistics."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -19,10 +17,11 @@ from shortcut_lightning.files.images import resize_shorter_side, round_to_8_bits
 from shortcut_lightning.screening.pictures import (
     GENERATED,
     RADII,
-    Made,
     cut,
     drawn,
+    files_of,
     photographs_of,
+    read,
 )
 from shortcut_lightning.screening.variants import INNOCENT, PUBLISHED, published, uniform_noise
 
@@ -77,12 +76,7 @@ def build(folder: str, photographs: str = "", workers: int = 1) -> Table:
     Raises ValueError for a folder without such files.
     """
     root = Path(folder).expanduser()
-    files = sorted(root.glob("*-*-*-*-*-*.safetensors"))
-    if not files:
-        raise ValueError(
-            f"No protected pictures in {folder}; make them: python -m "
-            "shortcut_lightning.screening.pictures FOLDER"
-        )
+    files = files_of(folder)
     everything = list(_originals_of(root, photographs))
     jobs: list[Job] = [*files, *(everything[i : i + _JOB] for i in range(0, len(everything), _JOB))]
     return in_order(in_processes(_of_job, jobs, workers))
@@ -143,11 +137,7 @@ class _Counted:
 
 
 def _protected(file: Path) -> Iterator[tuple[Row, Tensor]]:
-    with safe_open(file, "pt") as opened:
-        about = json.loads(opened.metadata()["made"])
-    about.pop("seconds")
-    made = Made(**about)
-    levels = load_file(file)
+    made, levels = read(file)
     people = f"{made.round} {made.source} {made.side} {made.family} {made.attack}"
     clean = Row("training", people, made.source, made.side, "clean", "")
     row = clean._replace(
