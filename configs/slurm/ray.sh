@@ -8,9 +8,11 @@
 #SBATCH --ntasks-per-node=1 --exclusive
 set -euo pipefail
 
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# Everything is read to its end: under pipefail, who writes to a reader that left has failed.
+nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 # By its number: gRPC asks a name server alone, and a node's own name may be its loopback.
-ip=$(getent ahostsv4 "$head" | awk '$1 !~ /^127\./ {print $1; exit}')
+addresses=$(getent ahostsv4 "${nodes%%$'\n'*}" | awk '$1 !~ /^127\./ {print $1}')
+ip=${addresses%%$'\n'*}
 ip=${ip:-$(hostname --all-ip-addresses | awk '{print $1}')}
 address=$ip:6379
 # Ray listens on the network of the nodes: only who has this job's token may join.

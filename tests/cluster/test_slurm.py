@@ -8,8 +8,9 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "configs/slurm/ray.sh"
 STAND_INS = {
-    "scontrol": 'echo "$NODE"; echo another',
-    "getent": 'echo "$ADDRESS STREAM $NODE"',
+    # The second line comes later: who stops reading after the first would fail the job.
+    "scontrol": 'echo "$NODE"; sleep 0.1; echo another',
+    "getent": 'echo "$ADDRESS STREAM $NODE"; sleep 0.1; echo "$ADDRESS DGRAM $NODE"',
     "hostname": "echo 10.0.0.9 172.17.0.1",
     "srun": 'printf "%s\\n" "$@" "token=$RAY_AUTH_MODE:$RAY_AUTH_TOKEN"; exit "$STATUS"',
 }
