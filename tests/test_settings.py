@@ -20,6 +20,10 @@ from shortcut_lightning.modules.settings import KEYS, AdapterShape, Compute, Sam
         (lambda: AdapterShape(rank_pattern={"mid_block": 0}), "rank_pattern.mid_block is 0; it"),
         (lambda: Sampling(num_inference_steps=0), "steps is 0; it must be from 1 to 1000"),
         (lambda: Compute(free_text_encoders=True), "set model.compute.cache_text_embeddings to"),
+        (
+            lambda: Compute(checkpointed_blocks=("up_blocks",)),
+            "set model.compute.gradient_checkpointing to true",
+        ),
         (lambda: Statistics(resamples=5), "Statistics.resamples is 5; it must be at least 100"),
     ],
 )

@@ -81,6 +81,7 @@ class Backbone(nn.Module, ABC):
     prompt_chunks: int = 1  # rows of the text encoder that a prompt fills
     reads_clip_alone: bool = True  # whether words stand in `hidden` at the places CLIP gives them
     frees_text: bool = False  # whether text encoders stay on the CPU between prompts
+    frees_autoencoder: bool = False  # whether it stays on the CPU between pictures
     steerable: bool = True  # whether `sample` takes `safety`
     # What a run may set, where the family does not refuse it (`refused`).
     weighting_scheme: WeightingScheme = "logit_normal"  # how a flow draws and weighs timesteps
@@ -218,8 +219,15 @@ class Backbone(nn.Module, ABC):
         """Writes one textual-inversion file per added word."""
 
     @abstractmethod
-    def enable_gradient_checkpointing(self) -> None:
-        """Recomputes activations in the backward pass to save memory."""
+    def enable_gradient_checkpointing(self, blocks: Sequence[str] = ()) -> None:
+        """Recomputes activations in the backward pass to save memory.
+
+        Args:
+            blocks: Of the denoiser, the blocks that do: names or patterns of modules, which stand
+                for all that lies in them; all where empty.
+
+        Raises ValueError for a name that no block has.
+        """
 
     @property
     @abstractmethod

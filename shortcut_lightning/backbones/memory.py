@@ -11,8 +11,8 @@ while it encodes a picture.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch import nn
 
 from shortcut_lightning.backbones import lora, pipelines, unet_memory
 from shortcut_lightning.backbones.adapter_kinds import Adapter
+from shortcut_lightning.backbones.blocks import at_once, blocks, choose, is_chosen
 from shortcut_lightning.weights import one_line
 
 GIB = 2**30
@@ -41,13 +42,17 @@ class Training:
     train_text_encoder: bool = False
     frozen_dtype: str = "fp32"
     gradient_checkpointing: bool = False
+    checkpointed_blocks: Sequence[str] = ()
     use_8bit_adam: bool = False
     free_text_encoders: bool = False
+    free_autoencoder: bool = False
     train_batch_size: int = 1
     with_prior_preservation: bool = False
     resolution: int = 0
     prompt_chunks: int = 1
     half: bool = True  # whether activations are of 16 bits (trainer.precision)
+    processes: int = 1  # that share one denoiser (FullySharded)
+    offload: bool = False  # whether their parts stay in the host's memory
 
 
 @dataclass(frozen=True)
@@ -64,25 +69,38 @@ class Budget:
     gradients: float
     optimiser: float
     activations: float
-    freed: bool
+    freed: bool  # text encoders
+    freed_autoencoder: bool = False
+    visiting: float = 0.0  # weights and gradients of blocks that are not always on the device
+    host: float = 0.0  # of weights, gradients and moments that stay in the host's memory
 
     @property
     def peak(self) -> float:
-        """GiB on the device."""
-        always = self.denoiser + self.autoencoder + self.trained + self.optimiser
-        step = self.gradients + self.activations
+        """GiB on a device."""
+        at_times = [self.gradients + self.activations + self.visiting]
+        always = self.denoiser + self.trained + self.optimiser
         if self.freed:
-            return always + max(step, self.largest_text_encoder)
-        return always + step + self.text_encoders
+            at_times.append(self.largest_text_encoder)
+        else:
+            always += self.text_encoders
+        if self.freed_autoencoder:
+            at_times.append(self.autoencoder)
+        else:
+            always += self.autoencoder
+        return always + max(at_times)
 
     def __str__(self) -> str:
         come = "come and go" if self.freed else "stay"
+        comes = " (comes and goes)" if self.freed_autoencoder else ""
+        visit = f", blocks while they compute {self.visiting:.1f}" if self.visiting else ""
+        host = f"; the host holds {self.host:.1f} GiB" if self.host else ""
         return (
             f"about {self.peak:.1f} GiB on the device: {self.parameters:.1f} billion weights of "
             f"the denoiser {self.denoiser:.1f}, text encoders {self.text_encoders:.1f} ({come}), "
-            f"autoencoder {self.autoencoder:.1f}, what learns {self.trained:.1f}, its gradients "
-            f"{self.gradients:.1f}, the optimiser {self.optimiser:.1f}, activations "
-            f"{self.activations:.1f} (estimated); the files in 16 bits are {self.download:.1f} GiB"
+            f"autoencoder {self.autoencoder:.1f}{comes}, what learns {self.trained:.1f}, its "
+            f"gradients {self.gradients:.1f}, the optimiser {self.optimiser:.1f}, activations "
+            f"{self.activations:.1f} (estimated){visit}{host}; the files in 16 bits are "
+            f"{self.download:.1f} GiB"
         )
 
 
@@ -123,7 +141,7 @@ def _budget(
     if training.train_text_encoder:
         trained += sum(_trained(e, lora.TEXT_ENCODER, training) for e in encoders.values())
     kept = _activations(denoiser, vae, family, training)
-    return Budget(
+    found = Budget(
         download=sum(_count(each) for each in in_all) * 2 / GIB,
         parameters=_count(denoiser) / 1e9,
         denoiser=own / GIB,
@@ -135,6 +153,27 @@ def _budget(
         optimiser=trained * (2 if training.use_8bit_adam else 8) / GIB,
         activations=kept / GIB,
         freed=training.free_text_encoders,
+        freed_autoencoder=training.free_autoencoder,
+    )
+    return _in_parts(found, denoiser, training)
+
+
+def _in_parts(whole: Budget, denoiser: nn.Module, training: Training) -> Budget:
+    """Of a process, where several share the denoiser, or it stays in the host's memory."""
+    if training.processes == 1 and not training.offload:
+        return whole
+    in_all = {
+        name: getattr(whole, name) for name in ("denoiser", "trained", "gradients", "optimiser")
+    }
+    share = 0.0 if training.offload else 1 / training.processes
+    parts: dict[str, Any] = {name: size * share for name, size in in_all.items()}
+    # Of a block in one piece: its weights, and the gradients of those that learn.
+    in_one = whole.denoiser + whole.trained + whole.gradients
+    return replace(
+        whole,
+        **parts,
+        visiting=in_one * at_once(denoiser) / _count(denoiser),
+        host=sum(in_all.values()) if training.offload else 0.0,
     )
 
 
@@ -193,8 +232,16 @@ def _activations(denoiser: Any, vae: Any, family: Any, training: Training) -> fl
         return casts + rows * tokens * _per_token(denoiser, training)
     downsampling = int(family.downsampling_of(vae))
     side = training.resolution // downsampling or denoiser.config.sample_size
-    words, checkpointing = 77 * training.prompt_chunks, training.gradient_checkpointing
-    return casts + unet_memory.kept(denoiser, rows, side, words, training.half, checkpointing)
+    words = 77 * training.prompt_chunks
+    again = _computed_again(denoiser, training)
+    return casts + unet_memory.kept(denoiser, rows, side, words, training.half, again)
+
+
+def _computed_again(denoiser: nn.Module, training: Training) -> Callable[[nn.Module], bool]:
+    """Which blocks gradient checkpointing is for."""
+    choose(denoiser, training.checkpointed_blocks)
+    every = training.gradient_checkpointing and not training.checkpointed_blocks
+    return lambda block: every or (training.gradient_checkpointing and is_chosen(block))
 
 
 def _tokens(denoiser: Any, vae: Any, family: Any, training: Training) -> int:
@@ -206,12 +253,12 @@ def _tokens(denoiser: Any, vae: Any, family: Any, training: Training) -> int:
 
 def _per_token(denoiser: Any, training: Training) -> float:
     """Bytes of activations for a token."""
-    kinds = set(denoiser._no_split_modules)
-    blocks = [m for m in denoiser.modules() if type(m).__name__ in kinds]
-    queries = [m for name, m in blocks[0].named_modules() if name.split(".")[-1] == "to_q"]
+    all_blocks = list(blocks(denoiser))
+    first = all_blocks[0].named_modules()
+    queries: list[Any] = [m for name, m in first if name.split(".")[-1] == "to_q"]
     width: int = queries[0].in_features
     saved = _SAVED * (1 if training.half else 2)
     kept = _INPUT * (1 if training.half else 2)
-    if training.gradient_checkpointing:
-        return float(width * (kept * len(blocks) + saved))
-    return float(width * saved * len(blocks))
+    again = sum(map(_computed_again(denoiser, training), all_blocks))
+    one = saved if again else 0  # at a time
+    return float(width * (saved * (len(all_blocks) - again) + kept * again + one))

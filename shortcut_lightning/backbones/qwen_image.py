@@ -48,7 +48,7 @@ class QwenImage(FlowTransformer):
         return mean, deviation
 
     def encode(self, images: Tensor) -> Posterior:
-        raw = self.vae.encode(images.unsqueeze(2) * 2 - 1).latent_dist
+        raw = self.autoencoder("encode", images.unsqueeze(2) * 2 - 1).latent_dist
         mean, deviation = self._statistics(raw.mean.float())
         return Posterior(
             (raw.mean.squeeze(2).float() - mean) / deviation, raw.std.squeeze(2).float() / deviation
@@ -56,7 +56,8 @@ class QwenImage(FlowTransformer):
 
     def decode(self, latents: Tensor) -> Tensor:
         mean, deviation = self._statistics(latents)
-        images = self.vae.decode((latents * deviation + mean).unsqueeze(2)).sample[:, :, 0]
+        given = (latents * deviation + mean).unsqueeze(2)
+        images = self.autoencoder("decode", given).sample[:, :, 0]
         return (images.float() / 2 + 0.5).clamp(0, 1)
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:

@@ -12,11 +12,13 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.func import functional_call
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from shortcut_lightning.backbones import lora, lora_files, pipelines, token_files
 from shortcut_lightning.backbones.adapter_kinds import Adapter, Kind
 from shortcut_lightning.backbones.base import Backbone, Conditioning, Posterior, in_its_dtype
+from shortcut_lightning.backbones.blocks import checkpointed, choose
 from shortcut_lightning.backbones.long_prompts import in_chunks, side_by_side
 from shortcut_lightning.backbones.paths import Path as NoisePath
 from shortcut_lightning.backbones.paths import VariancePreserving
@@ -25,6 +27,27 @@ from shortcut_lightning.backbones.tokens import TokenTable, add_rows, all_vector
 from shortcut_lightning.finite import NotFinite, all_finite
 from shortcut_lightning.freezing import swapped
 from shortcut_lightning.safe_guidance import SafeGuidance
+
+
+class _Method(nn.Module):
+    """A method of a network as a forward pass."""
+
+    def __init__(self, network: nn.Module, method: str) -> None:
+        super().__init__()
+        self.network, self.method = network, method
+
+    def forward(self, given: Tensor) -> Any:
+        return getattr(self.network, self.method)(given)
+
+
+class _NoModule:
+    """What a network says of itself, for who would move it or ask where it is."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
 
 
 class StableDiffusion(Backbone):
@@ -89,7 +112,7 @@ class StableDiffusion(Backbone):
             )
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """Moves to a device, or turns into another dtype, all but freed text encoders."""
+        """Moves to a device, or turns into another dtype, all but what is freed."""
         held = dict(self._modules)
         for name in self._freed():
             del self._modules[name]
@@ -100,7 +123,8 @@ class StableDiffusion(Backbone):
             self._modules.update(held)
 
     def _freed(self) -> list[str]:
-        return [name for name in self.networks if name != self.part] if self.frees_text else []
+        texts = [name for name in self.networks if name != self.part]
+        return [*(texts if self.frees_text else []), *(["vae"] if self.frees_autoencoder else [])]
 
     @contextmanager
     def using(self, text_encoder: nn.Module) -> Iterator[None]:
@@ -170,14 +194,25 @@ class StableDiffusion(Backbone):
 
     def encode(self, images: Tensor) -> Posterior:
         with self._autoencoder_range():
-            posterior = self.vae.encode(images * 2 - 1).latent_dist
+            posterior = self.autoencoder("encode", images * 2 - 1).latent_dist
         scale = self.latent_scale
         return Posterior(posterior.mean.float() * scale, posterior.std.float() * scale)
 
     def decode(self, latents: Tensor) -> Tensor:
         with self._autoencoder_range():
-            images = self.vae.decode(latents / self.latent_scale).sample
+            images = self.autoencoder("decode", latents / self.latent_scale).sample
         return (images.float() / 2 + 0.5).clamp(0, 1)
+
+    def autoencoder(self, method: str, given: Tensor) -> Any:
+        """What `encode` or `decode` of the autoencoder returns, on the device if it is freed.
+
+        Copies of its weights then go there for as long as this, or autograd, needs them.
+        """
+        if not self.frees_autoencoder:
+            return getattr(self.vae, method)(given)
+        held = [*self.vae.named_parameters(), *self.vae.named_buffers()]
+        copies = {f"network.{name}": tensor.to(self.device) for name, tensor in held}
+        return functional_call(_Method(self.vae, method), copies, (given,))
 
     def _autoencoder_range(self) -> AbstractContextManager[Any]:
         """float32 where float16 would be used and the autoencoder says that it overflows in it."""
@@ -266,7 +301,7 @@ class StableDiffusion(Backbone):
         latents = torch.cat([torch.randn(shape, generator=draw) for draw in draws])
         arguments = self.prompt_arguments(prompts, negative_prompts)
         for name in self._freed():  # or the pipeline may take their device for its own
-            setattr(stock, name, None)
+            setattr(stock, name, _NoModule(self.vae) if name == "vae" else None)
         with led, in_its_dtype(self.denoiser):
             drawn = stock(
                 **arguments,
@@ -484,10 +519,12 @@ class StableDiffusion(Backbone):
         """One word, with a row (1, D) for each text encoder."""
         save_file({token: vectors[0]}, path)
 
-    def enable_gradient_checkpointing(self) -> None:
-        if self.vae._supports_gradient_checkpointing:
-            self.vae.enable_gradient_checkpointing()  # attacks differentiate it to the pixels
-        self.denoiser.enable_gradient_checkpointing()
+    def enable_gradient_checkpointing(self, blocks: Sequence[str] = ()) -> None:
+        choose(self.denoiser, blocks)
+        # Attacks differentiate it to the pixels. Freed, it would be computed again on the CPU.
+        if self.vae._supports_gradient_checkpointing and not self.frees_autoencoder:
+            self.vae.enable_gradient_checkpointing()
+        self.denoiser.enable_gradient_checkpointing(checkpointed if blocks else None)
         for _, text_encoder in self.vocabularies:
             text_encoder.gradient_checkpointing_enable()
 

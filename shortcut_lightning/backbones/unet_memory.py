@@ -5,7 +5,7 @@ device a network computes shapes alone, and autograd says which tensors it would
 is counted once. Attention counts as fused kernels have it, without its matrix.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -18,7 +18,14 @@ from torch.autograd.graph import saved_tensors_hooks
 _RECOMPUTED = ("ResnetBlock2D", "BasicTransformerBlock")
 
 
-def kept(network: Any, rows: int, side: int, words: int, half: bool, checkpointing: bool) -> int:
+def kept(
+    network: Any,
+    rows: int,
+    side: int,
+    words: int,
+    half: bool,
+    again: Callable[[nn.Module], bool],
+) -> int:
     """Bytes.
 
     Args:
@@ -27,7 +34,7 @@ def kept(network: Any, rows: int, side: int, words: int, half: bool, checkpointi
         side: Of their latents.
         words: Of their prompts, as the text encoder has them.
         half: Whether activations are of 16 bits.
-        checkpointing: Whether a block keeps its input alone, and one at a time is computed again.
+        again: Which blocks keep their input alone, and are computed again one at a time.
     """
     dtype = torch.bfloat16 if half else torch.float32
     for parameter in network.parameters():
@@ -57,15 +64,13 @@ def kept(network: Any, rows: int, side: int, words: int, half: bool, checkpointi
 
     hooks = []
     for module in network.modules():
-        if type(module).__name__ in _RECOMPUTED:
+        if type(module).__name__ in _RECOMPUTED and again(module):
             hooks += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
     with saved_tensors_hooks(note, lambda tensor: tensor), _fused_attention():
         _forward(network, rows, side, words, dtype)
     for hook in hooks:
         hook.remove()
-    if checkpointing:
-        return total - sum(inside) + inputs + max(inside)
-    return total
+    return total - sum(inside) + inputs + max(inside, default=0)
 
 
 def _forward(network: Any, rows: int, side: int, words: int, dtype: torch.dtype) -> None:

@@ -25,6 +25,7 @@ def told(config: Any) -> str:
     path = str(given.get("pretrained_model_name_or_path") or "")
     if not path or path in BUILT_IN:
         return ""
+    given |= _sharing(config.trainer)
     names = {each.name for each in fields(memory.Training)} & given.keys()
     half = "16" in str(config.trainer.precision or "32")
     training = memory.Training(**{name: given[name] for name in names}, half=half)
@@ -33,6 +34,27 @@ def told(config: Any) -> str:
     except (OSError, ValueError):
         return ""  # loading says what is wrong with it
     return f"memory: {found}" if found and found.parameters >= LEAST else ""
+
+
+def _sharing(trainer: Any) -> dict[str, Any]:
+    """What FullySharded, where it is given, has of the denoiser in how many processes."""
+    strategy = trainer.get("strategy")
+    path = strategy if isinstance(strategy, str) else (strategy or {}).get("class_path", "")
+    if path.split(".")[-1] != "FullySharded":
+        return {}
+    settings = {} if isinstance(strategy, str) else _plain(strategy.get("init_args"))
+    return {"processes": _processes(trainer), "offload": bool(settings.get("offload"))}
+
+
+def _processes(trainer: Any) -> int:
+    import torch
+
+    devices = trainer.get("devices")
+    if isinstance(devices, list):
+        devices = len(devices)
+    known = str(devices).isdecimal()
+    count = int(devices) if known else max(torch.cuda.device_count(), 1)
+    return count * int(trainer.get("num_nodes") or 1)
 
 
 def _plain(settings: Any) -> dict[str, Any]:

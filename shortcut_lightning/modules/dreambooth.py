@@ -162,7 +162,7 @@ class DreamBooth(Ranged, Optimized):
         )
         shrink_frozen(self.backbone, compute.frozen_dtype)
         if compute.gradient_checkpointing:
-            self.backbone.enable_gradient_checkpointing()
+            self.backbone.enable_gradient_checkpointing(compute.checkpointed_blocks)
         self.text_learns = any(p.requires_grad for p in self.backbone.text_encoders.parameters())
         if compute.cache_text_embeddings and self.text_learns:
             raise ValueError(
@@ -394,6 +394,7 @@ class DreamBooth(Ranged, Optimized):
         if self.hparams["prompt_chunks"] > 1:
             backbone.lengthen(self.hparams["prompt_chunks"])
         backbone.frees_text = self.hparams["free_text_encoders"]
+        backbone.frees_autoencoder = self.hparams["free_autoencoder"]
         backbone.weighting_scheme = self.hparams["weighting_scheme"]
         backbone.guidance = self.hparams["train_guidance"]
         backbone.true_cfg_scale = self.hparams["true_cfg_scale"]

@@ -4,10 +4,14 @@ Each process holds a part of the denoiser's weights, gradients and moments, and 
 while it computes with it. Checkpoints are one file in the same format as without. When training has
 ended, the weights come together again in every process, so that callbacks find the model as it
 always is.
+
+The hooks of diffusers and accelerate that offload blocks take weights away after the forward pass,
+where autograd misses them; FSDP2 brings them back for the backward pass.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +21,9 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
+from shortcut_lightning.backbones.blocks import blocks
 from shortcut_lightning.gathering import gathered
 
 
@@ -26,11 +31,23 @@ class FullySharded(ModelParallelStrategy):
     """`--trainer.strategy FullySharded`: all processes share one denoiser, each with its own
     pictures, as under DDP.
 
+    Args:
+        offload: Keeps the denoiser's weights, gradients and moments in the host's memory. A block
+            visits the device while it computes, forward and backward, and the optimiser's step is
+            the host's. For one device too, which then need not hold the model.
+
     Raises ValueError for settings of the model that cannot be divided.
     """
 
-    def __init__(self) -> None:
-        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
+    def __init__(self, offload: bool = False) -> None:
+        # Norms of gradients in the host's memory are summed there, which NCCL does not do.
+        backend = "cpu:gloo,cuda:nccl" if offload and torch.cuda.is_available() else None
+        super().__init__(
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,
+            process_group_backend=backend,
+        )
+        self.offload = offload
         self._whole: nn.Module | None = None  # what the parts are put into in the end
 
     def setup_environment(self) -> None:
@@ -48,13 +65,22 @@ class FullySharded(ModelParallelStrategy):
             _refuse(module)
             denoiser = module.backbone.denoiser
             self._whole = hollow(denoiser)
-            divide(denoiser, self.device_mesh["data_parallel"])  # to the device block by block
+            # To the device block by block, and from there to where the parts stay.
+            divide(denoiser, self.device_mesh["data_parallel"], self.offload)
         self.model_to_device()
         self.barrier()
         if trainer.state.fn == TrainerFn.FITTING:
             self.setup_optimizers(trainer)
             _refuse_optimizers(self.optimizers)
         self.setup_precision_plugin()
+
+    def model_to_device(self) -> None:
+        """All but a denoiser that stays in the host's memory."""
+        if not (self.offload and self._whole is not None):
+            return super().model_to_device()
+        module: Any = self.model
+        with _left_out(module.backbone, module.backbone.denoiser):
+            super().model_to_device()
 
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None
@@ -71,20 +97,36 @@ class FullySharded(ModelParallelStrategy):
         backbone, parts = module.backbone, module.backbone.denoiser
         assert self._whole is not None
         fill(self._whole, parts)
-        name = next(name for name, child in backbone.named_children() if child is parts)
-        setattr(backbone, name, self._whole)
+        setattr(backbone, _name(backbone, parts), self._whole)
         self._whole = None
 
 
-def divide(network: nn.Module, mesh: DeviceMesh) -> None:
+def divide(network: nn.Module, mesh: DeviceMesh, offload: bool = False) -> None:
     """Parts the weights of a network of diffusers over a mesh: each of the blocks that its class
-    wants kept together, inner ones first, then the rest."""
-    blocks = set(getattr(network, "_no_split_modules", None) or ())
-    for module in reversed(list(network.modules())):
-        if type(module).__name__ in blocks:
-            fully_shard(module, mesh=mesh)
+    wants kept together, inner ones first, then the rest. They stay in the host's memory with
+    `offload`, else on the devices."""
+    pinned = torch.cuda.is_available()
+    policy = CPUOffloadPolicy(pin_memory=pinned) if offload else OffloadPolicy()
+    for block in reversed(list(blocks(network))):
+        fully_shard(block, mesh=mesh, offload_policy=policy)
     # The outermost would stay whole after a forward pass, and callbacks would find some of each.
-    fully_shard(network, mesh=mesh, reshard_after_forward=True)
+    fully_shard(network, mesh=mesh, reshard_after_forward=True, offload_policy=policy)
+
+
+@contextmanager
+def _left_out(parent: nn.Module, child: nn.Module) -> Iterator[None]:
+    """The parent without one of its children, for what is done to all of it."""
+    name = _name(parent, child)
+    children = parent._modules  # in their order, which names of parameters follow
+    children[name] = None
+    try:
+        yield
+    finally:
+        children[name] = child
+
+
+def _name(parent: nn.Module, child: nn.Module) -> str:
+    return next(name for name, each in parent.named_children() if each is child)
 
 
 def hollow(network: nn.Module) -> nn.Module:

@@ -69,6 +69,9 @@ class Compute:
 
     Args:
         gradient_checkpointing: Recompute activations to save memory.
+        checkpointed_blocks: Of the denoiser, the blocks that `gradient_checkpointing` is for: names
+            or patterns of modules, such as `up_blocks` or `down_blocks\\.[01]`, with all that lies
+            in them; all where empty. Fewer are faster and take more memory.
         frozen_dtype: How the denoiser and text encoders are stored where they do not learn (under
             LoRA both): `bf16` and `fp16` take half the memory, and compute in it. `nf4` stores the
             denoiser's linear layers in 4 bits (arXiv 2305.14314; bitsandbytes, extra `gpu`), for
@@ -76,13 +79,17 @@ class Compute:
         cache_text_embeddings: Embed each prompt once; only while nothing of the text side learns.
         free_text_encoders: Keep text encoders on the CPU and bring them to the device for a new
             prompt only; needs `cache_text_embeddings`.
+        free_autoencoder: Keep the autoencoder on the CPU and bring it to the device to encode or
+            decode pictures only; with `data.cache_latents` that is before training and after it.
         compile_unet: `torch.compile` the denoiser.
     """
 
     gradient_checkpointing: bool = False
+    checkpointed_blocks: tuple[str, ...] = ()
     frozen_dtype: FrozenDtype = "fp32"
     cache_text_embeddings: bool = False
     free_text_encoders: bool = False
+    free_autoencoder: bool = False
     compile_unet: bool = False
 
     def __post_init__(self) -> None:
@@ -91,6 +98,11 @@ class Compute:
                 "model.compute.free_text_encoders brings a text encoder to the device for each new "
                 "prompt: set model.compute.cache_text_embeddings to true, or it would come at "
                 "every step."
+            )
+        if self.checkpointed_blocks and not self.gradient_checkpointing:
+            raise ValueError(
+                "model.compute.checkpointed_blocks chooses for gradient checkpointing, which is "
+                "off: set model.compute.gradient_checkpointing to true."
             )
 
 
@@ -127,9 +139,11 @@ KEYS: Mapping[str, str] = {
     "adam_epsilon": "adam.epsilon",
     "use_8bit_adam": "adam.eight_bit",
     "gradient_checkpointing": "compute.gradient_checkpointing",
+    "checkpointed_blocks": "compute.checkpointed_blocks",
     "frozen_dtype": "compute.frozen_dtype",
     "cache_text_embeddings": "compute.cache_text_embeddings",
     "free_text_encoders": "compute.free_text_encoders",
+    "free_autoencoder": "compute.free_autoencoder",
     "compile_unet": "compute.compile_unet",
     "num_inference_steps": "sampling.num_inference_steps",
     "guidance_scale": "sampling.guidance_scale",

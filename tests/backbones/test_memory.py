@@ -129,6 +129,43 @@ def test_several_subjects_take_what_one_takes(tmp_path: Path) -> None:
     assert alone != told(Config(model=model, data={}, trainer=trainer))
 
 
+def test_a_divided_denoiser_is_counted_in_parts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_layout(tmp_path / "model", "sdxl")
+    whole = budget(str(folder), Training("full"))
+    four = budget(str(folder), Training("full", processes=4))
+    host = budget(str(folder), Training("full", offload=True))
+    assert whole is not None
+    assert four is not None
+    assert host is not None
+    assert four.optimiser == whole.optimiser / 4
+    assert four.text_encoders == host.text_encoders == whole.text_encoders
+    assert host.host == whole.trained + whole.gradients + whole.optimiser
+    assert host.trained == host.optimiser == 0
+    # Around the blocks and twice the largest: a small part of a model of 2.6 billion.
+    assert 0 < host.visiting < 0.2 * (whole.trained + whole.gradients)
+    assert host.peak < four.peak < whole.peak
+
+    options = {
+        "model.pretrained_model_name_or_path": folder,
+        "model.method": "full",
+        "data.instance_data_dir": "pocket:20",
+        "output_dir": tmp_path,
+        "trainer.accelerator": "cpu",
+        "trainer.devices": 2,
+        "trainer.strategy": "shortcut_lightning.modules.fully_sharded.FullySharded",
+        "trainer.strategy.offload": "true",
+    }
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    with pytest.raises(SystemExit):  # there are no weights
+        main(["fit", "--config", "sdxl", *words])
+    said = "".join(capsys.readouterr())
+    line = next(each for each in said.splitlines() if each.startswith("memory: "))
+    assert "blocks while they compute" in line
+    assert "; the host holds " in line
+
+
 def test_small_and_unknown_models_are_passed_over(small_sd: Path, tmp_path: Path) -> None:
     model = {"init_args": {"pretrained_model_name_or_path": str(small_sd)}}
     assert told(Config(model=model, trainer={"precision": None})) == ""
