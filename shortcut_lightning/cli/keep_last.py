@@ -140,3 +140,10 @@ class WholeFiles(TorchCheckpointIO):
                 f"Cannot write {place} ({reason}); free some space, or give another --output_dir. "
                 "What was there before is kept."
             ) from error
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """By the device's name: Lightning's function means the same, and tensors that wrap others,
+        such as torchao's moments of 8 bits, do not take one."""
+        return super().load_checkpoint(path, map_location, weights_only)

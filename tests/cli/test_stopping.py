@@ -14,10 +14,12 @@ import cli_fakes
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from torch.testing._internal.two_tensor import TwoTensor
 
 from shortcut_lightning import stopping
 from shortcut_lightning.attacks.progress import Kept, Progress
 from shortcut_lightning.cli import main
+from shortcut_lightning.cli.keep_last import WholeFiles
 
 REPOSITORY = Path(__file__).parents[2]
 FIRST = Path("runs/small/version_0/checkpoints/last.ckpt")
@@ -314,3 +316,13 @@ def test_two_processes_stop_at_the_same_step(number: int, tmp_path: Path) -> Non
     assert "is kept in" in said
     assert "Traceback" not in said
     assert (tmp_path / FIRST).is_file()
+
+
+def test_tensors_that_wrap_others_are_read_from_checkpoints(tmp_path: Path) -> None:
+    """As torchao's moments of 8 bits do."""
+    moment = TwoTensor(torch.ones(2), torch.zeros(2))
+    WholeFiles().save_checkpoint({"moment": moment}, tmp_path / "last.ckpt")
+    with torch.serialization.safe_globals([TwoTensor]):
+        found = WholeFiles().load_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    assert torch.equal(found["moment"].a, moment.a)
+    assert torch.equal(found["moment"].b, moment.b)
