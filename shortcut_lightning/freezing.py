@@ -68,7 +68,8 @@ def halved(network: nn.Module, enabled: bool) -> Iterator[None]:
 @contextmanager
 def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
     """The model on `device` inside, and back where it was afterwards."""
-    home = next(model.parameters()).device
+    # A backbone says where it computes: the first of its parts may stay on the CPU.
+    home = getattr(model, "device", None) or next(model.parameters()).device
     model.to(device)
     try:
         yield

@@ -56,9 +56,7 @@ class Photographs:
         check_words(words, len(pictures), "Photographs", "captions")
         self.full = [_opened(each) for each in pictures]
         self.captions, self.backbone = words, backbone
-        self.small = [
-            shrunk(each, side or backbone.resolution, backbone.downsampling) for each in self.full
-        ]
+        self.small = [for_model(each, backbone, side or backbone.resolution) for each in self.full]
 
     def protected(self, attack: Attack, *, seed: int = 0, batch_size: int = 4) -> list[Tensor]:
         """Copies in full size, each (3, H, W) in 8-bit steps, within the attack's `epsilon`/255.
@@ -92,7 +90,7 @@ class Photographs:
         """What a stage makes of the pictures, numbered and seeded as `data/stages.py` does."""
         groups = by_shape(pictures)
         parts = [g[i : i + size] for g in groups for i in range(0, len(g), size)]
-        device = next(self.backbone.parameters()).device
+        device = self.backbone.device
         made: dict[int, Tensor] = {}
         with on_device(self.backbone, device):
             for number, part in enumerate(parts):
@@ -123,10 +121,16 @@ def purified_copy(photograph: Tensor, purified: Tensor) -> Tensor:
     return round_to_8_bits(enlarged(purified, photograph))
 
 
-def shrunk(image: Tensor, side: int, multiple: int) -> Tensor:
-    """Shorter side at `side` pixels at most, both sides multiples of `multiple`, 8-bit rounded."""
+def for_model(image: Tensor, backbone: Backbone, side: int) -> Tensor:
+    """Shrunk to what a model takes."""
+    return shrunk(image, side, backbone.multiple, backbone.longest)
+
+
+def shrunk(image: Tensor, side: int, multiple: int, longest: int = 0) -> Tensor:
+    """Shorter side at `side` pixels at most, the longer one at `longest` (0 for any), both sides
+    multiples of `multiple`, 8-bit rounded."""
     height, width = image.shape[-2:]
-    scale = min(1.0, side / min(height, width))
+    scale = min(1.0, side / min(height, width), (longest or math.inf) / max(height, width))
     size = [
         max(multiple, round(length * scale / multiple) * multiple) for length in (height, width)
     ]

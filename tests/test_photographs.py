@@ -11,6 +11,7 @@ from PIL import Image
 import shortcut_lightning as sl
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.cli import main
+from shortcut_lightning.data.loading import preparation
 from shortcut_lightning.files.colour import srgb_profile
 from shortcut_lightning.files.images import load_image
 from shortcut_lightning.photographs import protected_copy
@@ -48,6 +49,27 @@ def test_the_copies_are_those_of_the_verbs(folder: Path, model: Backbone) -> Non
         assert torch.equal(purified[number], load_image(folder / "purified" / file.name))
         assert protected[number].shape == load_image(file).shape
         assert (protected[number] - load_image(file)).abs().max() * 255 <= 11.01
+
+
+@pytest.mark.parametrize("size", [(300, 400), (300, 700), (90, 64)])
+def test_a_transformer_takes_photographs_of_any_shape(size: tuple[int, int]) -> None:
+    flow = sl.backbones.load("pocket-flow")
+    photograph = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
+    photographs = sl.Photographs([photograph], "a photo", flow)
+    small = photographs.small[0]
+    assert all(side % flow.step == 0 for side in small.shape[-2:])
+    assert max(small.shape[-2:]) <= flow.longest
+    (protected,) = photographs.protected(sl.attacks.AdvDM(steps=1))
+    assert protected.shape == photograph.shape
+    (purified,) = photographs.purified([sl.purifiers.SDEdit(steps=2, strength=0.1)])
+    assert purified.shape == photograph.shape
+
+
+def test_without_a_crop_the_longer_side_is_what_a_model_takes() -> None:
+    image = torch.rand(3, 300, 445, generator=torch.Generator().manual_seed(0))
+    assert preparation(64, crop=False)(image).shape == (3, 64, 95)
+    assert preparation(64, crop=False, multiple=8)(image).shape == (3, 64, 96)
+    assert preparation(64, crop=True, multiple=8)(image).shape == (3, 64, 64)
 
 
 def test_files_pictures_and_tensors_are_the_same_photographs(folder: Path, model: Backbone) -> None:

@@ -80,6 +80,7 @@ class Backbone(nn.Module, ABC):
     prompt_length: int  # words a prompt may have, begin and end not counted; 75 in CLIP
     prompt_chunks: int = 1  # rows of the text encoder that a prompt fills
     reads_clip_alone: bool = True  # whether words stand in `hidden` at the places CLIP gives them
+    words: str = ""  # a hash of new words and of what they meant before they learned
     frees_text: bool = False  # whether text encoders stay on the CPU between prompts
     frees_autoencoder: bool = False  # whether it stays on the CPU between pictures
     steerable: bool = True  # whether `sample` takes `safety`
@@ -91,6 +92,22 @@ class Backbone(nn.Module, ABC):
     @property
     def step(self) -> int:
         """Pixels that the sides of any picture are multiples of, for the denoiser to take it."""
+        return self.downsampling
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes; parts of it may lie elsewhere between calls (`freed`)."""
+        return self.path.table.device
+
+    @property
+    def freed(self) -> list[str]:
+        """Names of the networks that stay on the CPU."""
+        return []
+
+    @property
+    def multiple(self) -> int:
+        """Pixels that the sides of a picture in its own shape are multiples of, at the least: what
+        a U-Net would have beyond whole latents (`step`), it pads by itself."""
         return self.downsampling
 
     @property
@@ -249,8 +266,9 @@ class Backbone(nn.Module, ABC):
         latents, and of what a run has set otherwise than usual; part of the key of everything
         computed with them.
 
-        Adapters and new words are left out: stages run before they have learned anything, so runs
-        of other ranks and seeds share what was computed.
+        Adapters and what new words have learned are left out: stages run before that, so runs of
+        other ranks and seeds share what was computed. How the words begin is in it (`words`), as
+        stages read prompts with them.
         """
         digest = hashlib.sha256()
         for name, tensor in sorted(self.state_dict().items()):
@@ -260,6 +278,7 @@ class Backbone(nn.Module, ABC):
             name = re.sub(rf"({_TABLES})\.table", r"\1", name.replace(".base_layer", ""))
             digest.update(name.encode())
             digest.update(tensor_bytes(tensor))
+        digest.update(self.words.encode())
         digest.update(tensor_bytes(self.path.table))
         digest.update(f"{self.prediction_type} {self.latent_scale}".encode())
         if self.latent_shift:
@@ -341,14 +360,15 @@ def is_adapter(name: str) -> bool:
     return any(mark in name for mark in ("lora_", "hada_", "lokr_"))
 
 
-def in_its_dtype(network: nn.Module) -> AbstractContextManager[Any]:
-    """Where a network's weights are halves it computes in halves, whatever it is given."""
+def in_its_dtype(network: nn.Module, device: torch.device) -> AbstractContextManager[Any]:
+    """Where a network's weights are halves it computes in halves, whatever it is given. They may
+    lie elsewhere than on the `device` that computes."""
     # Of 4-bit weights only what is left in halves has a dtype to compute in.
     weight = next(each for each in network.parameters() if each.is_floating_point())
     if weight.dtype not in (torch.bfloat16, torch.float16):
         return nullcontext()
     # No cache: it would outlive a step in which adapters learn.
-    return torch.autocast(weight.device.type, weight.dtype, cache_enabled=False)
+    return torch.autocast(device.type, weight.dtype, cache_enabled=False)
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:

@@ -78,6 +78,11 @@ class FlowTransformer(StableDiffusion):
         """A token is a patch of 2 x 2 latents."""
         return self.downsampling * 2
 
+    @property
+    def multiple(self) -> int:
+        """Nothing is padded."""
+        return self.step
+
     def _native_size(self) -> int:
         return self.native_size
 

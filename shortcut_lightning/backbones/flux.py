@@ -84,7 +84,7 @@ class Flux(FlowTransformer):
         guidance = None
         if self.takes_guidance:
             guidance = torch.full((count,), self.guidance, device=noisy.device)
-        with in_its_dtype(self.denoiser):
+        with in_its_dtype(self.denoiser, self.device):
             output = self.denoiser(
                 hidden_states=self.to_pipeline(noisy),
                 timestep=self.sigmas[timesteps],

@@ -91,7 +91,7 @@ class Flux2Klein(FlowTransformer):
         stock = self.pipeline_class
         packed = stock._patchify_latents(noisy.contiguous())
         places = stock._prepare_latent_ids(packed).to(noisy.device)
-        with in_its_dtype(self.denoiser):
+        with in_its_dtype(self.denoiser, self.device):
             output = self.denoiser(
                 hidden_states=stock._pack_latents(packed),
                 timestep=self.sigmas[timesteps],

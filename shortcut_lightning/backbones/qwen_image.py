@@ -76,7 +76,7 @@ class QwenImage(FlowTransformer):
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         count, _, height, width = noisy.shape
-        with in_its_dtype(self.denoiser):
+        with in_its_dtype(self.denoiser, self.device):
             output = self.denoiser(
                 hidden_states=self.to_pipeline(noisy),
                 timestep=self.sigmas[timesteps],

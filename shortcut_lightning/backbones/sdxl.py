@@ -79,7 +79,7 @@ class StableDiffusionXL(StableDiffusion):
             "text_embeds": conditioning.pooled,
             "time_ids": sizes.expand(len(noisy), -1).to(conditioning.hidden.dtype),
         }
-        with in_its_dtype(self.unet):
+        with in_its_dtype(self.unet, self.device):
             return self.unet(
                 noisy, timesteps, conditioning.hidden, added_cond_kwargs=added, return_dict=False
             )[0].float()

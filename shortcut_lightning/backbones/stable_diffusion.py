@@ -23,7 +23,13 @@ from shortcut_lightning.backbones.long_prompts import in_chunks, side_by_side
 from shortcut_lightning.backbones.paths import Path as NoisePath
 from shortcut_lightning.backbones.paths import VariancePreserving
 from shortcut_lightning.backbones.steering import steered
-from shortcut_lightning.backbones.tokens import TokenTable, add_rows, all_vectors, merge_rows
+from shortcut_lightning.backbones.tokens import (
+    TokenTable,
+    add_rows,
+    all_vectors,
+    hash_of_words,
+    merge_rows,
+)
 from shortcut_lightning.finite import NotFinite, all_finite
 from shortcut_lightning.freezing import swapped
 from shortcut_lightning.safe_guidance import SafeGuidance
@@ -114,7 +120,7 @@ class StableDiffusion(Backbone):
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Moves to a device, or turns into another dtype, all but what is freed."""
         held = dict(self._modules)
-        for name in self._freed():
+        for name in self.freed:
             del self._modules[name]
         try:
             return super()._apply(fn, recurse)
@@ -122,7 +128,9 @@ class StableDiffusion(Backbone):
             self._modules.clear()
             self._modules.update(held)
 
-    def _freed(self) -> list[str]:
+    @property
+    def freed(self) -> list[str]:
+        """See `Backbone`."""
         texts = [name for name in self.networks if name != self.part]
         return [*(texts if self.frees_text else []), *(["vae"] if self.frees_autoencoder else [])]
 
@@ -133,13 +141,9 @@ class StableDiffusion(Backbone):
         It does not learn, so what lay on the CPU is taken up again: nothing is copied back.
         """
         tensors = [*text_encoder.parameters(), *text_encoder.buffers()] if self.frees_text else []
-        with swapped(tensors, lambda data: data.to(self.device)), in_its_dtype(text_encoder):
+        here = self.device
+        with swapped(tensors, lambda data: data.to(here)), in_its_dtype(text_encoder, here):
             yield
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return self.path.table.device
 
     @classmethod
     def from_pretrained(
@@ -265,7 +269,7 @@ class StableDiffusion(Backbone):
         }
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        with in_its_dtype(self.denoiser):
+        with in_its_dtype(self.denoiser, self.device):
             return self.denoiser(noisy, timesteps, conditioning.hidden, return_dict=False)[
                 0
             ].float()
@@ -300,9 +304,9 @@ class StableDiffusion(Backbone):
         shape = self.noise_shape(*(side // self.downsampling for side in size))
         latents = torch.cat([torch.randn(shape, generator=draw) for draw in draws])
         arguments = self.prompt_arguments(prompts, negative_prompts)
-        for name in self._freed():  # or the pipeline may take their device for its own
+        for name in self.freed:  # or the pipeline may take their device for its own
             setattr(stock, name, _NoModule(self.vae) if name == "vae" else None)
-        with led, in_its_dtype(self.denoiser):
+        with led, in_its_dtype(self.denoiser, self.device):
             drawn = stock(
                 **arguments,
                 height=size[0],
@@ -386,6 +390,7 @@ class StableDiffusion(Backbone):
         for tokenizer, text_encoder in self.vocabularies:
             add_rows(tokenizer, text_encoder, tokens, initializers or [])
         self.tokens = list(tokens)
+        self.words = hash_of_words(self.tokens, self.token_rows)
 
     def add_lora(
         self,

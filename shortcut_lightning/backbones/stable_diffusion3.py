@@ -101,7 +101,7 @@ class StableDiffusion3(FlowTransformer):
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         times = self.sigmas[timesteps] * self.scheduler.config.num_train_timesteps
-        with in_its_dtype(self.denoiser):
+        with in_its_dtype(self.denoiser, self.device):
             output = self.denoiser(
                 noisy, conditioning.hidden, conditioning.pooled, times, return_dict=False
             )[0]

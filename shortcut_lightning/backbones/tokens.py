@@ -4,6 +4,7 @@ Keeping the new rows apart from the table means that no old row can move, no wei
 them, and a checkpoint holds a few vectors instead of the whole table.
 """
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -84,6 +85,14 @@ def add_rows(
     add_words(tokenizer, tokens)
     first_id = tokenizer.convert_tokens_to_ids(tokens[0])
     text_encoder.set_input_embeddings(TokenTable(table, rows.to(table.weight.device), first_id))
+
+
+def hash_of_words(tokens: Sequence[str], tables: Sequence[Tensor]) -> str:
+    """Of words and their rows in each text encoder."""
+    digest = hashlib.sha256("\n".join(tokens).encode())
+    for rows in tables:
+        digest.update(rows.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def add_words(tokenizer: Any, words: Sequence[str]) -> None:

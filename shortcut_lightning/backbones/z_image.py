@@ -68,7 +68,7 @@ class ZImage(FlowTransformer):
         return Conditioning(hidden.float(), mask=mask)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        with in_its_dtype(self.denoiser):
+        with in_its_dtype(self.denoiser, self.device):
             output = self.denoiser(
                 list(noisy.unsqueeze(2).unbind(0)),
                 1 - self.sigmas[timesteps],

@@ -48,7 +48,11 @@ class EMA(Ranged, Callback):
             kept = zip(self._stored["shadow_params"], learned, strict=True)
             parts = [divided(average, parameter) for average, parameter in kept]
             self._average.load_state_dict(self._stored | {"shadow_params": parts})
-        self._average.to(pl_module.device)
+        # Where the weights are, which is not where they are used if they stay with the host.
+        self._average.shadow_params = [
+            average.to(parameter.device)
+            for average, parameter in zip(self._average.shadow_params, learned, strict=True)
+        ]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last_step = trainer.global_step  # a checkpoint's steps are known only from here on

@@ -47,11 +47,12 @@ class Output:
                 arrow().write_table(pyarrow.Table.from_pylist(list(results)), half)
         elif self.kind == "shards":
             with self._file(f"{label}.tar") as half, tarfile.open(half, "w") as archive:
+                used: set[str] = set()
                 for copy in results:
-                    _add(archive, copy.name, copy.data)
+                    place = _unused(PurePosixPath(copy.name), used)
+                    _add(archive, str(place), copy.data)
                     if copy.caption:
-                        name = str(PurePosixPath(copy.name).with_suffix(".txt"))
-                        _add(archive, name, copy.caption.encode())
+                        _add(archive, str(place.with_suffix(".txt")), copy.caption.encode())
         else:
             for copy in results:
                 with self._file(copy.name) as half:
@@ -113,6 +114,16 @@ class Output:
             half = Path(folder) / "half"
             yield half
             files.put_file(str(half), f"{root}/{name}")
+
+
+def _unused(place: PurePosixPath, used: set[str]) -> PurePosixPath:
+    """The place, or one beside it where a sample of its name was, as in a tar with one twice."""
+    wanted, number = place, 1
+    while str(wanted.with_suffix("")) in used:
+        number += 1
+        wanted = place.with_stem(f"{place.stem}-{number}")
+    used.add(str(wanted.with_suffix("")))
+    return wanted
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:

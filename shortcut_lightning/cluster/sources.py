@@ -8,8 +8,10 @@ file: nothing in it is unpickled.
 import glob
 import hashlib
 import json
+import posixpath
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import PurePosixPath
@@ -44,6 +46,8 @@ class Part(NamedTuple):
     address: str  # of the shard or table
     group: int = 0  # of a Parquet file
     files: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()  # of the files, below the folder that all of the source share
+    twins: tuple[str, ...] = ()  # those of them that another one equals but for its ending
     state: str = ""  # a hash of sizes and times of what it is read from, captions included
 
     @property
@@ -60,6 +64,7 @@ class Row(NamedTuple):
     name: str
     caption: str
     data: bytes
+    twin: bool = False  # whether another row is called alike but for its ending
 
 
 class Broken(NamedTuple):
@@ -101,17 +106,32 @@ def parts_of(source: str, key: str) -> list[Part]:
         kind: Literal["tar", "parquet"] = "parquet" if address.endswith(PARQUET) else "tar"
         parts += [Part(len(parts) + n, kind, address, n, state=state) for n in range(groups)]
     pictures = [path for path in found if path.lower().endswith(SUFFIXES)]
+    names = _below_all(pictures)
+    stems = Counter(_stem(name) for name in names)
     for start in range(0, len(pictures), FILES_A_PART):
-        paths = pictures[start : start + FILES_A_PART]
+        paths, own = (each[start : start + FILES_A_PART] for each in (pictures, names))
         some = tuple(files.unstrip_protocol(path) for path in paths)
+        twins = tuple(name for name in own if stems[_stem(name)] > 1)
         state = _state(_marks(files, paths, found, beside))
-        parts.append(Part(len(parts), "files", some[0], files=some, state=state))
+        parts.append(Part(len(parts), "files", some[0], 0, some, tuple(own), twins, state))
     if not parts:
         raise ValueError(
             f"No pictures: looked for {', '.join((*TAR, *PARQUET))} and pictures at '{source}' "
             f"({key})."
         )
     return parts
+
+
+def _below_all(paths: Sequence[str]) -> list[str]:
+    """Paths below the folder that they share."""
+    if not paths:
+        return []
+    shared = posixpath.commonpath([path.rpartition("/")[0] or "/" for path in paths])
+    return [posixpath.relpath(path, shared) for path in paths]
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(PurePosixPath(name).suffix)
 
 
 def fingerprint(parts: Sequence[Part]) -> str:
@@ -178,7 +198,7 @@ def _state(marks: Iterable[str]) -> str:
 
 def _sidecar(path: str) -> str:
     """Where the caption of a picture would be."""
-    return path.removesuffix(PurePosixPath(path).suffix) + ".txt"
+    return _stem(path) + ".txt"
 
 
 def rows_of(part: Part) -> Iterator[Row | Broken]:
@@ -250,7 +270,7 @@ def _sample(number: int, key: str, members: dict[str, bytes]) -> Row | None:
 
 def _files(part: Part) -> Iterator[Row | Broken]:
     rows = dict[str, Mapping[str, str]]()  # of `metadata.jsonl`, by folder
-    for number, address in enumerate(part.files):
+    for number, (address, shown) in enumerate(zip(part.files, part.names, strict=True)):
         folder, _, name = address.rpartition("/")
         try:
             data = _bytes(address)
@@ -258,9 +278,9 @@ def _files(part: Part) -> Iterator[Row | Broken]:
                 rows[folder] = _metadata(f"{folder}/{METADATA}")
             caption = rows[folder].get(name) or _text(_sidecar(address))
         except (OSError, ValueError) as error:
-            yield Broken(name, f"cannot be opened ({error})")
+            yield Broken(shown, f"cannot be opened ({error})")
             continue
-        yield Row(number, name, " ".join(caption.split()), data)
+        yield Row(number, shown, " ".join(caption.split()), data, shown in part.twins)
 
 
 def _bytes(address: str) -> bytes:

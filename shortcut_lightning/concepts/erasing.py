@@ -113,7 +113,7 @@ class Captioner:
     def instance(self, caption: str, boxes: Iterable[ConceptBox]) -> str:
         """The training prompt of an image that shows `boxes`."""
         tail = self.tail(boxes)
-        if not tail:
+        if not tail and not self.prompts.decoupling.training:  # nothing at the end to be cut off
             return self.prompts.instance(caption)
         prompt = self.prompts.fitted(caption, tail, self.fits)
         self.usage["captions shortened"] += prompt != self.prompts.instance(caption, tail)

@@ -5,6 +5,7 @@ were there before. So an interrupted run continues where it was and more images 
 """
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,6 +42,9 @@ def class_image_folder(
     return cache / "class-images" / key
 
 
+_MADE = re.compile(r"class-\d{5,}(-\d+x\d+)?\.png")
+
+
 def class_image_paths(folder: Path, count: int, photographs: Sequence[Bucket] = ()) -> list[Path]:
     """The `count` files to train on: first what the user put there, then `class-<k>.png`. Beside
     `photographs` in buckets, as many as their buckets need of each, `class-<k>-<w>x<h>.png`."""
@@ -48,7 +52,7 @@ def class_image_paths(folder: Path, count: int, photographs: Sequence[Bucket] = 
     if found.left_out:
         where = f"{shown(folder)} (data.class_data_dir)"
         name_left_out(where, tuple(found.left_out.items()))
-    given = [path for path in found.pictures if not path.name.startswith("class-")]
+    given = [path for path in found.pictures if not _MADE.fullmatch(path.name)]
     if photographs:
         used, given = list(dict.fromkeys(photographs)), given[:count]
         there = [nearest(used, *upright_size(path)) for path in given]

@@ -30,7 +30,7 @@ from shortcut_lightning.files.contents import look_into
 from shortcut_lightning.files.images import load_image, load_images, open_image, write_png
 from shortcut_lightning.files.names import shown
 from shortcut_lightning.metrics.fidelity import Fidelity, fidelity
-from shortcut_lightning.photographs import protected_copy, purified_copy, shrunk
+from shortcut_lightning.photographs import for_model, protected_copy, purified_copy, shrunk
 from shortcut_lightning.ranges import Quality, ranged
 from shortcut_lightning.report.pictures import Row, sheet, to_pil
 
@@ -248,9 +248,9 @@ class _Work:
         self.larger = 0
 
         def prepared(image: Tensor) -> Tensor:
-            small = shrunk(image, side, backbone.downsampling)
-            self.larger += min(image.shape[-2:]) > min(small.shape[-2:])
-            return small
+            shorter, longer = sorted(image.shape[-2:])
+            self.larger += shorter > side or 0 < backbone.longest < longer
+            return for_model(image, backbone, side)
 
         images = load_images(self.paths, prepared)
         captions = [data.prompts.caption(entry.text) for entry in found]

@@ -139,6 +139,7 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
         self.training = training
         self.cache_latents = cache_latents
         self.cache_dir = cache_folder(cache_dir)
+        self.named = ""  # where it is one of several subjects
         self.attack = attack
         self.contamination = contamination
         self.purifiers = purifiers
@@ -171,7 +172,8 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
             if self.bucketing and self.instance_data_dir and not self.given:
                 self._load(cache, training=False)
             return
-        steps = stages.Steps(self.backbone, cache, device, self.sample_batch_size, self._warn)
+        pace = self.sample_batch_size
+        steps = stages.Steps(self.backbone, cache, device, pace, self._warn, self.named)
         if not self.trained_on:
             self._load(cache, training=stage == "fit")
             self._prepare(steps)
@@ -289,6 +291,18 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
         return self.erasing.negative != "none" or drops
 
     @property
+    def _changed(self) -> bool:
+        """Whether a model sees pictures whole, before examples are cropped out of them."""
+        copies = any(each.purifiers for each in self.training.copies)
+        attacked = not isinstance(self.attack, NoAttack) or self.noisy_class_images.wanted
+        return bool(self.purifiers or copies or attacked)
+
+    @property
+    def _multiple(self) -> int:
+        """Of the longer side of a picture that is not cropped."""
+        return self.backbone.multiple if self._changed else 1
+
+    @property
     def _square(self) -> int:
         """Side of a training image, 0 where each has its own shape."""
         return 0 if self.bucketing else self.side
@@ -303,7 +317,7 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
         return self.trainer
 
     def _load(self, cache: Cache, training: bool) -> None:
-        check_subject(self, self.side, self.backbone.downsampling)
+        check_subject(self, self.side, self.backbone.multiple)
         with self._timed("load"):
             self.given, self.references, self.validated, self.held_out = loading.load_subject(
                 self.instance_data_dir,
@@ -315,6 +329,7 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
                 crop=self.training.center_crop,
                 recursive=self.recursive,
                 sizes=self.sizes(self.backbone),
+                multiple=self._multiple,
             )
         shares.check_repeats([each.name for each in self.given], self.training.picture_repeats)
         if training:
@@ -375,7 +390,8 @@ class PersonalizationDataModule(Ranged, Prepared, LightningDataModule):
                 self.sample_batch_size,
                 self.shapes if self.bucketing else (),
             )
-            prepared = loading.preparation(self.side, self.training.center_crop)
+            crop = self.training.center_crop
+            prepared = loading.preparation(self.side, crop, multiple=self._multiple)
             if self.bucketing:
                 # In the order in which they were counted: a picture may be as near to two.
                 prepared = preparation(list(dict.fromkeys(self.shapes)))

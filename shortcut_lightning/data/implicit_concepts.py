@@ -30,6 +30,7 @@ from shortcut_lightning.concepts.pixels import to_tensor
 from shortcut_lightning.data.loading import preparation
 from shortcut_lightning.files.atomic import write_text
 from shortcut_lightning.files.cache import describe
+from shortcut_lightning.files.contents import METADATA
 from shortcut_lightning.files.folders import POCKET, is_pocket, list_images, read_folder
 from shortcut_lightning.files.images import load_images, resize_shorter_side, save_image
 from shortcut_lightning.files.names import shown
@@ -145,7 +146,8 @@ def pictures_of(source: str, count: int, side: int, prompt: str = "") -> list[Ex
     folder = Path(source).expanduser()
     paths = list_images(folder, "source")
     texts = [""] * len(paths)
-    if not prompt or (folder / "metadata.jsonl").exists():
+    beside = all(path.with_suffix(".txt").exists() for path in paths)
+    if not prompt or beside or (folder / METADATA).exists():
         texts = [entry.text for entry in read_folder(folder, "source", captions=True)]
     words = Prompts(prompt)
     images = load_images(paths, preparation(side, crop=True))

@@ -16,15 +16,19 @@ from shortcut_lightning.files.images import center_crop, load_images, resize_sho
 from shortcut_lightning.prompts import Prompts
 
 
-def preparation(side: int, crop: bool, sizes: Sequence[Bucket] = ()) -> Callable[[Tensor], Tensor]:
-    """What is done to each picture: its shorter side to `side` pixels, square with `crop`; with
-    `sizes` it is fitted into the nearest of these buckets instead."""
+def preparation(
+    side: int, crop: bool, sizes: Sequence[Bucket] = (), multiple: int = 1
+) -> Callable[[Tensor], Tensor]:
+    """What is done to each picture: its shorter side to `side` pixels, square with `crop`, else
+    with the longer side at a `multiple`; with `sizes` it is fitted into the nearest of these
+    buckets instead."""
     if sizes:
         return buckets.preparation(sizes)
 
     def prepare(image: Tensor) -> Tensor:
-        image = resize_shorter_side(image, side)
-        return center_crop(image, side) if crop else image
+        if crop:
+            return center_crop(resize_shorter_side(image, side), side)
+        return resize_shorter_side(image, side, multiple)
 
     return prepare
 
@@ -39,11 +43,12 @@ def load_examples(
     crop: bool,
     recursive: bool | None = None,
     sizes: Sequence[Bucket] = (),
+    multiple: int = 1,
 ) -> list[Example]:
     """The images of a folder, prepared, with their plain captions. `key` is the config key of the
     folder, for messages; `recursive` as in `list_images`; `sizes` are the buckets, if any."""
     found = folders.read_folder(folder, key, captions, recursive)
-    prepare = preparation(side, crop, sizes)
+    prepare = preparation(side, crop, sizes, multiple)
     own: list[torch.Size] = []
 
     def noted(image: Tensor) -> Tensor:
@@ -82,8 +87,10 @@ def load_subject(
     crop: bool,
     recursive: bool,
     sizes: Sequence[Bucket] = (),
+    multiple: int = 1,
 ) -> Subject:
-    """Instance images and references; `sizes` are the buckets, if any."""
+    """Instance images and references; `sizes` are the buckets, if any, `multiple` is for the longer
+    side of what is not cropped."""
     instances, references = subject_folders(
         instance_data_dir, reference_data_dir, cache.folder, cache.ranks
     )
@@ -98,6 +105,7 @@ def load_subject(
             crop=crop,
             recursive=recursive,
             sizes=sizes,
+            multiple=multiple,
         )
 
     given = load(instances, "instance_data_dir", crop, sizes)

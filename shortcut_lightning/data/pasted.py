@@ -63,7 +63,7 @@ class PastedConcepts(Ranged, LightningDataModule):
         """Loads or draws the pictures; the last tenth is for validation."""
         if not self.images:
             found = pictures_of(self.source, self.count, self.resolution, "a photo")
-            self.images = [example.image for example in found]
+            self.images = [example.image for example in found[: self.count or None]]
         if self.decoded and not self._backbone:
             model = backbones.load(self.autoencoder, key="data.autoencoder")
             self._backbone = [model.requires_grad_(False).eval()]

@@ -78,6 +78,11 @@ def copy_shards(
     """Writes protected or purified copies: a shard for each part, or files where files came in."""
     if verb == "protect" and isinstance(data.attack, NoAttack):
         raise ValueError("data.attack is not set, so there is nothing to protect with.")
+    if verb == "protect" and data.attack_share < 1:
+        raise ValueError(
+            f"data.attack_share is {data.attack_share:g}, and `protect` protects each photograph. "
+            "Leave it out."
+        )
     if verb == "purify" and not data.purifiers:
         raise ValueError("data.purifiers is empty, so there is nothing to purify with.")
     if copies.metadata == "keep":

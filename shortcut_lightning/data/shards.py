@@ -24,7 +24,7 @@ from shortcut_lightning.data.buckets import Bucket
 from shortcut_lightning.data.copies import SUFFIX, Copies
 from shortcut_lightning.files.images import load_image
 from shortcut_lightning.freezing import on_device
-from shortcut_lightning.photographs import protected_copy, purified_copy, shrunk
+from shortcut_lightning.photographs import for_model, protected_copy, purified_copy
 from shortcut_lightning.prompts import Prompts
 from shortcut_lightning.purifiers.base import Purifier
 from shortcut_lightning.report.pictures import to_pil
@@ -152,7 +152,7 @@ class ChangeRows(Job):
     def prepare(self, row: Row) -> tuple[Tensor, Tensor]:
         """See `Job`: the photograph, and what is changed of it."""
         image = load_image(Path(row.name), row.data)
-        return image, shrunk(image, self.side, self.backbone.downsampling)
+        return image, for_model(image, self.backbone, self.side)
 
     def alike(self, prepared: tuple[Tensor, Tensor]) -> Hashable:
         """See `Job`."""
@@ -190,5 +190,7 @@ class ChangeRows(Job):
             self.copies.format.upper(),
             **settings if self.copies.format == "jpeg" else {},
         )
-        name = str(PurePosixPath(row.name).with_suffix(SUFFIX[self.copies.format]))
+        suffix = SUFFIX[self.copies.format]
+        place = PurePosixPath(row.name)
+        name = f"{row.name}{suffix}" if row.twin else str(place.with_suffix(suffix))
         return Copy(name, data.getvalue(), row.caption)

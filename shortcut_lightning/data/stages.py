@@ -92,10 +92,11 @@ class Steps(NamedTuple):
     device: torch.device
     batch_size: int
     warn: Callable[[str], None]
+    subject: str = ""  # its name where there are others; a part of every `whose`
 
     def perturb(self, examples: list[Example], attack: Attack, whose: str = "") -> list[Example]:
         """See `perturb`."""
-        return perturb(examples, attack, *self, whose=whose)
+        return perturb(examples, attack, *self[:5], whose=self._whose(whose))
 
     def purify(
         self,
@@ -105,7 +106,10 @@ class Steps(NamedTuple):
         whose: str = "",
     ) -> list[Example]:
         """See `purify`."""
-        return purify(examples, purifiers, *self[:4], given, whose=whose)
+        return purify(examples, purifiers, *self[:4], given, whose=self._whose(whose))
+
+    def _whose(self, own: str) -> str:
+        return "-".join(each for each in (self.subject, own) if each)
 
 
 def detect(

@@ -134,8 +134,10 @@ class SeveralSubjects(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Runs each subject's stages."""
-        for data in self.subjects.values():
+        for number, (name, data) in enumerate(self.subjects.items()):
             data.trainer = self.trainer
+            # The first shares what it is given with a run of its own.
+            data.named = name if number else ""
             data.setup(stage)
 
     def train_dataloader(self) -> StreamLoader:

@@ -142,12 +142,13 @@ def read_notes(path: Path) -> dict[str, str]:
         return {}
 
 
-def resize_shorter_side(image: Tensor, side: int) -> Tensor:
-    """(3, H, W) -> the same picture with its shorter side at `side` pixels; antialiased bilinear,
-    as diffusers' training scripts do. A picture that already fits is returned as it is."""
+def resize_shorter_side(image: Tensor, side: int, multiple: int = 1) -> Tensor:
+    """(3, H, W) -> the same picture with its shorter side at `side` pixels and the longer one at a
+    multiple; antialiased bilinear, as diffusers' training scripts do. A picture that already fits
+    is returned as it is."""
     height, width = image.shape[-2:]
-    scale = side / min(height, width)
-    size = (max(side, round(height * scale)), max(side, round(width * scale)))
+    scale = side / min(height, width) / multiple
+    size = tuple(max(side, round(length * scale) * multiple) for length in (height, width))
     if size == (height, width):
         return image
     resized = functional.interpolate(image[None], size, mode="bilinear", antialias=True)

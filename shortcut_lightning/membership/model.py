@@ -27,7 +27,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        return next(self.backbone.parameters()).device
+        return self.backbone.device
 
     @cached_property
     def text_encoder(self) -> str:

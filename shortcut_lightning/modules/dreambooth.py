@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from shortcut_lightning import backbones, draws
 from shortcut_lightning.backbones import Backbone, Conditioning
@@ -173,6 +173,9 @@ class DreamBooth(Ranged, Optimized):
             )
         if compute.compile_unet:
             self.backbone.denoiser.compile()
+        # By this name PyTorch's DDP leaves alone what it would not take beside what is on the
+        # device; it does not learn.
+        self._ddp_params_and_buffers_to_ignore = self._stay_on_the_cpu()
         offset = self.backbone.prediction.snr_offset
         self.loss = DreamBoothLoss(prior_loss_weight, snr_gamma, offset)
         self._text_cache: dict[str, Conditioning] = {}
@@ -281,6 +284,15 @@ class DreamBooth(Ranged, Optimized):
                 posterior = self.backbone.encode(batch.images)
             shape = posterior.mean.shape[1:]
             return posterior.sample(draws.normal(shape, self.seed, "posterior", batch.draws))
+
+    def _stay_on_the_cpu(self) -> list[str]:
+        """Names of parameters and buffers."""
+        return [
+            f"backbone.{network}.{name}"
+            for network in self.backbone.freed
+            for kind in (nn.Module.named_parameters, nn.Module.named_buffers)
+            for name, _ in kind(getattr(self.backbone, network))
+        ]
 
     def embed(self, prompts: list[str]) -> Conditioning:
         """B prompts -> conditioning, with gradients where the text side learns."""

@@ -30,6 +30,6 @@ class OtherAutoencoder(Purifier):
     ) -> Tensor:
         """See `Purifier`."""
         model = lent(self.backbone, backbone, images.device)
-        fitting = shrunk(images, 1, model.downsampling)
+        fitting = shrunk(images, 1, model.multiple)
         again = model.decode(model.encode(fitting).mean)
         return resized(again, (images.shape[-2], images.shape[-1]))

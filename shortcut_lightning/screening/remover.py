@@ -113,6 +113,8 @@ def read(folder: str) -> list[Pairs]:
     found = []
     for file in pictures.files_of(folder, "*-world-64-pocket-*-*"):
         made, levels = pictures.read(file)
+        if made.family != "pocket":  # whose name begins alike
+            continue
         clean, protected = (levels[name].float() / 255 for name in ("clean", "protected"))
         found.append(Pairs(made.attack, made.epsilon, clean, protected))
     return found
@@ -240,9 +242,13 @@ class Removals:
 
     def beside(self, purifier: str, other: str, field: str) -> Estimate:
         """How much less it leaves than the other, by attack; above zero where it is better."""
-        theirs = {(r.attack, r.epsilon): getattr(r, field) for r in self._of(other)}
+        theirs: dict[tuple[str, int], list[float]] = {}  # a round of pictures has a row of its own
+        for row in self._of(other):
+            theirs.setdefault((row.attack, row.epsilon), []).append(getattr(row, field))
         return self._over_attacks(
-            lambda row: theirs[row.attack, row.epsilon] - getattr(row, field), purifier, {}
+            lambda row: float(np.mean(theirs[row.attack, row.epsilon])) - getattr(row, field),
+            purifier,
+            {},
         )
 
     def harm(self, purifier: str, field: str) -> float:

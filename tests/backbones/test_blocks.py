@@ -16,12 +16,15 @@ from flow_models import (
 )
 from layouts import write_layout
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from shortcut_lightning import backbones
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.backbones.blocks import at_once, blocks
 from shortcut_lightning.backbones.memory import Training, budget
 from shortcut_lightning.cli import main
+from shortcut_lightning.freezing import on_device
+from shortcut_lightning.membership.model import Model
 from shortcut_lightning.modules import DreamBooth
 from shortcut_lightning.modules.settings import Compute
 
@@ -195,3 +198,33 @@ def test_a_run_with_both(small_sd: Path, tmp_path: Path) -> None:
     config = next(tmp_path.rglob("config.yaml")).read_text()
     assert "free_autoencoder: true" in config
     assert "- up_blocks" in config
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        Compute(free_autoencoder=True),
+        Compute(cache_text_embeddings=True, free_text_encoders=True),
+    ],
+)
+def test_what_stays_on_the_cpu_is_left_alone_by_ddp(
+    compute: Compute, small_sd: Path, gpu: torch.device, tmp_path: Path
+) -> None:
+    module = DreamBooth(str(small_sd), method="lora", compute=compute).to(gpu)
+    assert {each.device.type for each in module.parameters()} == {gpu.type, "cpu"}
+    store = f"file://{tmp_path}/store"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    try:
+        DistributedDataParallel(module)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_where_a_model_is_asked_of_what_computes(small_sd: Path, gpu: torch.device) -> None:
+    _, free = freed(small_sd)
+    free.to(gpu)
+    assert Model(free).device == gpu
+    with on_device(free, torch.device("cpu")):
+        assert free.device == torch.device("cpu")
+    assert free.device == gpu
+    assert {each.device for each in free.denoiser.parameters()} == {gpu}

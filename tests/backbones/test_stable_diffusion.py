@@ -131,8 +131,23 @@ def test_the_fingerprint_follows_the_weights_and_what_they_are_used_with(small_s
 def test_the_fingerprint_is_of_the_pretrained_weights(small_sd: Path) -> None:
     plain, changed = backbones.load(str(small_sd)), backbones.load(str(small_sd))
     changed.add_lora(unet=True, text_encoder=True, rank=2, alpha=2, dropout=0.0, dora=False)
-    changed.add_tokens(["<s>"])
     assert changed.fingerprint() == plain.fingerprint()
+
+
+def test_the_fingerprint_knows_how_new_words_begin(small_sd: Path) -> None:
+    """Stages read prompts with them, and before they have learned."""
+    word = "dog"
+    models = [backbones.load(str(small_sd)) for _ in range(4)]
+    for model, words, initializers in zip(
+        models[1:], (["<s>"], ["<s>"], ["<s>"]), ([], [], [word]), strict=True
+    ):
+        model.add_tokens(words, initializers)
+    plain, first, same, other = (model.fingerprint() for model in models)
+    assert first == same
+    assert len({plain, first, other}) == 3
+    with torch.no_grad():
+        models[1].token_rows[0].add_(1)
+    assert models[1].fingerprint() == first
 
 
 def test_pocket_loads_by_its_name() -> None:

@@ -15,10 +15,12 @@ import torch
 from PIL import Image
 from shards import Bright, encoded, write_shard, write_shards
 
+from shortcut_lightning import backbones
+from shortcut_lightning.attacks import RandomNoise
 from shortcut_lightning.cli import main
 from shortcut_lightning.cluster import InProcess, open_pool
 from shortcut_lightning.cluster.journal import KILLS, Journal
-from shortcut_lightning.cluster.sinks import Output
+from shortcut_lightning.cluster.sinks import Copy, Output
 from shortcut_lightning.cluster.sources import (
     Broken,
     Row,
@@ -29,7 +31,8 @@ from shortcut_lightning.cluster.sources import (
 )
 from shortcut_lightning.data import PersonalizationDataModule
 from shortcut_lightning.data.buckets import Bucket
-from shortcut_lightning.data.shard_verbs import detect_shards
+from shortcut_lightning.data.copies import Copies
+from shortcut_lightning.data.shard_verbs import copy_shards, detect_shards
 from shortcut_lightning.data.shards import DetectRows
 from shortcut_lightning.files.images import load_image
 
@@ -358,3 +361,50 @@ def test_on_ray_the_same_rows_and_a_picture_that_ends_a_worker(ray: Any, tmp_pat
         write_harm(tmp_path / "harm", tmp_path / "harmed")
         assert detect(tmp_path / "harm", tmp_path / "unharmed", pool=pool).rows == 1
     assert not (tmp_path / "harmed").exists()
+
+
+def copied(source: str, small_sd: Path, output: Path, *more: str) -> list[str]:
+    """Names of what `purify` writes."""
+    main(
+        [
+            "purify",
+            "--model=DreamBooth",
+            f"--model.pretrained_model_name_or_path={small_sd}",
+            "--data=PersonalizationDataModule",
+            f"--data.instance_data_dir={source}",
+            f"--data.purifiers={CONFIGS / 'purifiers' / 'jpeg.yaml'}",
+            "--trainer.accelerator=cpu",
+            f"--output={output}",
+            *more,
+        ]
+    )
+    kept = (path for path in output.rglob("*.png") if path.is_file())
+    return sorted(str(path.relative_to(output)) for path in kept)
+
+
+def test_files_of_one_name_in_several_folders_have_a_copy_each(
+    small_sd: Path, tmp_path: Path
+) -> None:
+    for number, name in enumerate(("anna/1.jpg", "anna/1.png", "anna/2.png", "ben/1.png")):
+        file = tmp_path / "in" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(encoded(number))
+    wanted = ["anna/1.jpg.png", "anna/1.png.png", "anna/2.png", "ben/1.png"]
+    assert copied(f"{tmp_path}/in/*/*", small_sd, tmp_path / "out") == wanted
+    assert copied(f"{tmp_path}/in/anna/2*", small_sd, tmp_path / "one") == ["2.png"]
+
+
+def test_a_name_twice_in_a_shard_has_a_copy_each(tmp_path: Path) -> None:
+    output = Output(str(tmp_path), "shards")
+    output.write("part", [Copy("a.png", b"1", "one"), Copy("a.png", b"2"), Copy("b.png", b"3")])
+    with tarfile.open(tmp_path / "part.tar") as archive:
+        assert archive.getnames() == ["a.png", "a.txt", "a-2.png", "b.png"]
+
+
+def test_a_share_of_what_streams_is_refused(small_sd: Path, tmp_path: Path) -> None:
+    data = PersonalizationDataModule(
+        f"{tmp_path}/*.png", "a photo", attack=RandomNoise(), attack_share=0.5
+    )
+    backbone, copies = backbones.load(str(small_sd)), Copies(str(tmp_path / "out"))
+    with pytest.raises(ValueError, match=r"data.attack_share is 0.5, and `protect` protects each"):
+        copy_shards("protect", data, backbone, CPU, copies, "", InProcess(), 0)

@@ -85,6 +85,16 @@ def test_the_methods_words_survive(captions: str, own: str, method: str) -> None
             assert "mark<l0><l1>" in prompt, prompt
 
 
+@pytest.mark.parametrize(
+    "erasing", [Erasing(), Erasing(caption="name"), Erasing(caption="geometry", grid_size=2)]
+)
+def test_noise_words_survive_where_no_concept_is_said(erasing: Erasing) -> None:
+    prompts = Prompts("sks dog", "dog", decoupling=Decoupling(training=True))
+    prompt = Captioner(erasing, prompts, count, ROOM).instance(OWN["long"], [])
+    assert prompt.endswith("bhj noisy pattern")
+    assert count(prompt) <= ROOM
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_draws_are_the_examples_alone(method: str) -> None:
     """The same on every pass over the same positions, other with another seed."""

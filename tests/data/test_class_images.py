@@ -99,6 +99,11 @@ def test_images_of_the_user_come_first_and_count(tmp_path: Path) -> None:
     assert names[:2] == ["also.jpg", "mine.png"]
     assert names[2:] == [f"class-0000{number}.png" for number in range(3)]
     assert [path.name for path in class_image_paths(tmp_path, 1)] == ["also.jpg"]
+    for name in ("class-dog-01.jpg", "class-00007.jpg"):  # as those that are made, but for the form
+        Image.new("RGB", (20, 20)).save(tmp_path / name)
+    names = [path.name for path in class_image_paths(tmp_path, 5)]
+    assert names == ["also.jpg", "class-00007.jpg", "class-dog-01.jpg", "mine.png", names[4]]
+    assert names[4] == "class-00000.png"
 
 
 def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:

@@ -89,6 +89,16 @@ def test_one_photograph_of_any_size_in_one_copy_out(photos: Path, tmp_path: Path
     assert row["psnr"] == pytest.approx(float(-10 * torch.tensor(mse).log10()), abs=1e-3)
 
 
+@pytest.mark.parametrize(("size", "larger"), [((15, 19), False), ((24, 17), True)])
+def test_only_what_is_larger_than_the_model_is_called_larger(
+    photos: Path, tmp_path: Path, size: tuple[int, int], larger: bool
+) -> None:
+    """A side that is rounded to what the model needs is not."""
+    photograph(photos / "me.png", size)
+    measured = protect(photos, tmp_path / "out")
+    assert ("larger than the model's side" in measured.table()) == larger
+
+
 @pytest.mark.parametrize("epsilon", [1, 7.65, 16])
 @pytest.mark.parametrize("size", [(16, 16), (64, 40)])
 @pytest.mark.parametrize("kind", [RandomNoise, PhotoGuardEncoder])

@@ -18,7 +18,7 @@ from shortcut_lightning.concepts import PrecomputedBoxes, QRCodeDetector
 from shortcut_lightning.concepts.generators import QRCode, Text
 from shortcut_lightning.concepts.geometry import overlap
 from shortcut_lightning.data.detect_folder import Look, detect_folder
-from shortcut_lightning.data.implicit_concepts import write_implicit_concepts
+from shortcut_lightning.data.implicit_concepts import pictures_of, write_implicit_concepts
 from shortcut_lightning.data.pasted import PastedConcepts
 from shortcut_lightning.files.images import load_image
 
@@ -67,6 +67,13 @@ def test_a_folder_of_photographs_will_do(tmp_path: Path) -> None:
     )
     rows = (tmp_path / "set/train/metadata.jsonl").read_text().splitlines()
     assert [json.loads(row)["text"] for row in rows] == ["a photo of sks dog"] * 3
+    for number in range(5):
+        (photos / f"{number}.txt").write_text("a cat on a mat")
+    found = pictures_of(str(photos), 0, 64, "a photo")
+    assert [each.prompt for each in found] == ["a cat on a mat"] * 5
+    data = PastedConcepts([QRCode()], str(photos), count=3)
+    data.setup("fit")
+    assert len(data.images) == 3
     (photos / "3.jpg").rename(photos / "2.png")
     with pytest.raises(ValueError, match=r"2 pictures of .* would all be 2\.png"):
         write_implicit_concepts(str(tmp_path / "next"), Text(), str(photos), 0, 2, prompt="a dog")

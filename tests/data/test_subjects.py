@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 from torch import Tensor
 
-from shortcut_lightning.attacks import Attack
+from shortcut_lightning.attacks import Attack, RandomNoise
 from shortcut_lightning.batch import TrainBatch
 from shortcut_lightning.callbacks.evaluation import by_subject
 from shortcut_lightning.callbacks.samples import Samples
@@ -92,6 +92,20 @@ def run(
 
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def test_no_two_are_given_the_same_noise(tmp_path: Path) -> None:
+    def added(data: Any) -> list[Tensor]:
+        run(data, tmp_path, max_steps=1)
+        pairs = zip(data.given, data.published, strict=True)
+        return [after.image - before.image for before, after in pairs]
+
+    attack = {"attack": RandomNoise(8)}
+    alone = added(subject(tmp_path, "dog", 2, **attack))
+    subjects = {name: subject(tmp_path, name, 2, **attack) for name in ("dog", "cat")}
+    noise = added(SeveralSubjects(subjects))
+    assert all(torch.equal(*pair) for pair in zip(alone, noise[:2], strict=True))
+    assert (noise[0].sign() == noise[2].sign()).float().mean() < 0.7
 
 
 def test_each_has_its_stages_class_images_and_share(tmp_path: Path) -> None:

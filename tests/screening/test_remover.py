@@ -34,9 +34,10 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """What `screening.pictures` would have written of two attacks that add stripes."""
-    for number, attack in enumerate(("advdm", "mist")):
+    wanted = [("pocket", "advdm"), ("pocket", "mist"), ("pocket-flow", "advdm")]
+    for number, (family, attack) in enumerate(wanted):
         clean, protected = striped(16, 4, number)
-        made = Made(0, "world", 64, "pocket", attack, 16)
+        made = Made(0, "world", 64, family, attack, 16)
         levels = {"clean": clean, "protected": protected}
         save_file(
             {name: (image * 255).round().to(torch.uint8) for name, image in levels.items()},
@@ -98,6 +99,7 @@ def test_each_family_of_attacks_is_judged_by_who_has_not_seen_it(
     ]
     with pytest.raises(ValueError, match=r"groups has \['nothing'\]; there are \['adaptive'"):
         main(str(folder), groups=["nothing"])
+    assert [pairs.attack for pairs in remover.read(str(folder))] == ["advdm", "mist"]
     with pytest.raises(ValueError, match="No protected pictures"):
         main(str(tmp_path / "rows"))
 
@@ -114,5 +116,10 @@ def test_the_page_compares_attack_by_attack(tmp_path: Path) -> None:
     assert page.left("a", "pocket").value == pytest.approx(0.6)
     assert page.left("a", "pocket", attack="mist").value == pytest.approx(0.4)
     assert page.beside("a", "b", "pocket").value == pytest.approx(0.15)
+    # Another round of pictures has rows of its own.
+    csv_rows.write(
+        tmp_path / remover.REMOVED, [*rows, row("mist", "a", 0.6), row("mist", "b", 0.9)]
+    )
+    assert Removals(tmp_path).beside("a", "b", "pocket").value == pytest.approx(0.2)
     assert page.harm("b", "pixels") == pytest.approx(0.02)
     assert Removals(tmp_path / "nowhere").rows == []
