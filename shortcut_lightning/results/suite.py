@@ -52,6 +52,11 @@ class Suite:
         return len(self.rows.ran)
 
     @property
+    def planned(self) -> int:
+        """How many cells the matrix has."""
+        return len(self.matrix.cells())
+
+    @property
     def hours(self) -> str:
         """What they took together."""
         return f"{sum(row.seconds for row in self.rows.ran.values()) / 3600:.1f}"
@@ -85,7 +90,7 @@ class Suite:
             [arm, *(cell(self.table.estimate(metric, arm)) for metric in metrics)]
             for arm in self._fitting(patterns)
         ]
-        return "\n".join(lines(["attack / defence / sampling", *map(_short, metrics)], body))
+        return "\n".join(lines([" / ".join(self.matrix.factors), *map(_short, metrics)], body))
 
     def crossed(
         self, metric: str, rows: Sequence[str], columns: Mapping[str, str], people: int
