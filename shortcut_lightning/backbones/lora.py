@@ -202,15 +202,7 @@ def load_diffusers(backbone: "StableDiffusion", path: str) -> None:
             for k, v in (metadata or {}).items()
             if k.startswith(f"{name}.")
         }
-        rank = next(iter(ranks.values()))
-        config = LoraConfig(
-            r=rank,
-            lora_alpha=noted.get("lora_alpha", rank),
-            use_dora=noted.get("use_dora", False),
-            target_modules=list(ranks),
-            rank_pattern=ranks,
-        )
-        insert(part, config)
+        insert(part, _config(ranks, noted))
         unfit = set_peft_model_state_dict(part, tensors).unexpected_keys
         if unfit:
             raise ValueError(f"'{path}' has tensors that fit no layer of {name}: {unfit[0]}.")
@@ -220,3 +212,20 @@ def load_diffusers(backbone: "StableDiffusion", path: str) -> None:
             f"'{path}' has tensors of no part of this model (model.lora): {min(left)}; it has "
             f"{', '.join(backbone.networks)}."
         )
+
+
+def _config(ranks: dict[str, int], noted: dict[str, Any]) -> LoraConfig:
+    """The adapter of a file: the ranks of its layers, and how strong it is noted to be; each layer
+    has a scale of 1 where nothing is noted."""
+    by_layer = {re.escape(name): rank for name, rank in ranks.items()}
+    rank = next(iter(ranks.values()))
+    alphas = noted.get("alpha_pattern") if "lora_alpha" in noted else by_layer
+    return LoraConfig(
+        r=rank,
+        lora_alpha=noted.get("lora_alpha", rank),
+        use_rslora=noted.get("use_rslora", False),
+        use_dora=noted.get("use_dora", False),
+        target_modules=list(ranks),
+        rank_pattern=by_layer,
+        alpha_pattern=alphas or {},
+    )
