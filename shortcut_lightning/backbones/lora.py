@@ -146,31 +146,42 @@ def _steady(file: bytes) -> bytes:
 def save_kohya(backbone: "StableDiffusion", path: Path) -> None:
     """Writes one file in the keys of kohya's sd-scripts.
 
-    A module's path is joined by underscores behind the part's prefix; a scalar `alpha` stands
-    beside each pair of matrices. Written by hand: diffusers' converter infers one type for a file
-    that holds several parts, and misnames the text encoder of SD 1.x.
+    A module's path is joined by underscores behind the part's prefix; a scalar `alpha`, the same in
+    all of a part, stands beside each pair of matrices. Written by hand: diffusers' converter infers
+    one type for a file that holds several parts, and misnames the text encoder of SD 1.x.
     """
     tensors: dict[str, Tensor] = {}
     for name, part in adapted(backbone).items():
-        layers: dict[str, dict[str, Tensor]] = {}
-        for key, tensor in get_peft_model_state_dict(part).items():
-            match = re.fullmatch(rf"(.+)\.({_TENSORS})(?:\.weight)?", key)
-            assert match is not None, key
-            value = tensor.detach().cpu().contiguous()
-            kind = KOHYA_NAMES.get(match[2], match[2])
-            layers.setdefault(match[1], {})[kind] = (
-                value.view(-1, 1) if kind == "dora_scale" else value
-            )
-        for module, own in layers.items():
+        config: Any = part.peft_config["default"]  # type: ignore[index]
+        for module, own in _by_layer(part).items():
             layer: Any = part.get_submodule(module)
             if lycoris.is_one(own):
                 own = lycoris.written(own, layer.scaling["default"])
             else:
-                own["alpha"] = torch.tensor(float(layer.lora_alpha["default"]))
+                own = _at_alpha(config.lora_alpha, own, layer)
             stem = backbone.kohya_name(name, module.removeprefix("text_model."))
             tensors |= {f"{stem}.{kind}": value for kind, value in own.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path)
+
+
+def _by_layer(part: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """The tensors of a part's adapter by layer and by kohya's names."""
+    layers: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in get_peft_model_state_dict(part).items():
+        match = re.fullmatch(rf"(.+)\.({_TENSORS})(?:\.weight)?", key)
+        assert match is not None, key
+        value = tensor.detach().cpu().contiguous()
+        kind = KOHYA_NAMES.get(match[2], match[2])
+        layers.setdefault(match[1], {})[kind] = value.view(-1, 1) if kind == "dora_scale" else value
+    return layers
+
+
+def _at_alpha(alpha: int, tensors: dict[str, Tensor], layer: Any) -> dict[str, Tensor]:
+    """A layer's tensors with this alpha, and what its own differs by in a matrix: where alphas in a
+    file differ, diffusers takes the commonest for every layer."""
+    up = tensors["lora_up.weight"] * (layer.lora_alpha["default"] / alpha)
+    return {**tensors, "lora_up.weight": up, "alpha": torch.tensor(float(alpha))}
 
 
 def load_diffusers(backbone: "StableDiffusion", path: str) -> None:

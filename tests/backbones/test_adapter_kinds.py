@@ -18,9 +18,11 @@ from shortcut_lightning.modules import DreamBooth
 from shortcut_lightning.modules.settings import AdapterShape
 
 RANKS = {r"up_blocks\..*": 3, r"down_blocks\.0\.resnets\.0\.conv1": 1}
+BLOCK_RANK = {r"up_blocks\..*": 8}
 FORMS: dict[str, dict[str, Any]] = {
     "lora on convolutions": {"kind": "lora", "convolutions": True},
     "ranks": {"kind": "lora", "convolutions": True, "ranks": RANKS, "alphas": RANKS},
+    "ranks on attention": {"kind": "lora", "ranks": BLOCK_RANK, "alphas": BLOCK_RANK},
     "loha": {"kind": "loha"},
     "loha on convolutions": {"kind": "loha", "convolutions": True, "ranks": RANKS},
     "lokr": {"kind": "lokr"},
@@ -127,6 +129,8 @@ def test_stock_diffusers_reads_convolutions_and_ranks(
     backbone = trained(folder, text=family == "small_sd", **settings)
     expected = picture(backbone)
     backbone.save_lora(tmp_path)
+    kohya = load_file(tmp_path / "kohya_lora.safetensors")
+    assert {each.item() for key, each in kohya.items() if key.endswith(".alpha")} == {3}
     for file in ("pytorch_lora_weights.safetensors", "kohya_lora.safetensors"):
         kind: Any = StableDiffusionPipeline if family == "small_sd" else StableDiffusionXLPipeline
         options = {"safety_checker": None} if family == "small_sd" else {"add_watermarker": False}
