@@ -123,13 +123,26 @@ def save_diffusers(backbone: "StableDiffusion", folder: Path) -> None:
         for key, tensor in tensors.items():
             path = f"{name}.{prefix}{key.removeprefix(prefix)}"
             layers[path] = tensor.detach().cpu().contiguous()
-        config = part.peft_config["default"].to_dict()  # type: ignore[index,union-attr]
-        for key, value in config.items():
+        for key, value in _told(part).items():
             settings[f"{name}.{key}"] = sorted(value) if isinstance(value, set) else value
     told = json.dumps(settings, indent=2, sort_keys=True)
     file = _steady(save(layers, {"format": "pt", "lora_adapter_metadata": told}))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "pytorch_lora_weights.safetensors").write_bytes(file)
+
+
+def _told(part: nn.Module) -> dict[str, Any]:
+    """peft's settings of a part's adapter, their patterns written out by layer: of several that fit
+    one layer the first counts, and JSON that is sorted by name has another first."""
+    config: Any = part.peft_config["default"]  # type: ignore[index]
+    ranks, alphas = {}, {}
+    for name, layer in _layers(part):
+        key = re.escape(name.removeprefix("text_model."))  # fits with and without it
+        if layer.r["default"] != config.r:
+            ranks[key] = layer.r["default"]
+        if layer.lora_alpha["default"] != config.lora_alpha:
+            alphas[key] = layer.lora_alpha["default"]
+    return config.to_dict() | {"rank_pattern": ranks, "alpha_pattern": alphas}
 
 
 def _steady(file: bytes) -> bytes:

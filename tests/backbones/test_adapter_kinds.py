@@ -19,10 +19,12 @@ from shortcut_lightning.modules.settings import AdapterShape
 
 RANKS = {r"up_blocks\..*": 3, r"down_blocks\.0\.resnets\.0\.conv1": 1}
 BLOCK_RANK = {r"up_blocks\..*": 8}
+OVERLAPPING = {r"up_blocks\..*": 8, r".*to_q": 4}  # the first that fits counts
 FORMS: dict[str, dict[str, Any]] = {
     "lora on convolutions": {"kind": "lora", "convolutions": True},
     "ranks": {"kind": "lora", "convolutions": True, "ranks": RANKS, "alphas": RANKS},
     "ranks on attention": {"kind": "lora", "ranks": BLOCK_RANK, "alphas": BLOCK_RANK},
+    "overlapping ranks": {"kind": "lora", "ranks": OVERLAPPING, "alphas": OVERLAPPING},
     "loha": {"kind": "loha"},
     "loha on convolutions": {"kind": "loha", "convolutions": True, "ranks": RANKS},
     "lokr": {"kind": "lokr"},
