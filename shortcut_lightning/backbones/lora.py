@@ -186,7 +186,10 @@ def _by_layer(part: nn.Module) -> dict[str, dict[str, Tensor]]:
         assert match is not None, key
         value = tensor.detach().cpu().contiguous()
         kind = KOHYA_NAMES.get(match[2], match[2])
-        layers.setdefault(match[1], {})[kind] = value.view(-1, 1) if kind == "dora_scale" else value
+        if kind == "dora_scale":  # with the axes of the weight, which readers multiply by it
+            weight: Any = part.get_submodule(match[1]).weight
+            value = value.view(-1, *[1] * (weight.dim() - 1))
+        layers.setdefault(match[1], {})[kind] = value
     return layers
 
 
