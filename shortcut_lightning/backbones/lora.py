@@ -123,13 +123,26 @@ def save_diffusers(backbone: "StableDiffusion", folder: Path) -> None:
         for key, tensor in tensors.items():
             path = f"{name}.{prefix}{key.removeprefix(prefix)}"
             layers[path] = tensor.detach().cpu().contiguous()
-        config = part.peft_config["default"].to_dict()  # type: ignore[index,union-attr]
-        for key, value in config.items():
+        for key, value in _told(part).items():
             settings[f"{name}.{key}"] = sorted(value) if isinstance(value, set) else value
     told = json.dumps(settings, indent=2, sort_keys=True)
     file = _steady(save(layers, {"format": "pt", "lora_adapter_metadata": told}))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "pytorch_lora_weights.safetensors").write_bytes(file)
+
+
+def _told(part: nn.Module) -> dict[str, Any]:
+    """peft's settings of a part's adapter, their patterns written out by layer: of several that fit
+    one layer the first counts, and JSON that is sorted by name has another first."""
+    config: Any = part.peft_config["default"]  # type: ignore[index]
+    ranks, alphas = {}, {}
+    for name, layer in _layers(part):
+        key = re.escape(name.removeprefix("text_model."))  # fits with and without it
+        if layer.r["default"] != config.r:
+            ranks[key] = layer.r["default"]
+        if layer.lora_alpha["default"] != config.lora_alpha:
+            alphas[key] = layer.lora_alpha["default"]
+    return config.to_dict() | {"rank_pattern": ranks, "alpha_pattern": alphas}
 
 
 def _steady(file: bytes) -> bytes:
@@ -146,31 +159,45 @@ def _steady(file: bytes) -> bytes:
 def save_kohya(backbone: "StableDiffusion", path: Path) -> None:
     """Writes one file in the keys of kohya's sd-scripts.
 
-    A module's path is joined by underscores behind the part's prefix; a scalar `alpha` stands
-    beside each pair of matrices. Written by hand: diffusers' converter infers one type for a file
-    that holds several parts, and misnames the text encoder of SD 1.x.
+    A module's path is joined by underscores behind the part's prefix; a scalar `alpha`, the same in
+    all of a part, stands beside each pair of matrices. Written by hand: diffusers' converter infers
+    one type for a file that holds several parts, and misnames the text encoder of SD 1.x.
     """
     tensors: dict[str, Tensor] = {}
     for name, part in adapted(backbone).items():
-        layers: dict[str, dict[str, Tensor]] = {}
-        for key, tensor in get_peft_model_state_dict(part).items():
-            match = re.fullmatch(rf"(.+)\.({_TENSORS})(?:\.weight)?", key)
-            assert match is not None, key
-            value = tensor.detach().cpu().contiguous()
-            kind = KOHYA_NAMES.get(match[2], match[2])
-            layers.setdefault(match[1], {})[kind] = (
-                value.view(-1, 1) if kind == "dora_scale" else value
-            )
-        for module, own in layers.items():
+        config: Any = part.peft_config["default"]  # type: ignore[index]
+        for module, own in _by_layer(part).items():
             layer: Any = part.get_submodule(module)
             if lycoris.is_one(own):
                 own = lycoris.written(own, layer.scaling["default"])
             else:
-                own["alpha"] = torch.tensor(float(layer.lora_alpha["default"]))
+                own = _at_alpha(config.lora_alpha, own, layer)
             stem = backbone.kohya_name(name, module.removeprefix("text_model."))
             tensors |= {f"{stem}.{kind}": value for kind, value in own.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path)
+
+
+def _by_layer(part: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """The tensors of a part's adapter by layer and by kohya's names."""
+    layers: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in get_peft_model_state_dict(part).items():
+        match = re.fullmatch(rf"(.+)\.({_TENSORS})(?:\.weight)?", key)
+        assert match is not None, key
+        value = tensor.detach().cpu().contiguous()
+        kind = KOHYA_NAMES.get(match[2], match[2])
+        if kind == "dora_scale":  # with the axes of the weight, which readers multiply by it
+            weight: Any = part.get_submodule(match[1]).weight
+            value = value.view(-1, *[1] * (weight.dim() - 1))
+        layers.setdefault(match[1], {})[kind] = value
+    return layers
+
+
+def _at_alpha(alpha: int, tensors: dict[str, Tensor], layer: Any) -> dict[str, Tensor]:
+    """A layer's tensors with this alpha, and what its own differs by in a matrix: where alphas in a
+    file differ, diffusers takes the commonest for every layer."""
+    up = tensors["lora_up.weight"] * (layer.lora_alpha["default"] / alpha)
+    return {**tensors, "lora_up.weight": up, "alpha": torch.tensor(float(alpha))}
 
 
 def load_diffusers(backbone: "StableDiffusion", path: str) -> None:
@@ -202,15 +229,7 @@ def load_diffusers(backbone: "StableDiffusion", path: str) -> None:
             for k, v in (metadata or {}).items()
             if k.startswith(f"{name}.")
         }
-        rank = next(iter(ranks.values()))
-        config = LoraConfig(
-            r=rank,
-            lora_alpha=noted.get("lora_alpha", rank),
-            use_dora=noted.get("use_dora", False),
-            target_modules=list(ranks),
-            rank_pattern=ranks,
-        )
-        insert(part, config)
+        insert(part, _config(ranks, noted))
         unfit = set_peft_model_state_dict(part, tensors).unexpected_keys
         if unfit:
             raise ValueError(f"'{path}' has tensors that fit no layer of {name}: {unfit[0]}.")
@@ -220,3 +239,20 @@ def load_diffusers(backbone: "StableDiffusion", path: str) -> None:
             f"'{path}' has tensors of no part of this model (model.lora): {min(left)}; it has "
             f"{', '.join(backbone.networks)}."
         )
+
+
+def _config(ranks: dict[str, int], noted: dict[str, Any]) -> LoraConfig:
+    """The adapter of a file: the ranks of its layers, and how strong it is noted to be; each layer
+    has a scale of 1 where nothing is noted."""
+    by_layer = {re.escape(name): rank for name, rank in ranks.items()}
+    rank = next(iter(ranks.values()))
+    alphas = noted.get("alpha_pattern") if "lora_alpha" in noted else by_layer
+    return LoraConfig(
+        r=rank,
+        lora_alpha=noted.get("lora_alpha", rank),
+        use_rslora=noted.get("use_rslora", False),
+        use_dora=noted.get("use_dora", False),
+        target_modules=list(ranks),
+        rank_pattern=by_layer,
+        alpha_pattern=alphas or {},
+    )

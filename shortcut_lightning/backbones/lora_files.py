@@ -252,6 +252,7 @@ class _Settings:
         for pattern, its in (value("alpha_pattern") or {}).items():
             if re.match(rf"(.*\.)?({pattern})$", name):
                 alpha = its
+                break  # the first that fits, as in peft
         return layer.scale(alpha, bool(value("use_rslora")))
 
 

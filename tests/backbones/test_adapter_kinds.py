@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -17,9 +18,13 @@ from shortcut_lightning.modules import DreamBooth
 from shortcut_lightning.modules.settings import AdapterShape
 
 RANKS = {r"up_blocks\..*": 3, r"down_blocks\.0\.resnets\.0\.conv1": 1}
+BLOCK_RANK = {r"up_blocks\..*": 8}
+OVERLAPPING = {r"up_blocks\..*": 8, r".*to_q": 4}  # the first that fits counts
 FORMS: dict[str, dict[str, Any]] = {
     "lora on convolutions": {"kind": "lora", "convolutions": True},
     "ranks": {"kind": "lora", "convolutions": True, "ranks": RANKS, "alphas": RANKS},
+    "ranks on attention": {"kind": "lora", "ranks": BLOCK_RANK, "alphas": BLOCK_RANK},
+    "overlapping ranks": {"kind": "lora", "ranks": OVERLAPPING, "alphas": OVERLAPPING},
     "loha": {"kind": "loha"},
     "loha on convolutions": {"kind": "loha", "convolutions": True, "ranks": RANKS},
     "lokr": {"kind": "lokr"},
@@ -126,6 +131,8 @@ def test_stock_diffusers_reads_convolutions_and_ranks(
     backbone = trained(folder, text=family == "small_sd", **settings)
     expected = picture(backbone)
     backbone.save_lora(tmp_path)
+    kohya = load_file(tmp_path / "kohya_lora.safetensors")
+    assert {each.item() for key, each in kohya.items() if key.endswith(".alpha")} == {3}
     for file in ("pytorch_lora_weights.safetensors", "kohya_lora.safetensors"):
         kind: Any = StableDiffusionPipeline if family == "small_sd" else StableDiffusionXLPipeline
         options = {"safety_checker": None} if family == "small_sd" else {"add_watermarker": False}
@@ -142,6 +149,31 @@ def test_stock_diffusers_reads_convolutions_and_ranks(
         again = backbones.load(str(folder))
         again.load_lora(str(tmp_path / file))
         torch.testing.assert_close(picture(again), expected, atol=1e-3, rtol=0)
+
+
+BLOCK = r"transformer_blocks\.1\..*"
+
+
+@pytest.mark.parametrize("told", [{"alpha_pattern": {BLOCK: 6}}, {"use_rslora": True}, {}])
+def test_a_flow_reads_ranks_by_pattern_at_their_strength(
+    told: dict[str, Any], small_sd3: Path, tmp_path: Path
+) -> None:
+    """As the file tells it, and where it tells nothing, with a scale of 1 in every layer."""
+    backbone: Any = backbones.load(str(small_sd3)).requires_grad_(False)
+    settings = told or {"alpha_pattern": {BLOCK: 8}}
+    config = LoraConfig(r=2, lora_alpha=2, rank_pattern={BLOCK: 8}, **lora.JOINT | settings)
+    lora.insert(backbone.denoiser, config)
+    for name, parameter in backbone.denoiser.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(generator=torch.Generator().manual_seed(len(name)))
+    lora.save_diffusers(backbone, tmp_path)
+    file = tmp_path / "pytorch_lora_weights.safetensors"
+    if not told:
+        save_file(load_file(file), file)
+    lora.merge(backbone.denoiser)
+    again: Any = backbones.load(str(small_sd3))
+    again.load_lora(str(file))
+    torch.testing.assert_close(again.denoiser.state_dict(), backbone.denoiser.state_dict())
 
 
 @pytest.mark.parametrize("kind", ["lora", "loha", "lokr"])

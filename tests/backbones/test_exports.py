@@ -1,6 +1,7 @@
 """What is written is what was trained: python -m pytest tests/backbones/test_exports.py."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shortcut_lightning import backbones
+from shortcut_lightning.backbones import lora
 from shortcut_lightning.backbones.stable_diffusion import StableDiffusion
 
 PROMPT = "a photo of <dog> on the beach"
@@ -94,15 +96,28 @@ def test_kohya_keys_are_the_ones_other_programs_know(small_sd: Path, tmp_path: P
     assert all(key.startswith(("lora_unet_", "lora_te_text_model_encoder_")) for key in tensors)
 
 
-def test_kohya_scales_of_dora(small_sd: Path, tmp_path: Path) -> None:
-    backbone = trained(small_sd, unet=True, text_encoder=False, dora=True)
+@pytest.mark.parametrize("convolutions", [False, True])
+def test_kohya_scales_of_dora(convolutions: bool, small_sd: Path, tmp_path: Path) -> None:
+    """ComfyUI multiplies a weight by its scale as it lies; earlier files had (rows, 1) for all."""
+    backbone = trained(
+        small_sd, unet=True, text_encoder=False, dora=True, convolutions=convolutions
+    )
     backbone.save_lora(tmp_path)
     tensors = load_file(tmp_path / "kohya_lora.safetensors")
     scales = {key: tensor for key, tensor in tensors.items() if key.endswith(".dora_scale")}
     assert len(scales) == len(tensors) / 4
     for key, scale in scales.items():
+        weight = tensors[key.replace("dora_scale", "lora_down.weight")]
         rows = len(tensors[key.replace("dora_scale", "lora_up.weight")])
-        assert scale.shape == (rows, 1)
+        assert scale.shape == (rows, *[1] * (weight.dim() - 1))
+    assert any(scale.dim() == 4 for scale in scales.values()) == convolutions
+    earlier = {key: each.view(-1, 1) for key, each in scales.items()}
+    save_file(tensors | earlier, tmp_path / "earlier.safetensors")
+    lora.merge(backbone.unet)
+    for file in ("kohya_lora.safetensors", "earlier.safetensors"):
+        again: Any = backbones.load(str(small_sd))
+        again.load_lora(str(tmp_path / file))
+        torch.testing.assert_close(again.unet.state_dict(), backbone.unet.state_dict())
 
 
 def test_a_folder_without_adapters_gives_the_same_picture(small_sd: Path, tmp_path: Path) -> None:

@@ -110,7 +110,8 @@ def test_a_folder_of_peft_brings_its_strength(
     given = load_file(exported["sd"] / "pytorch_lora_weights.safetensors")
     unet = {peft(key): each for key, each in given.items() if key.startswith("unet.")}
     save_file(unet, tmp_path / "adapter_model.safetensors")
-    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "alpha_pattern": {"to_q": 6}}
+    alphas = {"to_q": 6, "attn1.*": 4}  # the first that fits counts
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "alpha_pattern": alphas}
     (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
     plain = backbones.load(str(small_sd)).state_dict()
     strong = loaded(small_sd, tmp_path)
