@@ -7,6 +7,7 @@ versions; none of them is called here.
 
 import json
 import re
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -205,9 +206,11 @@ def load_diffusers(backbone: "StableDiffusion", path: str) -> None:
 
     Raises ValueError for keys of no part, and for tensors that fit no layer.
     """
-    state, metadata = backbone.pipeline_class.lora_state_dict(
-        path, return_lora_metadata=True, use_safetensors=True
-    )
+    read = backbone.pipeline_class.lora_state_dict
+    # FLUX's takes alphas out of the tensors, and gives them to who asks alone.
+    asked = {"return_alphas": True} if "return_alphas" in signature(read).parameters else {}
+    state, *found, metadata = read(path, return_lora_metadata=True, use_safetensors=True, **asked)
+    strengths = found[0] or {} if found else {}
     left = set(state)
     for name, part in backbone.networks.items():
         own = {key.removeprefix(f"{name}."): key for key in state if key.startswith(f"{name}.")}
@@ -229,7 +232,12 @@ def load_diffusers(backbone: "StableDiffusion", path: str) -> None:
             for k, v in (metadata or {}).items()
             if k.startswith(f"{name}.")
         }
-        insert(part, _config(ranks, noted))
+        own_alphas = {
+            k.removeprefix(f"{name}.").removesuffix(".alpha"): float(v)
+            for k, v in strengths.items()
+            if k.startswith(f"{name}.")
+        }
+        insert(part, _config(ranks, noted, own_alphas))
         unfit = set_peft_model_state_dict(part, tensors).unexpected_keys
         if unfit:
             raise ValueError(f"'{path}' has tensors that fit no layer of {name}: {unfit[0]}.")
@@ -241,18 +249,21 @@ def load_diffusers(backbone: "StableDiffusion", path: str) -> None:
         )
 
 
-def _config(ranks: dict[str, int], noted: dict[str, Any]) -> LoraConfig:
-    """The adapter of a file: the ranks of its layers, and how strong it is noted to be; each layer
-    has a scale of 1 where nothing is noted."""
-    by_layer = {re.escape(name): rank for name, rank in ranks.items()}
+def _config(
+    ranks: dict[str, int], noted: dict[str, Any], own_alphas: dict[str, float]
+) -> LoraConfig:
+    """The adapter of a file: the ranks of its layers, and how strong it is noted to be, for all or
+    for layers by themselves; each has a scale of 1 where nothing is noted."""
     rank = next(iter(ranks.values()))
-    alphas = noted.get("alpha_pattern") if "lora_alpha" in noted else by_layer
+    alphas = {re.escape(name): own_alphas.get(name, each) for name, each in ranks.items()}
+    if "lora_alpha" in noted:
+        alphas = noted.get("alpha_pattern") or {}
     return LoraConfig(
         r=rank,
         lora_alpha=noted.get("lora_alpha", rank),
         use_rslora=noted.get("use_rslora", False),
         use_dora=noted.get("use_dora", False),
         target_modules=list(ranks),
-        rank_pattern=by_layer,
-        alpha_pattern=alphas or {},
+        rank_pattern={re.escape(name): each for name, each in ranks.items()},
+        alpha_pattern=alphas,
     )

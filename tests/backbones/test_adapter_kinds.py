@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from flow_models import write_small_flux
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -172,6 +173,24 @@ def test_a_flow_reads_ranks_by_pattern_at_their_strength(
         save_file(load_file(file), file)
     lora.merge(backbone.denoiser)
     again: Any = backbones.load(str(small_sd3))
+    again.load_lora(str(file))
+    torch.testing.assert_close(again.denoiser.state_dict(), backbone.denoiser.state_dict())
+
+
+def test_alphas_among_the_tensors_of_a_flux_file_count(tmp_path: Path) -> None:
+    model = write_small_flux(tmp_path / "model")
+    backbone: Any = backbones.load(str(model)).requires_grad_(False)
+    lora.insert(backbone.denoiser, LoraConfig(r=4, lora_alpha=1, **lora.JOINT))
+    for name, parameter in backbone.denoiser.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(generator=torch.Generator().manual_seed(len(name)))
+    lora.save_diffusers(backbone, tmp_path)
+    file = tmp_path / "pytorch_lora_weights.safetensors"
+    tensors = load_file(file)
+    layers = {name.removesuffix(".lora_A.weight") for name in tensors if ".lora_A." in name}
+    save_file(tensors | {f"{layer}.alpha": torch.tensor(1.0) for layer in layers}, file)
+    lora.merge(backbone.denoiser)
+    again: Any = backbones.load(str(model))
     again.load_lora(str(file))
     torch.testing.assert_close(again.denoiser.state_dict(), backbone.denoiser.state_dict())
 
