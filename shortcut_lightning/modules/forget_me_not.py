@@ -22,7 +22,8 @@ class ForgetMeNot(DreamBooth):
 
     In joint attention (Stable Diffusion 3) the loss is on what the picture's places give to the
     words among picture and text together, a form of ours: there a text also enters pooled, which no
-    attention shows, and words mix from layer to layer.
+    attention shows, and words mix from layer to layer. `compute.gradient_checkpointing` does not
+    concern the denoiser, whose attention is read.
 
     Args:
         concept: Words for what is to be erased; after a textual inversion (`embeddings`), its word.
