@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 from diffusers.models.attention_processor import AttnProcessor
+from flow_models import write_small_z_image
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
@@ -155,8 +156,27 @@ def test_missing_words_are_asked_for() -> None:
         UnifiedConceptEditing()
     with pytest.raises(ValueError, match=r"\.damping is 0; it must be above 0"):
         UnifiedConceptEditing(["dog"], damping=0)
+
+
+def test_what_is_not_trained_is_not_asked_for() -> None:
     with pytest.raises(ValueError, match=r"model\.method"):
         ErasedStableDiffusion("dog", method="lora")
+    for kind in (ErasedStableDiffusion, ForgetMeNot):
+        with pytest.raises(ValueError, match=r"set .*model\.train_unet to true"):
+            kind("dog", train_unet=False, new_tokens=["xyz"])
+    with pytest.raises(
+        ValueError, match=r"rewrites the model's own weights.*model\.method to 'full'"
+    ):
+        UnifiedConceptEditing(["dog"], method="lora")
+
+
+def test_esd_x_says_where_there_is_no_attention_to_text_alone(tmp_path: Path) -> None:
+    """Z-Image has one stream of picture and text."""
+    folder = str(write_small_z_image(tmp_path))
+    with pytest.raises(ValueError, match=r"has none of its own: set model\.parts to 'others'\.$"):
+        ErasedStableDiffusion("dog", pretrained_model_name_or_path=folder)
+    others = ErasedStableDiffusion("dog", parts="others", pretrained_model_name_or_path=folder)
+    assert all(p.requires_grad for p in others.backbone.denoiser.parameters())
 
 
 class Looked(AttnProcessor):
