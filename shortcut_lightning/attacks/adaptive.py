@@ -41,7 +41,7 @@ class Adaptive(GradientAttack):
             all, where the graph of a diffusion purifier does not fit in memory.
         loss: `denoising` is stepped up; `latents` is the distance to a pattern's, stepped down.
         decoupling: Contrastive decoupling expected of the other side: its training prompts are then
-            those of the loss.
+            those of the loss, of purified pictures where a draw is purified.
         target: Image file of the pattern; empty for a built-in one.
         surrogate: The model attacked: `pocket`, a diffusers folder or a hub id; empty for the one
             that is going to be trained. Purifiers that use a model use this one.
@@ -73,21 +73,28 @@ class Adaptive(GradientAttack):
         self.decoupling = decoupling
         self.target = target
 
+    @property
+    def version(self) -> int:
+        """1 where other pixels come out than before prompts of purified draws were their own; the
+        cached ones of all other settings are still right."""
+        rule = self.decoupling
+        return int(rule.training and not rule.purified_too and bool(self.purifiers))
+
     def perturb(
         self, images: Tensor, model: Backbone, prompts: list[str], generator: torch.Generator
     ) -> Tensor:
         """See `GradientAttack`."""
-        said = Prompts("", decoupling=self.decoupling)
         with torch.no_grad():
-            conditioning = model.embed([said.instance(prompt) for prompt in prompts])
+            plain, cleaned = self._said(model, prompts)
             goal = model.encode(pictures.target(self.target, images)).mean
 
         def loss(changed: Tensor) -> Tensor:
-            seen = changed
+            seen, conditioning = changed, plain
             if torch.rand((), generator=generator).item() >= self.identity:
                 seen = purified(
                     changed, self.purifiers, model, prompts, generator, self.exact_gradients
                 )
+                conditioning = cleaned
             return self._loss(seen, model, conditioning, goal, generator)
 
         at = Kept(random_start(images, self.epsilon, generator))
@@ -107,6 +114,17 @@ class Adaptive(GradientAttack):
         for reason in convergence(watch.losses):
             warnings.warn(f"Adaptive: {reason}", SoundnessWarning, stacklevel=2)
         return at.value
+
+    def _said(self, model: Backbone, prompts: list[str]) -> tuple[Conditioning, Conditioning]:
+        """What the other side trains pictures on as they are, and behind the chain; an empty one
+        purifies nothing."""
+        said = Prompts("", decoupling=self.decoupling)
+        texts = [
+            [said.instance(prompt, purified=behind) for prompt in prompts]
+            for behind in (False, bool(self.purifiers))
+        ]
+        raw = model.embed(texts[0])
+        return raw, raw if texts[0] == texts[1] else model.embed(texts[1])
 
     def _loss(
         self,

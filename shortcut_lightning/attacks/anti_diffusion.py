@@ -42,7 +42,8 @@ class AntiDiffusion(GradientAttack):
         prompt_rate: Their rate.
         surrogate_steps: AdamW's steps of the denoiser in a round.
         learning_rate: Their rate.
-        attention_weight: Of the attention's part; 0 leaves it out.
+        attention_weight: Of the attention's part; 0 leaves it out. Above 0 the steps of the images
+            keep all activations of the denoiser, `gradient_checkpointing` or not.
         map_side: Side of the attention maps that count, in places: the layers nearest to it.
     """
 
@@ -138,11 +139,11 @@ class AntiDiffusion(GradientAttack):
         draw = torch.randn(posterior.mean.shape, generator=generator).to(changed.device)
         latents = posterior.sample(draw)
         conditioning = shared(text, len(latents))
+        if self.attention_weight == 0:
+            return denoise_latents(victim, latents, conditioning, generator).losses.mean()
         with text_attention(victim.denoiser) as maps:
             made = denoise_latents(victim, latents, conditioning, generator)
         error = made.losses.mean()
-        if self.attention_weight == 0:
-            return error
         if not maps:
             warnings.warn(
                 "AntiDiffusion: no attention to text can be read off this denoiser, so that part "

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from shortcut_lightning.attacks.advdm import AdvDM
 from shortcut_lightning.attacks.base import Attack, SoundnessWarning
 from shortcut_lightning.attacks.gradient import GradientAttack, load_frozen
+from shortcut_lightning.attacks.metacloak import MetaCloak
 from shortcut_lightning.attacks.transforms import gaussian_blur
 from shortcut_lightning.backbones.base import Backbone, Posterior
 from shortcut_lightning.ranges import Between, Budget, CountOrNone, NotNegative, Positive
@@ -30,15 +31,22 @@ class BlurGuard(Attack):
     by mistake measured from the highest frequency. The attack steps as it always does; published
     are steps of the gradient divided by its norm.
 
+    The blur lies before the model's encoder, so that an attack has to show it the pictures
+    themselves, or their mirror images.
+
     Args:
         epsilon: Budget in /255, of the blurred perturbation.
-        attack: What is blurred. Its own budget is not used.
+        attack: What is blurred. Its own budget is not used. Refused are those whose loss would be
+            of pictures that are not published: with `purifiers`, with named `surrogates`, and
+            MetaCloak, which has a blur of its own.
         raw_epsilon: Budget in /255 of the perturbation before it is blurred, which takes most of it
             away; published without one.
         grid: Regions along a side.
         sigma_steps: Steps in which the widths are learnt, from 1 pixel.
         sigma_rate: Adam's rate, of their logarithms.
         tolerance: Of a spectrum's decimal logarithm.
+
+    Raises ValueError for an `attack` that is refused, and for BlurGuard itself.
     """
 
     version = 1  # raise whenever other pixels come out for the same arguments
@@ -54,8 +62,7 @@ class BlurGuard(Attack):
         tolerance: NotNegative = 0.0,
     ) -> None:
         super().__init__(epsilon)
-        if isinstance(attack, BlurGuard):
-            raise ValueError("data.attack.attack is BlurGuard itself; name the attack to blur.")
+        _refuse(attack)
         self.attack = attack
         self.raw_epsilon = raw_epsilon
         self.grid = grid
@@ -105,6 +112,28 @@ class BlurGuard(Attack):
             (apart - self.tolerance).relu().sum().backward()  # a sum, so that rows stay apart
             optimizer.step()
         return logarithms[0].detach().exp()
+
+
+def _refuse(attack: Attack) -> None:
+    """Raises ValueError for an attack whose model would see what is not published."""
+    given = f"data.attack.attack is {type(attack).__name__}"
+    if isinstance(attack, BlurGuard):
+        raise ValueError(f"{given} itself; name the attack to blur.")
+    if getattr(attack, "purifiers", ()):
+        raise ValueError(
+            f"{given} with purifiers, which would clean pictures before the blur, and what is "
+            "published is blurred before anyone cleans it; take one without, such as AdvDM."
+        )
+    if named := ", ".join(filter(None, getattr(attack, "surrogates", ()))):
+        raise ValueError(
+            f"{given} with surrogates of its own ({named}), which would see pictures unblurred; "
+            "leave them empty, or take an attack with one data.attack.attack.surrogate, as ASPL."
+        )
+    if isinstance(attack, MetaCloak):
+        raise ValueError(
+            f"{given}, whose model sees pictures through its own blur, which would be taken for a "
+            "perturbation of them; take an attack that shows them as they are, such as ASPL."
+        )
 
 
 class View:

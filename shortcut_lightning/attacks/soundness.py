@@ -10,7 +10,7 @@ from shortcut_lightning.attacks.adaptive import Adaptive
 from shortcut_lightning.attacks.base import Attack, NoAttack
 from shortcut_lightning.attacks.random_noise import RandomNoise
 from shortcut_lightning.files.cache import describe
-from shortcut_lightning.prompts import Decoupling
+from shortcut_lightning.prompts import Decoupling, Prompts
 from shortcut_lightning.purifiers.base import Purifier
 from shortcut_lightning.purifiers.oracle import Oracle
 
@@ -32,15 +32,15 @@ def soundness(
     if not isinstance(attack, Adaptive):
         return _unaware(type(attack).__name__, purifiers)
     found = _half_aware(attack, purifiers) if purifiers else []
-    expected, met = (
-        each.suffix(each.instance_suffix, each.training).strip(", ")
-        for each in (attack.decoupling, decoupling)
-    )
-    if expected != met:
-        found.append(
-            f"It was made for the noise words ({expected or 'none'}) and the run trains with "
-            f"({met or 'none'}); set data.attack.decoupling as data.decoupling."
-        )
+    for purified in (False, True) if purifiers else (False,):
+        expected, met = (_noise_words(each, purified) for each in (attack.decoupling, decoupling))
+        if expected != met:
+            pictures = " with purified pictures" if purified else ""
+            found.append(
+                f"It was made for the noise words ({expected}){pictures} and the run trains with "
+                f"({met}); set data.attack.decoupling as data.decoupling."
+            )
+            break  # one difference is doubt enough
     return found
 
 
@@ -57,6 +57,11 @@ def _unaware(name: str, purifiers: Sequence[Purifier]) -> list[str]:
             "this chain as its purifiers before calling it robust."
         )
     return found
+
+
+def _noise_words(rule: Decoupling, purified: bool) -> str:
+    """Those that pictures are trained with."""
+    return Prompts("", decoupling=rule).instance("", purified=purified).strip(", ") or "none"
 
 
 def _half_aware(attack: Adaptive, purifiers: Sequence[Purifier]) -> list[str]:

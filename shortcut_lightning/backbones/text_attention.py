@@ -4,7 +4,7 @@ A U-Net has layers of cross-attention (`attn2`). In joint attention (Stable Diff
 text stand in one row; what a place of the picture gives to the words is then less than one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,7 +36,8 @@ def text_parameters(denoiser: nn.Module) -> set[str]:
 @contextmanager
 def text_attention(denoiser: nn.Module) -> Iterator[list[Tensor]]:
     """Inside, each call of such a layer adds its probabilities (B, heads, P, L): how much place p
-    of the picture draws from word l. Gradients flow through them."""
+    of the picture draws from word l. Gradients flow through them, for which all of the denoiser's
+    activations are kept: where something is read, gradient checkpointing is off inside."""
     found: list[Tensor] = []
 
     def look(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -47,10 +48,26 @@ def text_attention(denoiser: nn.Module) -> Iterator[list[Tensor]]:
     layers = text_layers(denoiser).values()
     hooks = [layer.register_forward_pre_hook(look, with_kwargs=True) for layer in layers]
     try:
-        yield found
+        with _not_checkpointed(denoiser.modules() if layers else ()):
+            yield found
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def _not_checkpointed(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """The backward pass comes when the hooks are gone: a block that it computed again would not be
+    the one that was computed."""
+    flag = "gradient_checkpointing"
+    at_work = [module for module in modules if getattr(module, flag, False)]
+    for module in at_work:
+        setattr(module, flag, False)
+    try:
+        yield
+    finally:
+        for module in at_work:
+            setattr(module, flag, True)
 
 
 def probabilities(layer: Any, hidden: Tensor, text: Tensor) -> Tensor:

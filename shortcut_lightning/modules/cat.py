@@ -26,7 +26,8 @@ ADAPTED = ("conv", "conv1", "conv2", "to_q", "to_k", "to_v", "to_out.0")
 
 
 class CAT(DreamBooth):
-    """DreamBooth with an autoencoder adapted to the pictures that are trained on.
+    """DreamBooth with an autoencoder adapted to the pictures that are trained on, among them
+    `data.training.copies`.
 
     The change is merged into the autoencoder's weights when it is learnt, so that pictures are
     encoded, sampled and exported with it. The published loss may also be LPIPS or both; here it is
@@ -81,7 +82,8 @@ class CAT(DreamBooth):
         super().on_fit_start()
         if not self.adapted:
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-            self.adapt(squares([each.image for each in data.trained_on]).to(self.device))
+            learnt = [each.image for each in (*data.trained_on, *data.copies)]
+            self.adapt(squares(learnt).to(self.device))
             self.adapted = True
 
     def adapt(self, images: Tensor) -> list[float]:
@@ -132,7 +134,9 @@ class CAT(DreamBooth):
         state = dict(checkpoint["state_dict"])
         super().on_save_checkpoint(checkpoint)
         if self.adapted:
-            checkpoint["state_dict"] |= {name: state[name] for name in self._names()}
+            # Where weights are in shards, the first process alone has them.
+            kept = {name: state[name] for name in self._names() if name in state}
+            checkpoint["state_dict"] |= kept
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         stored = checkpoint["state_dict"]

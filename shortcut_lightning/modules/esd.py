@@ -16,6 +16,7 @@ from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.backbones.text_attention import text_parameters
 from shortcut_lightning.batch import TrainBatch
 from shortcut_lightning.modules.dreambooth import DreamBooth
+from shortcut_lightning.modules.trainable import check_denoiser_alone
 from shortcut_lightning.ranges import Finite, NotNegative, Positive, SamplingSteps
 
 
@@ -31,6 +32,9 @@ class ErasedStableDiffusion(DreamBooth):
         ddim_steps: Its steps; each example stops at a random one.
         learning_rate: Of the denoiser's chosen parts.
         **dreambooth: What `DreamBooth` takes; the method is full fine-tuning of the chosen parts.
+
+    Raises ValueError where something else is to be trained, and for `cross_attention` of a
+    denoiser that has no attention to text (a single stream, as Z-Image's).
     """
 
     def __init__(
@@ -45,11 +49,7 @@ class ErasedStableDiffusion(DreamBooth):
     ) -> None:
         if not concept:
             raise ValueError("model.concept is empty; give words for what is to be erased.")
-        if dreambooth.get("method", "full") != "full" or dreambooth.get("train_text_encoder"):
-            raise ValueError(
-                "ErasedStableDiffusion trains parts of the denoiser alone: set model.method to "
-                "'full' and model.train_text_encoder to false."
-            )
+        check_denoiser_alone("ErasedStableDiffusion", dreambooth)
         super().__init__(learning_rate=learning_rate, **dreambooth)
         self.concept = concept
         self.negative_guidance = negative_guidance
@@ -57,6 +57,11 @@ class ErasedStableDiffusion(DreamBooth):
         self.ddim_steps = ddim_steps
         self._teacher: list[Backbone] = []  # in a list, so that it is no submodule
         reading = text_parameters(self.backbone.denoiser)
+        if parts == "cross_attention" and not reading:
+            raise ValueError(
+                "model.parts is 'cross_attention', which trains the attention to text, and this "
+                "model's denoiser has none of its own: set model.parts to 'others'."
+            )
         for name, parameter in self.backbone.denoiser.named_parameters():
             parameter.requires_grad_((name in reading) == (parts == "cross_attention"))
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from shortcut_lightning.backbones.text_attention import text_attention, text_parameters
 from shortcut_lightning.batch import TrainBatch
 from shortcut_lightning.modules.dreambooth import DreamBooth
+from shortcut_lightning.modules.trainable import check_denoiser_alone
 from shortcut_lightning.ranges import Positive
 
 
@@ -22,7 +23,8 @@ class ForgetMeNot(DreamBooth):
 
     In joint attention (Stable Diffusion 3) the loss is on what the picture's places give to the
     words among picture and text together, a form of ours: there a text also enters pooled, which no
-    attention shows, and words mix from layer to layer.
+    attention shows, and words mix from layer to layer. `compute.gradient_checkpointing` does not
+    concern the denoiser, whose attention is read.
 
     Args:
         concept: Words for what is to be erased; after a textual inversion (`embeddings`), its word.
@@ -47,11 +49,7 @@ class ForgetMeNot(DreamBooth):
             raise ValueError("model.concept is empty; give words for what is to be erased.")
         if "{concept}" not in prompt:
             raise ValueError(f"model.prompt is '{prompt}'; it must hold '{{concept}}'.")
-        if dreambooth.get("method", "full") != "full" or dreambooth.get("train_text_encoder"):
-            raise ValueError(
-                "ForgetMeNot trains the denoiser alone: set model.method to 'full' and "
-                "model.train_text_encoder to false."
-            )
+        check_denoiser_alone("ForgetMeNot", dreambooth)
         super().__init__(learning_rate=learning_rate, **dreambooth)
         reading = text_parameters(self.backbone.denoiser)
         if not reading:

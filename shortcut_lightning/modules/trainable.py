@@ -75,6 +75,17 @@ def choose_trainable(
             parameter.data = parameter.data.float()
 
 
+def check_denoiser_alone(who: str, given: Mapping[str, Any]) -> None:
+    """Raises ValueError where what `DreamBooth` is given has something else trained than the
+    denoiser's own weights."""
+    full, denoiser = given.get("method", "full") == "full", given.get("train_unet", True)
+    if not (full and denoiser) or given.get("train_text_encoder"):
+        raise ValueError(
+            f"{who} trains weights of the denoiser alone: set model.method to 'full', "
+            "model.train_unet to true and model.train_text_encoder to false."
+        )
+
+
 def shrink_frozen(backbone: Backbone, dtype: FrozenDtype) -> None:
     """Stores the weights of networks that do not learn themselves (adapters may) in `dtype`; the
     autoencoder keeps its own."""

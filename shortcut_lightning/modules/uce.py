@@ -33,7 +33,10 @@ class UnifiedConceptEditing(DreamBooth):
         edit_scale: Weight of the edits.
         keep_scale: Weight of what is kept.
         damping: Weight of staying near the old projections; above 0.
-        **dreambooth: What `DreamBooth` takes.
+        **dreambooth: What `DreamBooth` takes; `method` stays `full`, for the weights themselves are
+            rewritten.
+
+    Raises ValueError for another method, and for models and words that cannot be edited so.
     """
 
     def __init__(
@@ -48,6 +51,11 @@ class UnifiedConceptEditing(DreamBooth):
     ) -> None:
         if not concepts:
             raise ValueError("model.concepts is empty; name the words to erase.")
+        if (method := dreambooth.get("method", "full")) != "full":
+            raise ValueError(
+                f"model.method is '{method}', and UnifiedConceptEditing rewrites the model's own "
+                "weights: set model.method to 'full'."
+            )
         super().__init__(**dreambooth)
         self._check_lengths(concepts, target)
         states = (

@@ -15,6 +15,7 @@ from shortcut_lightning.attacks.adaptive import purified
 from shortcut_lightning.attacks.convergence import convergence
 from shortcut_lightning.attacks.pgd import Watch, sign_pgd
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.files.cache import describe
 from shortcut_lightning.prompts import Decoupling
 from shortcut_lightning.purifiers import (
     Gaussian,
@@ -43,9 +44,14 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(3)
 
 
-@pytest.mark.parametrize("decoupling", [Decoupling(), Decoupling(training=True, noise="xx noise")])
+NOISY = Decoupling(training=True, noise="xx noise")
+UNCLEANED = Decoupling(training=True, noise="xx noise", purified_too=False)
+
+
+@pytest.mark.parametrize("decoupling", [Decoupling(), NOISY, UNCLEANED])
 def test_adaptive(noise_model: Backbone, decoupling: Decoupling) -> None:
-    """EOT over {identity, purifier}, gradients of two draws averaged, BPDA through JPEG."""
+    """EOT over {identity, purifier}, gradients of two draws averaged, BPDA through JPEG; each seen
+    with the prompt that the defence would train it on."""
     model, g, x0 = noise_model, generator(), photos()
     said = [p + ", xx noise" for p in PROMPTS] if decoupling.training else PROMPTS
     x = (x0 + (2 * torch.rand(x0.shape, generator=g) - 1) * 5 / 255).clamp(0, 1)
@@ -53,12 +59,13 @@ def test_adaptive(noise_model: Backbone, decoupling: Decoupling) -> None:
         slopes = []
         for _ in range(2):
             leaf = x.detach().requires_grad_()
-            seen = leaf
+            seen, words = leaf, said
             if torch.rand((), generator=g).item() >= 0.5:
+                words = said if decoupling.purified_too else PROMPTS
                 compressed = Jpeg(50)(leaf.detach(), model, PROMPTS, generator=g)
                 # Forward the compressed, backward as if nothing had happened.
                 seen = leaf + compressed - leaf.detach()
-            cost = naive.loss(model, to_model(seen), said, g)
+            cost = naive.loss(model, to_model(seen), words, g)
             slopes.append(torch.autograd.grad(cost, leaf)[0])
         moved = x + 2 / 255 * (sum(slopes) / 2).sign()
         x = (x0 + (moved - x0).clamp(-5 / 255, 5 / 255)).clamp(0, 1)
@@ -257,6 +264,36 @@ def test_adaptive_attacks_are_doubted_where_they_do_not_know_the_noise_words() -
     assert "words (xx noise) and the run trains with (none)" in doubt
     [doubt] = soundness(Adaptive(decoupling=Decoupling(training=True)), [], trained)
     assert "words (bhj noisy pattern) and the run trains with (xx noise)" in doubt
+
+
+def test_adaptive_attacks_are_doubted_where_they_miscall_purified_pictures() -> None:
+    aware, unaware = (Adaptive(purifiers=[Jpeg()], decoupling=each) for each in (UNCLEANED, NOISY))
+    assert soundness(aware, [Jpeg()], UNCLEANED) == []
+    assert soundness(Adaptive(decoupling=NOISY), [], UNCLEANED) == []  # nothing is purified
+    [doubt] = soundness(unaware, [Jpeg()], UNCLEANED)
+    assert doubt == (
+        "It was made for the noise words (xx noise) with purified pictures and the run trains "
+        "with (none); set data.attack.decoupling as data.decoupling."
+    )
+    [doubt] = soundness(aware, [Jpeg()], NOISY)
+    assert "(none) with purified pictures and the run trains with (xx noise)" in doubt
+    assert len(soundness(aware, [Jpeg()], Decoupling())) == 1
+
+
+def test_cached_pictures_are_made_again_where_others_come_out_and_nowhere_else() -> None:
+    chain = [Jpeg()]
+    assert Adaptive(purifiers=chain, decoupling=UNCLEANED).version
+    assert not any(Adaptive(purifiers=chain, decoupling=d).version for d in (Decoupling(), NOISY))
+    assert len(describe(Adaptive(purifiers=chain, decoupling=NOISY))) == 2  # a key of before
+
+
+def test_without_purifiers_no_draw_is_called_purified(noise_model: Backbone) -> None:
+    with pytest.warns(UserWarning, match="too few"):
+        one, other = (
+            ours(Adaptive(5, steps=1, identity=0, decoupling=each), noise_model, photos())
+            for each in (NOISY, UNCLEANED)
+        )
+    assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize(

@@ -105,3 +105,23 @@ def test_attention_that_is_cut_and_the_side_that_counts() -> None:
     assert attended([small, large], 16).item() == 1.0
     head = torch.stack([torch.zeros(4, 5), torch.full((4, 5), 0.01)])[None]
     assert math.isclose(attended([head], 2).item(), 0.25, rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_gradient_checkpointing_changes_nothing(weight: float, noise_model: Backbone) -> None:
+    plain, checkpointed = (
+        AntiDiffusion(
+            3,
+            2,
+            1,
+            1,
+            prompt_steps=1,
+            surrogate_steps=1,
+            attention_weight=weight,
+            gradient_checkpointing=wanted,
+        )
+        for wanted in (False, True)
+    )
+    images = photos()
+    expected = ours(plain, noise_model, images)
+    assert torch.equal(ours(checkpointed, noise_model, images), expected)

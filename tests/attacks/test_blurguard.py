@@ -7,12 +7,22 @@ import torch
 from naive import PROMPTS, agree, ours, photos
 from torch import Tensor
 
-from shortcut_lightning.attacks import AdvDM, Attack, BlurGuard, NoAttack
+from shortcut_lightning.attacks import (
+    EASPL,
+    Adaptive,
+    AdvDM,
+    AntiPure,
+    Attack,
+    BlurGuard,
+    MetaCloak,
+    NoAttack,
+)
 from shortcut_lightning.attacks.base import SoundnessWarning
 from shortcut_lightning.attacks.blurguard import View, blurred, seen_through, spectrum
 from shortcut_lightning.attacks.denoising import eps_loss
 from shortcut_lightning.attacks.pgd import gradient, sign_step
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.purifiers import Jpeg
 
 
 def test_each_region_is_blurred_by_its_own_width() -> None:
@@ -106,3 +116,28 @@ def test_what_is_blurred_only_in_the_end_is_doubted(noise_model: Backbone) -> No
         ours(BlurGuard(6, Elsewhere(), sigma_steps=1), noise_model, photos())
     with pytest.raises(ValueError, match=r"data\.attack\.attack is BlurGuard itself"):
         BlurGuard(6, BlurGuard())
+
+
+@pytest.mark.parametrize(
+    ("inner", "reason"),
+    [
+        (
+            Adaptive(purifiers=[Jpeg()]),
+            r"Adaptive with purifiers, .* before the blur, .* as AdvDM\.$",
+        ),
+        (AntiPure(), r"AntiPure with purifiers"),
+        (EASPL(surrogates=["", "pocket"]), r"EASPL with surrogates of its own \(pocket\).* ASPL"),
+        (MetaCloak(), r"MetaCloak, .* its own blur, .* as ASPL\.$"),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_attacks_that_would_see_what_is_not_published_are_refused(
+    inner: Attack, reason: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"data\.attack\.attack is {reason}"):
+        BlurGuard(6, inner)
+
+
+def test_attacks_whose_loss_sees_the_blur_are_not_refused() -> None:
+    for inner in (Adaptive(), EASPL(), EASPL(surrogates=["", ""])):
+        assert BlurGuard(6, inner).attack is inner

@@ -12,10 +12,12 @@ from torch import Tensor
 from shortcut_lightning import backbones, draws
 from shortcut_lightning.batch import PromptBatch
 from shortcut_lightning.data import PersonalizationDataModule, SeveralSubjects
+from shortcut_lightning.data.settings import Copy, Passes
 from shortcut_lightning.files.images import save_image
 from shortcut_lightning.modules import CAT
 from shortcut_lightning.modules.cat import ADAPTED, autoencoder_layers
 from shortcut_lightning.modules.settings import Sampling
+from shortcut_lightning.purifiers import Jpeg
 
 IMAGES = torch.randint(256, (3, 3, 32, 32), generator=torch.Generator().manual_seed(0)) / 255
 
@@ -152,6 +154,28 @@ def test_pictures_in_buckets_are_learnt_at_one_size(small_sd: Path, tmp_path: Pa
     side = max(min(each.shape[-2:]) for each in (first, second))
     assert seen[0].shape == (2, 3, side, side)
     assert any(torch.equal(each, first) for each in seen[0])  # the largest is as it was
+
+
+def test_further_copies_are_learnt_too(small_sd: Path, photos: Path, tmp_path: Path) -> None:
+    ours, seen = module(small_sd), []
+    ours.adapt = seen.append  # type: ignore[method-assign, assignment]
+    data = given(photos, purifiers=[Jpeg(20)], training=Passes(copies=[Copy()]))
+    fitted(ours, photos, tmp_path, 1, data)
+    expected = torch.stack([each.image for each in data.trained_on + data.published])
+    assert not torch.equal(expected[:3], expected[3:])
+    assert torch.equal(seen[0], expected)
+
+
+def test_a_process_whose_state_is_empty_writes_none_of_it(small_sd: Path) -> None:
+    """As all but the first have it where weights are in shards."""
+    ours = module(small_sd)
+    ours.adapted = True
+    empty: dict[str, Any] = {"state_dict": {}}
+    ours.on_save_checkpoint(empty)
+    assert empty["state_dict"] == {}
+    full: dict[str, Any] = {"state_dict": ours.state_dict()}
+    ours.on_save_checkpoint(full)
+    assert full["state_dict"].keys() >= set(ours._names())
 
 
 @pytest.mark.parametrize("method", ["lora", "lokr"])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 from diffusers.models.attention_processor import AttnProcessor
+from flow_models import write_small_z_image
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
@@ -16,7 +17,7 @@ from shortcut_lightning.backbones.text_attention import probabilities, text_laye
 from shortcut_lightning.batch import PromptBatch, TrainBatch
 from shortcut_lightning.modules.esd import ErasedStableDiffusion, towards
 from shortcut_lightning.modules.forget_me_not import ForgetMeNot
-from shortcut_lightning.modules.settings import Sampling
+from shortcut_lightning.modules.settings import Compute, Sampling
 from shortcut_lightning.modules.uce import (
     UnifiedConceptEditing,
     edited_projection,
@@ -155,8 +156,27 @@ def test_missing_words_are_asked_for() -> None:
         UnifiedConceptEditing()
     with pytest.raises(ValueError, match=r"\.damping is 0; it must be above 0"):
         UnifiedConceptEditing(["dog"], damping=0)
+
+
+def test_what_is_not_trained_is_not_asked_for() -> None:
     with pytest.raises(ValueError, match=r"model\.method"):
         ErasedStableDiffusion("dog", method="lora")
+    for kind in (ErasedStableDiffusion, ForgetMeNot):
+        with pytest.raises(ValueError, match=r"set .*model\.train_unet to true"):
+            kind("dog", train_unet=False, new_tokens=["xyz"])
+    with pytest.raises(
+        ValueError, match=r"rewrites the model's own weights.*model\.method to 'full'"
+    ):
+        UnifiedConceptEditing(["dog"], method="lora")
+
+
+def test_esd_x_says_where_there_is_no_attention_to_text_alone(tmp_path: Path) -> None:
+    """Z-Image has one stream of picture and text."""
+    folder = str(write_small_z_image(tmp_path))
+    with pytest.raises(ValueError, match=r"has none of its own: set model\.parts to 'others'\.$"):
+        ErasedStableDiffusion("dog", pretrained_model_name_or_path=folder)
+    others = ErasedStableDiffusion("dog", parts="others", pretrained_model_name_or_path=folder)
+    assert all(p.requires_grad for p in others.backbone.denoiser.parameters())
 
 
 class Looked(AttnProcessor):
@@ -222,6 +242,28 @@ def test_forget_me_not_is_the_norm_of_the_concept_s_attention(small_sd: Path) ->
         if parameter.grad is not None:
             torch.testing.assert_close(parameter.grad, ours[name], rtol=1e-3, atol=1e-6)
     assert any("attn2.to_k" in name for name in ours)
+
+
+@pytest.mark.parametrize("kind", ["small_sd", "small_sd3"])
+def test_attention_is_read_with_gradient_checkpointing_too(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    """To the same gradients, and it is on again afterwards."""
+    folder, found = str(request.getfixturevalue(kind)), []
+    for wanted in (False, True):
+        compute = Compute(gradient_checkpointing=wanted)
+        module = ForgetMeNot("dog", pretrained_model_name_or_path=folder, compute=compute)
+        module.train()  # as a trainer has it
+        module(batch())["loss"].backward()
+        denoiser = module.backbone.denoiser
+        found.append({n: p.grad for n, p in denoiser.named_parameters() if p.grad is not None})
+        assert wanted == any(
+            getattr(m, "gradient_checkpointing", False) for m in denoiser.modules()
+        )
+    assert found[0]
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        assert torch.equal(gradient, found[1][name])
 
 
 @pytest.mark.parametrize("parts", ["all", "cross_attention"])
