@@ -147,7 +147,7 @@ class Runner:
             except Exception as error:
                 if not self._any_finished():
                     raise
-                self.failures[named(cell)] = str(error)
+                self.failures[named(cell)] = str(error).strip() or repr(error)
                 log.exception("Cell %s failed", cell)
                 break  # those that share its training cannot go on
         if not self.matrix.keep_checkpoints:
