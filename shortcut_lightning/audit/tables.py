@@ -35,6 +35,7 @@ SETTINGS = {
     "rest40": "40 epochs: the slow scores and the white-box ones",
     "rest20": "20 epochs: the slow scores and the white-box ones",
 }
+SECONDS = "seconds.json"  # beside `reports`, and in the folder that `keep` copies to
 BASELINES = ("Loss", "Monte-Carlo", "SecMI", "PIA", "PIAN", "PFAMI", "SimA")
 OURS = "CLiD_th"
 ARMS = "dreambooth "
@@ -54,7 +55,8 @@ class AuditTables:
 
     Args:
         reports: Folder with a folder for each audit, as `audit` leaves it or as `keep` copies it.
-        times: Seconds for an image by score, where they were measured.
+        times: Seconds for an image by score, where they were measured; None for what `keep` has
+            copied of them.
 
     Raises:
         ValueError: no finished audit is there.
@@ -68,7 +70,7 @@ class AuditTables:
         self._folder = reports
         self._arms = [each for each in audits if each.name.startswith(ARMS)]
         self._same = Collection([each for each in audits if not each.name.startswith(ARMS)])
-        self._times = dict(times or {})
+        self._times = _times_in(reports) if times is None else dict(times)
 
     @property
     def settings(self) -> list[str]:
@@ -150,9 +152,7 @@ def make_tables(folder: Path) -> str:
 
     Raises ValueError when there are none.
     """
-    seconds = folder / "seconds.json"
-    times = json.loads(seconds.read_text("utf-8")) if seconds.exists() else {}
-    tables = AuditTables(folder / "reports", times)
+    tables = AuditTables(folder / "reports", _times_in(folder))
     parts = [
         text
         for setting in tables.settings
@@ -168,11 +168,22 @@ def make_tables(folder: Path) -> str:
     return text
 
 
+def _times_in(folder: Path) -> dict[str, float]:
+    """Score -> seconds for an image, as tests/benchmarks/membership_speed.py leaves them there."""
+    file = folder / SECONDS
+    return dict(json.loads(file.read_text("utf-8"))) if file.is_file() else {}
+
+
 def keep(folder: Path, rows: Path) -> list[str]:
     """Copies what pages rest on, of every finished audit in `folder/reports`, to `rows`: what the
-    tables read of a report, with paths as if `folder` lay in `runs`, and a row for each picture
-    without its caption, which is the longest part of it. Returns the audits' names."""
+    tables read of a report, with paths as if `folder` lay in `runs`, a row for each picture without
+    its caption, which is the longest part of it, and what scores take, where that was measured.
+    Returns the audits' names."""
     names = []
+    if times := _times_in(folder):
+        rows.mkdir(parents=True, exist_ok=True)
+        with atomic(rows / SECONDS) as half:
+            half.write_text(json.dumps(times, indent=1) + "\n", encoding="utf-8")
     for report in sorted(folder.glob("reports/*/report.json")):
         name = report.parent.name
         facts = json.loads(report.read_text("utf-8"))
@@ -206,8 +217,10 @@ def _kept(score: dict[str, Any]) -> dict[str, Any]:
 
 def _methods(found: Collection, setting: str, times: dict[str, float]) -> str:
     names = found.seeds(setting)
-    rows = []
-    for score in found.audits[names[0]].scores:
+    rows, scores = [], found.audits[names[0]].scores
+    timed = not times.keys().isdisjoint(scores)
+    for score in scores:
+        milliseconds = f"{times[score] * 1000:.0f}" if score in times else ""
         reports = [found.audits[name].report["scores"][score] for name in names]
         areas = [report["target"]["auc"]["value"] for report in reports]
         shifted = [r["target_minus_base"] for r in reports]
@@ -215,14 +228,14 @@ def _methods(found: Collection, setting: str, times: dict[str, float]) -> str:
             [
                 score,
                 str(reports[0]["queries"]),
-                f"{times[score] * 1000:.0f}" if score in times else "",
+                *([milliseconds] if timed else ()),
                 *(_interval(found.mean(s, [(1, setting, score)])) for s in (success, area, caught)),
                 _range(areas) if len(areas) > 1 else "",
                 _range([each["auc"]["value"] for each in shifted]) if all(shifted) else "",
             ]
         )
-    head = ["score", "queries", "ms an image", "ASR", "AUC", "TPR at 1 % FPR", "AUC of the seeds",
-            "AUC, minus base"]  # fmt: skip
+    head = ["score", "queries", *(["ms an image"] if timed else ()), "ASR", "AUC", "TPR at 1 % FPR",
+            "AUC of the seeds", "AUC, minus base"]  # fmt: skip
     return markdown(head, rows)
 
 

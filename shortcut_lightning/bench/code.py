@@ -1,7 +1,6 @@
-"""Which code decided a number, by a hash that comments, docstrings and layout do not change; and
-which of the built-in weights."""
+"""Whether a model is the one that a result was made with, and the code of a user's own classes;
+for the package's, see `files/code.py`."""
 
-import ast
 import hashlib
 import importlib.util
 import re
@@ -12,43 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from shortcut_lightning.files.code import said
 from shortcut_lightning.pocket import BUILT_IN
-
-PACKAGE = Path(__file__).parents[1]
-# What only asks, writes down and shows: no number of a cell depends on it.
-_SHOWS = ("bench", "cli", "report", "results", "verify")
-_DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-
-
-def deciding_code(package: Path = PACKAGE) -> str:
-    """Hash of the package's modules on which the numbers of a cell can depend."""
-    files = sorted(package.rglob("*.py"))
-    shows = {package / room for room in _SHOWS}
-    return hash_of(package, tuple(file for file in files if not shows & set(file.parents)))
-
-
-@lru_cache
-def hash_of(root: Path, files: tuple[Path, ...]) -> str:
-    """Sixteen hexadecimal digits for what these modules say, and where below `root` they lie."""
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.relative_to(root).as_posix()}\0".encode())
-        digest.update(said(file.read_text("utf-8")).encode())
-    return digest.hexdigest()[:16]
-
-
-def deciding_weights(package: Path = PACKAGE) -> str:
-    """Hash of the built-in weights: models, and the networks that measure and restore."""
-    return _hash_of_bytes(package, tuple(sorted(package.rglob("*.safetensors"))))
-
-
-@lru_cache
-def _hash_of_bytes(root: Path, files: tuple[Path, ...]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.relative_to(root).as_posix()}\0".encode())
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()[:16]
 
 
 def is_changed(model: str) -> bool:
@@ -63,15 +27,6 @@ def _fingerprint(name: str) -> str:
     from shortcut_lightning import backbones  # slow import
 
     return backbones.load(name).fingerprint()
-
-
-def said(source: str) -> str:
-    """A module's syntax tree without positions and docstrings."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)
 
 
 def code_of_users(settings: Any) -> dict[str, str]:

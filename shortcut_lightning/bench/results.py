@@ -87,16 +87,17 @@ def _measured(cell: Cell, path: Path) -> Iterable[Measured]:
         yield Measured(cell.arm, cell.subject, name, value)
 
 
-def tabulated(matrix: Matrix, measured: Iterable[Measured]) -> Table:
-    """The table of what cells say, whether their runs are at hand or their rows alone."""
+def tabulated(matrix: Matrix, measured: Iterable[Measured], also: Sequence[str] = ()) -> Table:
+    """The table of what cells say, whether their runs are at hand or their rows alone; of metrics
+    that `also` names beside those that the matrix shows."""
     table = Table(["/".join(levels) for levels in matrix.arms()])
     table.wanted = len(matrix.cells())
-    claimed = {claim.metric for claim in matrix.claims}
+    asked = {*also, *(claim.metric for claim in matrix.claims)}
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
     for each in measured:
         name = each.metric
         shown = name in matrix.metrics if matrix.metrics else name.startswith("eval/")
-        if shown or name in claimed:
+        if shown or name in asked:
             by_arm = found.setdefault(name, {}).setdefault(each.arm, {})
             by_arm.setdefault(each.subject, []).append(each.value)
     names = dict.fromkeys([*(name for name in matrix.metrics if name in found), *found])

@@ -23,10 +23,11 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from shortcut_lightning.bench.code import deciding_code, deciding_weights, is_changed
+from shortcut_lightning.bench.code import is_changed
 from shortcut_lightning.bench.matrix import Cell, Matrix, slug
 from shortcut_lightning.bench.rows import Rows
 from shortcut_lightning.files.atomic import atomic
+from shortcut_lightning.files.code import deciding_code, deciding_weights, tensors_alone
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ class Runner:
             except Exception as error:
                 if not self._any_finished():
                     raise
-                self.failures[named(cell)] = str(error)
+                self.failures[named(cell)] = str(error).strip() or repr(error)
                 log.exception("Cell %s failed", cell)
                 break  # those that share its training cannot go on
         if not self.matrix.keep_checkpoints:
@@ -194,7 +195,8 @@ class Runner:
             return "other settings, pictures or code of your own files"
         if not self.keep_stale and code != deciding_code():
             return "another state of the package's code (--stale keep takes them as they are)"
-        return _OTHER_WEIGHTS if weights and weights != deciding_weights() else ""
+        known = ("", deciding_weights(), tensors_alone())  # the last in older results
+        return "" if weights in known else _OTHER_WEIGHTS
 
     def _report_of(self, cell: Cell) -> Path | None:
         report = cell.folder(self.root) / self._noted(cell).get("run", "") / "report.json"

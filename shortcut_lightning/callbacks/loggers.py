@@ -1,15 +1,28 @@
-"""Pictures and tables for the loggers that can show them.
+"""What is said to loggers beside the losses: numbers that are measured now and then, and pictures
+and tables for those that can show them.
 
-Numbers reach every logger through `self.log`. Only W&B takes media here; the others leave them in
-the run folder.
+Only W&B takes media here; the others leave them in the run folder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
+
+
+def log_numbers(trainer: Trainer, pl_module: LightningModule, numbers: Mapping[str, float]) -> None:
+    """Gives loggers numbers of this very step. Every rank must call it, in `on_train_batch_end`.
+
+    What `self.log` is given there reaches them at multiples of `log_every_n_steps` alone, under
+    that step, and is lost where the epoch ends before; callbacks may still monitor it.
+    """
+    if not numbers:
+        return
+    pl_module.log_dict(dict(numbers), logger=False)
+    for logger in trainer.loggers if trainer.is_global_zero else ():
+        logger.log_metrics(dict(numbers), step=trainer.global_step)
 
 
 def log_pictures(

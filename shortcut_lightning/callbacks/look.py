@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from shortcut_lightning.callbacks import samples as sampled
 from shortcut_lightning.callbacks.evaluation import EvaluationCallback, measured
-from shortcut_lightning.callbacks.loggers import log_pictures
+from shortcut_lightning.callbacks.loggers import log_numbers, log_pictures
 from shortcut_lightning.callbacks.samples import Sample, Samples
 from shortcut_lightning.callbacks.trainers import (
     callbacks_of,
@@ -162,7 +162,7 @@ class Look(Ranged, Callback):
             together(lambda: show(taken), trainer.strategy)
         if trainer.world_size > 1:
             numbers = trainer.strategy.broadcast(numbers)
-        pl_module.log_dict({f"look/{name}": value for name, value in numbers.items()})
+        log_numbers(trainer, pl_module, {f"look/{name}": value for name, value in numbers.items()})
         if self.best:
             self._compare(trainer, numbers, folder)
 

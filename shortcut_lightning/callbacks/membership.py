@@ -13,6 +13,7 @@ from shortcut_lightning.audit.evaluator import Features
 from shortcut_lightning.backbones import Backbone
 from shortcut_lightning.batch import Example
 from shortcut_lightning.callbacks.evaluation import EvaluationCallback
+from shortcut_lightning.callbacks.loggers import log_numbers
 from shortcut_lightning.callbacks.samples import Samples
 from shortcut_lightning.callbacks.trainers import (
     fast_dev_run,
@@ -112,7 +113,7 @@ class Membership(EvaluationCallback):
             together(lambda: numbers.update(self._numbers(pl_module)), trainer.strategy)
         numbers = trainer.strategy.broadcast(numbers)
         self._rows.append({"step": step, **numbers})
-        pl_module.log_dict({f"audit/{name}": value for name, value in numbers.items()})
+        log_numbers(trainer, pl_module, {f"audit/{name}": value for name, value in numbers.items()})
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = run_folder(trainer)

@@ -10,7 +10,12 @@ from lightning.pytorch import LightningModule, Trainer
 from shortcut_lightning.callbacks.evaluation import EvaluationCallback, prompts_of
 from shortcut_lightning.callbacks.loggers import log_pictures
 from shortcut_lightning.callbacks.samples import Samples
-from shortcut_lightning.callbacks.trainers import looked_at, refuse_divided, run_folder
+from shortcut_lightning.callbacks.trainers import (
+    fast_dev_run,
+    looked_at,
+    refuse_divided,
+    run_folder,
+)
 from shortcut_lightning.files.images import write_png
 from shortcut_lightning.ranges import Between, Count, CountOrNone, NotNegative, SamplingSteps, Seed
 from shortcut_lightning.report.page import Section
@@ -70,8 +75,9 @@ class SampleGrid(EvaluationCallback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
+        regular = self.every_n_steps > 0 and step % self.every_n_steps == 0
         # An accumulated batch leaves the step where it was: no second grid of the same weights.
-        if self.every_n_steps <= 0 or step % self.every_n_steps or step == self._drawn_at:
+        if fast_dev_run(trainer) or not regular or step == self._drawn_at:
             return
         self._drawn_at = step
         folder = run_folder(trainer) / "grids"

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 from shortcut_lightning.audit.audit import Audit
-from shortcut_lightning.bench.code import deciding_code
 from shortcut_lightning.cli.class_index import class_index, import_named
 from shortcut_lightning.cli.config_files import config_files
 from shortcut_lightning.cli.engines import add_pool_arguments
@@ -13,6 +12,7 @@ from shortcut_lightning.cli.errors import as_user_error
 from shortcut_lightning.cli.parser import ShortcutParser
 from shortcut_lightning.cli.verbs import PROGRAM
 from shortcut_lightning.cluster.pool import open_pool
+from shortcut_lightning.files.code import deciding_code
 from shortcut_lightning.ranges import CountOrNone
 from shortcut_lightning.stopping import Stopped
 

@@ -5,6 +5,8 @@ that are not, by the same command. A row that cannot be read, or at which the wo
 counted and left out, and the others go on, up to a limit.
 """
 
+import hashlib
+import json
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
@@ -200,7 +202,7 @@ def stream(
     for part in parts:
         if part.label in done:
             tally.add(done[part.label])
-    journals = output.journals() or Path(tempfile.gettempdir()) / "shortcut_lightning_parts"
+    journals = output.journals() or _beside(output, recipe)
     _refuse(tally, max_failures)
     for _, facts in pool.map(Streaming(job, output, journals), todo, device):
         tally.add(facts)
@@ -208,6 +210,14 @@ def stream(
     if tally.failures and not tally.rows:
         raise ValueError(f"Of all pictures nothing came: {tally.told()}.")
     return tally
+
+
+def _beside(output: Output, recipe: dict[str, Any]) -> Path:
+    """A folder of this machine for the journals of an output that is not on a disk: of no other
+    output or recipe, whose parts have the same names and other rows."""
+    said = json.dumps([output.address, recipe], sort_keys=True)
+    whose = hashlib.sha256(said.encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / "shortcut_lightning_parts" / whose
 
 
 def _refuse(tally: Tally, most: int) -> None:

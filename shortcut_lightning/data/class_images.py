@@ -7,7 +7,7 @@ were there before. So an interrupted run continues where it was and more images 
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -45,6 +45,11 @@ def class_image_folder(
 _MADE = re.compile(r"class-\d{5,}(-\d+x\d+)?\.png")
 
 
+def by_user(pictures: Iterable[Path]) -> list[Path]:
+    """Those of a folder of class images that no model of a run has made."""
+    return [path for path in pictures if not _MADE.fullmatch(path.name)]
+
+
 def class_image_paths(folder: Path, count: int, photographs: Sequence[Bucket] = ()) -> list[Path]:
     """The `count` files to train on: first what the user put there, then `class-<k>.png`. Beside
     `photographs` in buckets, as many as their buckets need of each, `class-<k>-<w>x<h>.png`."""
@@ -52,7 +57,7 @@ def class_image_paths(folder: Path, count: int, photographs: Sequence[Bucket] = 
     if found.left_out:
         where = f"{shown(folder)} (data.class_data_dir)"
         name_left_out(where, tuple(found.left_out.items()))
-    given = [path for path in found.pictures if not _MADE.fullmatch(path.name)]
+    given = by_user(found.pictures)
     if photographs:
         used, given = list(dict.fromkeys(photographs)), given[:count]
         there = [nearest(used, *upright_size(path)) for path in given]

@@ -2,7 +2,8 @@
 
 Images are stacked by shape, so a stage sees (N, 3, H, W); one that changes each image for itself
 sees a few at a time, which bounds its memory. Results are cached under the pixels, the stage with
-its arguments, the seed and the model's weights.
+its arguments, the seed, the model's weights, those of the built-in networks, and the code that
+decides what the stage does.
 """
 
 import json
@@ -26,6 +27,7 @@ from shortcut_lightning.concepts.inpainting import inpaint
 from shortcut_lightning.data import looking
 from shortcut_lightning.data.works import Changing, Looking, Photograph, Pictures, Stack
 from shortcut_lightning.files.cache import Cache
+from shortcut_lightning.files.code import PACKAGE, code_behind, deciding_weights, hash_of, kinds_in
 from shortcut_lightning.photographs import by_shape
 from shortcut_lightning.purifiers.base import Purifier
 from shortcut_lightning.purifiers.oracle import Oracle
@@ -130,6 +132,7 @@ def detect(
         "detector": detector,
         "images": [example.image for example in examples],
         "names": [example.name for example in examples],
+        **_deciding(detector, Looking),
     }
     if any(files):
         key |= {"photographs": files, "side": side}
@@ -221,6 +224,7 @@ def _changed(
         "prompts": prompts,
         "seed": seed,
         "model": backbone.fingerprint(),
+        **_deciding(change, type(backbone), Changing),
     }
     groups = by_shape(images)
     parts = [g[i : i + batch_size] for g in groups for i in range(0, len(g), batch_size)]
@@ -253,6 +257,13 @@ def _changed(
         example._replace(image=entry[str(index)].float() / 255, photograph=None)
         for index, example in enumerate(examples)
     ]
+
+
+def _deciding(stage: object, *kinds: type) -> dict[str, str | list[str]]:
+    """What a result depends on beside arguments and pictures: code, that of this module too, and
+    weights of which neither the stage nor the model's fingerprint says anything."""
+    own = hash_of(PACKAGE, (Path(__file__),))
+    return {"code": [code_behind({*kinds_in(stage), *kinds}), own], "weights": deciding_weights()}
 
 
 def _as_bytes(value: Any) -> Tensor:

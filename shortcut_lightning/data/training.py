@@ -16,6 +16,7 @@ from shortcut_lightning.concepts.geometry import cropped, mirrored
 from shortcut_lightning.data.bucket_order import BucketOrder
 from shortcut_lightning.data.stream import shuffled
 from shortcut_lightning.files.cache import Cache
+from shortcut_lightning.files.code import code_behind
 from shortcut_lightning.freezing import frozen, on_device
 from shortcut_lightning.photographs import by_shape
 from shortcut_lightning.prompts import Prompts
@@ -257,5 +258,6 @@ def latent_moments(
                     made |= {str(i): row for i, row in zip(part, both, strict=True)}
         return made
 
-    entry = cache.get("latents", make, images=list(images), model=backbone.fingerprint())
+    code = code_behind([type(backbone)])
+    entry = cache.get("latents", make, images=list(images), model=backbone.fingerprint(), code=code)
     return [entry[str(index)] for index in range(len(images))]

@@ -29,9 +29,9 @@ from pathlib import Path
 
 import yaml
 
-from shortcut_lightning.bench.code import deciding_code
 from shortcut_lightning.bench.rows import Rows, Value
 from shortcut_lightning.bench.tables import lines
+from shortcut_lightning.files.code import deciding_code
 from shortcut_lightning.metrics.concept_ratio import concept_ratio
 
 MARGIN = 0.1

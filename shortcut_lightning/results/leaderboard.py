@@ -69,7 +69,7 @@ def own(root: Path, page: Path, metric: str) -> list[Entry]:
         for folder in sorted((room / TEMPLATE).parent.iterdir()):
             recipe = room / f"{folder.name}.yaml"
             if (folder / "cells.csv").is_file() and recipe.is_file():
-                entries += _of(Suite(recipe, folder), recipe, page, metric)
+                entries += _of(Suite(recipe, folder, [metric]), recipe, page, metric)
     return entries
 
 

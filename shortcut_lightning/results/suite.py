@@ -22,13 +22,14 @@ class Suite:
     Args:
         recipe: The matrix's file; its claims are decided by the rows.
         folder: Folder of `cells.csv` and `values.csv`.
+        also: Metrics that are asked for beside those that the matrix shows.
 
     Raises:
         ValueError: the folder has no rows, or they name an arm that the matrix has not.
     """
 
-    def __init__(self, recipe: Path, folder: Path) -> None:
-        self.matrix = Matrix.read(recipe)
+    def __init__(self, recipe: Path, folder: Path, also: Sequence[str] = ()) -> None:
+        self.matrix, self.also = Matrix.read(recipe), also
         self.folder, self.rows = folder, Rows.read(folder)
         if not self.rows.ran:
             raise ValueError(f"{folder} has no rows; 'bench --rows {folder}' adds them.")
@@ -40,9 +41,8 @@ class Suite:
     def table(self) -> Table:
         """All rows by metric, arm and subject."""
         rows = (row for values in self.rows.values.values() for row in values)
-        table = tabulated(
-            self.matrix, (Measured(row.arm, row.subject, row.metric, row.value) for row in rows)
-        )
+        measured = (Measured(row.arm, row.subject, row.metric, row.value) for row in rows)
+        table = tabulated(self.matrix, measured, self.also)
         table.finished = self.cells
         return table
 

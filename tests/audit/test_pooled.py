@@ -167,6 +167,20 @@ def test_what_is_kept_gives_the_same_tables(folder: Path, tmp_path: Path) -> Non
     assert kept["settings"]["members"] == f"runs/{folder.name}/sets/0/members"  # of no machine
 
 
+def test_what_scores_take_is_kept_and_told_where_it_was_measured(
+    folder: Path, tmp_path: Path
+) -> None:
+    keep(folder, tmp_path / "without")
+    assert "ms an image" not in AuditTables(tmp_path / "without").methods("full40")
+    assert "ms an image" not in make_tables(folder)
+    (folder / "seconds.json").write_text('{"CLiD_th": 0.0421}')
+    keep(folder, tmp_path / "rows")
+    told = AuditTables(tmp_path / "rows").methods("full40")
+    assert "| score | queries | ms an image | ASR |" in told
+    assert "| CLiD_th | 15 | 42 | " in told
+    assert told in make_tables(folder)
+
+
 def test_earlier_numbers_are_compared_as_they_were_given(folder: Path) -> None:
     found = AuditTables(folder / "reports")
     now = float(found.area("full40", "CLiD_th").split()[0])

@@ -15,6 +15,7 @@ from shortcut_lightning import stopping
 from shortcut_lightning.bench.matrix import expanded
 from shortcut_lightning.cli import main
 from shortcut_lightning.cli.bench import bench
+from shortcut_lightning.cli.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "bench"
 
@@ -124,6 +125,22 @@ def test_mistakes_cost_a_line(
         "--config", str(config), "--sampling=words"
     )
     assert "data.atack" in mistake("--config", str(config), '--settings={"data.atack": "x"}')
+
+
+@pytest.mark.parametrize("error", [AssertionError(), ValueError("\nbecause")])
+def test_a_cell_that_fails_without_words_is_named(config: Path, error: Exception) -> None:
+    def run(words: list[str]) -> None:
+        given = dict(w.removeprefix("--").split("=", 1) for w in words if "=" in w)
+        if any(Path("out").rglob("report.json")):
+            raise error
+        folder = Path(given["output_dir"], given["name"], "version_0")
+        folder.mkdir(parents=True)
+        (folder / "report.json").write_text('{"metrics": {}, "seconds": {}, "versions": {}}')
+
+    said = str(error).strip() or repr(error)
+    with pytest.raises(UserError, match=f"1 cells failed, .*: {re.escape(said)}\n"):
+        bench(["--config", str(config), '--arms={"clean/plain": 0, "random/plain": 0}',
+               "--tables=none"], run)  # fmt: skip
 
 
 @pytest.mark.slow

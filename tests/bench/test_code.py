@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from shortcut_lightning.bench import Matrix
-from shortcut_lightning.bench.code import code_of_users, deciding_code, said
+from shortcut_lightning.bench.code import code_of_users
 from shortcut_lightning.bench.runner import Runner
+from shortcut_lightning.files.code import deciding_code, said
 
 SETTINGS: dict[str, Any] = {
     "base": ["base.yaml"],

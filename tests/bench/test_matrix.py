@@ -17,7 +17,6 @@ from PIL import Image
 from scipy.stats import wilcoxon as scipys
 
 from shortcut_lightning.bench import Claim, Matrix
-from shortcut_lightning.bench.code import deciding_code
 from shortcut_lightning.bench.matrix import expanded
 from shortcut_lightning.bench.paths import content, written
 from shortcut_lightning.bench.results import Difference, collect, holm, paired, verdict
@@ -25,6 +24,7 @@ from shortcut_lightning.bench.rows import Ran, Rows
 from shortcut_lightning.bench.runner import Runner
 from shortcut_lightning.bench.tables import markdown, summary, write
 from shortcut_lightning.bench.workers import visible_gpus
+from shortcut_lightning.files.code import deciding_code
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "bench"
 FACTORS: dict[str, Any] = {

@@ -10,13 +10,13 @@ from PIL import Image
 
 from shortcut_lightning.bench import Claim, Matrix
 from shortcut_lightning.bench.cell_pictures import STRIP, keep_pictures, picture_of
-from shortcut_lightning.bench.code import deciding_code, deciding_weights
 from shortcut_lightning.bench.results import collect, decided
 from shortcut_lightning.bench.rows import Rows, gathered
 from shortcut_lightning.bench.runner import Runner
 from shortcut_lightning.bench.tables import markdown
 from shortcut_lightning.bench.twins import taken
 from shortcut_lightning.cli import main
+from shortcut_lightning.files.code import deciding_code, deciding_weights, tensors_alone
 from shortcut_lightning.results import pages
 from shortcut_lightning.results.suite import Suite
 
@@ -99,7 +99,8 @@ def test_kept_rows_stand_for_runs_that_are_gone(
 
 
 def test_other_built_in_weights_finish_nothing(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of before the weights were noted are told by their model's fingerprint."""
+    """Rows of before the weights were noted are told by their model's fingerprint; those of when
+    tensors alone were noted stand while these are the same."""
     matrix = Matrix(**SETTINGS)
     ran, rows = finished(room, matrix), gathered(finished(room, matrix))
     matrix.output_dir = str(room / "elsewhere")
@@ -112,6 +113,9 @@ def test_other_built_in_weights_finish_nothing(room: Path, monkeypatch: pytest.M
     assert [len(each.without_runs().ran) for each in (kept, older)] == [16, 0]
     monkeypatch.setattr("shortcut_lightning.bench.runner.deciding_weights", lambda: "others")
     assert not kept.without_runs().ran
+    former = {name: row._replace(weights=tensors_alone()) for name, row in rows.ran.items()}
+    known = Runner(matrix, room, print, print, True, Rows(former, rows.values))
+    assert len(known.without_runs().ran) == 16
     matrix.output_dir = str(room / "runs")
     assert not ran.reports()
     assert ran.stale(matrix.cells()[0]) == "other built-in weights"

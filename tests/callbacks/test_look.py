@@ -1,5 +1,6 @@
 """Looks while it trains, the best kept, an end asked for: python -m pytest tests/callbacks"""
 
+import csv
 import logging
 import os
 import signal
@@ -87,7 +88,9 @@ def run(small_sd: Path, tmp_path: Path) -> Any:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(photos / "0.png")
 
-    def fit(*callbacks: pl.Callback, steps: int = 10) -> tuple[DreamBooth, pl.Trainer, Path]:
+    def fit(
+        *callbacks: pl.Callback, steps: int = 10, log_every_n_steps: int = 1
+    ) -> tuple[DreamBooth, pl.Trainer, Path]:
         pl.seed_everything(3, verbose=False)
         module = DreamBooth(
             str(small_sd),
@@ -103,8 +106,9 @@ def run(small_sd: Path, tmp_path: Path) -> Any:
             evaluation=Sampled(["{instance}", "{instance} on the beach"], 3, 4, base=False),
         )
         trainer = pl.Trainer(
-            max_steps=steps, accelerator="cpu", logger=CSVLogger(tmp_path), log_every_n_steps=1,
-            enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+            max_steps=steps, accelerator="cpu", logger=CSVLogger(tmp_path),
+            log_every_n_steps=log_every_n_steps, limit_val_batches=0,
+            enable_progress_bar=False, enable_model_summary=False,
             callbacks=[*callbacks, KeepLast()],
         )  # fmt: skip
         trainer.fit(module, data)
@@ -128,6 +132,30 @@ def test_looks_are_written_and_change_nothing(run: Any) -> None:
         assert picture.height > picture.width * 0.9  # two prompts, two columns
     alone, *_ = run()
     assert all(torch.equal(a, b) for a, b in zip(weights(module), weights(alone), strict=True))
+
+
+class Monitors(pl.Callback):
+    """Another callback, which reads what is logged, as ModelCheckpoint does."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if "look/score" in trainer.callback_metrics:
+            self.seen.append(round(float(trainer.callback_metrics["look/score"]), 3))
+
+
+def test_numbers_have_a_row_each_at_their_own_step(run: Any) -> None:
+    """However seldom losses are logged, and though an epoch of one picture ends with each step."""
+    monitors = Monitors()
+    look = Look(every_n_steps=4, measure=True)
+    *_, folder = run(look, Scripted(), monitors, steps=12, log_every_n_steps=10)
+    with (folder / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["look/score"]]
+    assert [(row["step"], row["look/score"]) for row in rows] == [
+        ("4", "0.5"), ("8", "0.3"), ("12", "0.0"),
+    ]  # fmt: skip
+    assert {0.5, 0.3} <= set(monitors.seen)
 
 
 def test_the_best_is_kept_and_training_ends_without_better(

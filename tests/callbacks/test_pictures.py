@@ -58,6 +58,14 @@ def test_accumulated_batches_draw_one_grid(tmp_path) -> None:
     assert len(module.backbone.was_training) == 2
 
 
+def test_a_rehearsal_draws_nothing(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    grid = SampleGrid(every_n_steps=1, prompts=["a"])
+    trainer = small_trainer(tmp_path, [grid], fast_dev_run=2)
+    trainer.fit(SmallModule(), datamodule=SmallData(steps=2))
+    assert not list(tmp_path.rglob("*.png"))
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -45,7 +45,7 @@ def read(source: Path | str) -> list[Row | Broken]:
     return [row for part in parts_of(str(source), "data.x") for row in rows_of(part)]
 
 
-def detect(source: Path | str, output: Path, most: int = 100, pool: Any = None) -> Any:
+def detect(source: Path | str, output: Path | str, most: int = 100, pool: Any = None) -> Any:
     data = PersonalizationDataModule(str(source), "a photo", detector=Bright())
     return detect_shards(data, 32, str(output), pool or InProcess(), CPU, most)
 
@@ -275,6 +275,34 @@ def test_a_changed_file_is_not_taken_as_done(tmp_path: Path, changed: str, where
     files.pipe(f"{root}/{changed}", files.cat(f"{root}/{changed}")[::-1])  # as many bytes
     with pytest.raises(ValueError, match="or made of files that have changed since"):
         detect(source, tmp_path / "out")
+
+
+def test_crashes_of_one_job_drop_no_pictures_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outputs that are not on a disk have their journals in one place, where parts of all sources
+    are called alike."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    source = write_shards(tmp_path / "shards", 1, 2)
+    (label,) = [part.label for part in parts_of(str(source), "data.x")]
+    seen: list[Path] = []
+
+    class Crashing(InProcess):
+        def map(self, work: Any, parts: Any, device: Any) -> Any:
+            seen.append(work.journals / f"{label}.journal")
+            seen[-1].parent.mkdir(parents=True, exist_ok=True)
+            if len(seen) == 1:
+                seen[-1].write_text("[0]\nFatal Python error: Segmentation fault\n")
+                raise KeyboardInterrupt
+            return super().map(work, parts, device)
+
+    pool, outputs = Crashing(), [f"memory://{tmp_path.name}/{name}" for name in "ab"]
+    with pytest.raises(KeyboardInterrupt):
+        detect(source, outputs[0], pool=pool)
+    assert detect(source, outputs[1], pool=pool).rows == 2
+    again = detect(source, outputs[0], pool=pool)
+    assert (again.rows, "Segmentation fault" in again.told()) == (1, True)
+    assert seen[0] == seen[2] != seen[1]
 
 
 @pytest.mark.slow

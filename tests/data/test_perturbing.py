@@ -20,14 +20,16 @@ from shortcut_lightning.attacks import (
     Glaze,
     MetaCloak,
     Mist,
+    RandomNoise,
     SimAC,
 )
 from shortcut_lightning.attacks.base import Attack
 from shortcut_lightning.attacks.progress import Progress, Stateful
-from shortcut_lightning.batch import Example
+from shortcut_lightning.batch import ConceptBox, Example
+from shortcut_lightning.concepts.base import Detector
 from shortcut_lightning.data import stages
 from shortcut_lightning.files.cache import Cache
-from shortcut_lightning.purifiers import Purifier
+from shortcut_lightning.purifiers import PocketRestoration, Purifier
 
 CPU = torch.device("cpu")
 
@@ -57,6 +59,31 @@ def test_warnings_about_an_attack_are_told_again_from_the_cache(
             "Adaptive: 3 steps are too few to see whether the loss has converged; raise "
             "data.attack.steps."
         ]
+
+
+@pytest.mark.parametrize("other", ["code_behind", "deciding_weights"])
+def test_other_code_and_other_built_in_weights_make_pictures_anew(
+    examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    """What restores has its weights in the package, and says nothing of them in its arguments."""
+
+    def found(cache: Cache) -> list[str]:
+        stages.perturb(examples, RandomNoise(), FakeBackbone(), cache, CPU, 4)
+        stages.purify(examples, [PocketRestoration()], FakeBackbone(), cache, CPU, 4)
+        stages.detect(examples, White(), cache, CPU)
+        return cache.found
+
+    assert found(Cache(tmp_path)) == []
+    assert found(Cache(tmp_path)) == ["perturb", "purify", "detect"]
+    monkeypatch.setattr(stages, other, lambda *given: "others")
+    assert found(Cache(tmp_path)) == []
+
+
+class White(Detector):
+    """Finds nothing."""
+
+    def run(self, images: Tensor, names: list[str]) -> list[list[ConceptBox]]:
+        return [[] for _ in images]
 
 
 class Noting(Attack):

@@ -260,6 +260,15 @@ def test_rows_that_are_not_valid_are_named(
     assert not (folder / "page.html").exists()
 
 
+def test_a_metric_that_the_matrix_does_not_show_ranks_too(folder: Path) -> None:
+    recipe = folder / "configs" / "some.yaml"
+    recipe.write_text(yaml.safe_dump(SETTINGS | {"metrics": ["eval/other"]}))
+    entries = leaderboard.own(folder / "configs", folder / "page.html", METRIC)
+    assert len(entries) == len(LEARNT)
+    assert METRIC in written(folder, f"--metric={METRIC}")
+    assert METRIC not in Suite(recipe, folder / "configs/results/some").table.values
+
+
 def test_a_metric_that_nobody_measured(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         written(folder, "--metric", "eval/none")
