@@ -531,7 +531,11 @@ class StableDiffusion(Backbone):
             self.vae.enable_gradient_checkpointing()
         self.denoiser.enable_gradient_checkpointing(checkpointed if blocks else None)
         for _, text_encoder in self.vocabularies:
-            text_encoder.gradient_checkpointing_enable()
+            text_encoder.gradient_checkpointing_enable({"use_reentrant": False})
+            # transformers has embeddings ask for gradients from then on, which this form of
+            # checkpointing does not need; what nothing is learned from would keep its graph.
+            if getattr(text_encoder, "_require_grads_hook", None):
+                text_encoder.disable_input_require_grads()
 
     @property
     def denoiser(self) -> Any:

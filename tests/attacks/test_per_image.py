@@ -261,6 +261,7 @@ def test_checkpointing_recomputes_and_leaves_no_trace(noise_model: Backbone) -> 
     assert torch.equal(kept, saved)
     assert (calls.count("unet"), calls.count("vae")) == (1 + 2, 1 + 2)
     assert flags() == before
+    assert not noise_model.embed([""]).hidden.requires_grad
 
 
 def test_bf16_is_nearly_the_same_and_ends_with_the_attack(noise_model: Backbone) -> None:

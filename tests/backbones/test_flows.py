@@ -200,6 +200,7 @@ def test_new_words_change_nothing_else(case: Case, folder: Path) -> None:
     torch.testing.assert_close(before.hidden, after.hidden)
     if before.pooled is not None:
         torch.testing.assert_close(before.pooled, after.pooled)
+    model.words = ""  # stages read prompts with them, so they count for the rest of it
     assert model.fingerprint() == mark
 
 
