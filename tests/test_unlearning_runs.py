@@ -103,6 +103,23 @@ def test_the_newest_version_of_a_run_counts_and_its_rows_make_a_table(tmp_path: 
     )
 
 
+def test_earlier_ratios_stand_beside_those_of_as_many_runs(tmp_path: Path) -> None:
+    report(tmp_path / "runs" / "1" / "qr" / "plain" / "version_0", 0.9)
+    report(tmp_path / "runs" / "1" / "qr" / "name" / "version_0", 0.8)
+    report(tmp_path / "runs" / "1" / "qr" / "full" / "version_0", 0.1)
+    of_runs(tmp_path / "runs").write(tmp_path / "rows")
+    assert ErasingTables(tmp_path / "rows").again() == ""
+    earlier = tmp_path / "rows" / "earlier.csv"
+    said = "concept,arm,value,runs\nqr,plain,0.90,1\nqr,full,0.5,3\nqr,none of these,0.5,1\n"
+    earlier.write_text(said)
+    count = "of 1 come out in every digit that was given"
+    assert ErasingTables(tmp_path / "rows").again() == f"1 {count}."
+    earlier.write_text(said + "qr,name,0.7,1\n")
+    again = ErasingTables(tmp_path / "rows").again()
+    assert again.startswith("1 of 2 come out in every digit that was given; the others:")
+    assert "| qr | name | 0.7 | 0.8 |" in again
+
+
 def test_cells_of_one_run_are_added_up(tmp_path: Path) -> None:
     """Several subjects, where seeds are the runs."""
     rows = Rows()

@@ -17,6 +17,7 @@ stands in brackets.
 """
 
 import argparse
+import csv
 import hashlib
 import json
 import sys
@@ -100,7 +101,7 @@ class ErasingTables:
     """
 
     def __init__(self, folder: Path, factors: Sequence[str] = SCRIPT) -> None:
-        self._rows = Rows.read(folder)
+        self._folder, self._rows = folder, Rows.read(folder)
         if not self._rows.ran:
             raise ValueError(f"{folder} has no rows; 'bench --rows {folder}' adds them.")
         self._factors = factors
@@ -149,6 +150,25 @@ class ErasingTables:
         means = [MEANS[name] for name in names]
         head = ["arm / sampling", "concept ratio", *means, "images", "runs"]
         return "\n".join(lines(head, [_row(*each, names) for each in arms.items()]))
+
+    def again(self) -> str:
+        """Ratios of `earlier.csv` (concept, arm, value with its digits, runs) beside those of as
+        many runs here: how many are the same, and a table of the others. Empty without the file."""
+        file = self._folder / "earlier.csv"
+        if not file.exists():
+            return ""
+        body, same = [], 0
+        for row in csv.DictReader(file.read_text("utf-8").splitlines()):
+            found = self.arms[row["concept"]].get(row["arm"])
+            if not found or len(found.counts) != int(row["runs"]):
+                continue
+            now = f"{found.ratio(found.counts)[0]:.{len(row['value'].partition('.')[2])}f}"
+            same += now == row["value"]
+            if now != row["value"]:
+                body.append([row["concept"], row["arm"], row["value"], now])
+        count = f"{same} of {same + len(body)} come out in every digit that was given"
+        others = "\n".join(lines(["concept", "arm", "earlier", "again"], body))
+        return f"{count}; the others:\n\n{others}" if body else f"{count}."
 
     def ordering(self, concept: str = "") -> str:
         """The steps of the paper's ordering that both arms were run for; empty where none is."""
