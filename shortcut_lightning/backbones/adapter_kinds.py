@@ -10,6 +10,7 @@ from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig
 
 Kind = Literal["lora", "loha", "lokr"]
 _CONFIGS = {"loha": LoHaConfig, "lokr": LoKrConfig}
+_RANKS = "model.adapter.rank_pattern"
 
 
 class Adapter(NamedTuple):
@@ -30,7 +31,7 @@ class Adapter(NamedTuple):
         Raises ValueError for what this kind does not have.
         """
         for pattern in self.ranks:
-            _compiled(pattern)
+            compiled(pattern, _RANKS)
         targets = [*settings["target_modules"], *more]
         patterns = {"rank_pattern": dict(self.ranks), "alpha_pattern": dict(self.alphas)}
         if self.kind == "lora":
@@ -60,7 +61,7 @@ class Adapter(NamedTuple):
         """Raises ValueError for a pattern that is none, or that fits none of the adapted layers."""
         layers = list(layers)
         for pattern in self.ranks:
-            fits = _compiled(pattern)
+            fits = compiled(pattern, _RANKS)
             if not any(fits.match(layer) for layer in layers):
                 raise ValueError(
                     f"model.adapter.rank_pattern: '{pattern}' fits no layer with an adapter; there "
@@ -70,12 +71,13 @@ class Adapter(NamedTuple):
                 )
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
-    """As peft reads it. Raises ValueError where it is none."""
+def compiled(pattern: str, key: str) -> re.Pattern[str]:
+    """Of modules' whole names, or of their ends after a dot, as peft reads it; `key` is where it
+    was given. Raises ValueError where it is none."""
     try:
         return re.compile(rf"(.*\.)?({pattern})$")
     except re.error as error:
         raise ValueError(
-            f"model.adapter.rank_pattern: '{pattern}' is no pattern ({error.msg}); write "
+            f"{key}: '{pattern}' is no pattern ({error.msg}); write "
             r"'up_blocks\.1\..*' for all layers of a block."
         ) from error

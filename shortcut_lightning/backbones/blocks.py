@@ -1,12 +1,13 @@
 """The blocks of a denoiser: what comes and goes as one where not all of it is on a device, and what
 is computed again in the backward pass where not all activations are kept."""
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+from shortcut_lightning.backbones.adapter_kinds import compiled
 
 _MARK = "computed_again"  # of a module, so that copies of it are marked too
 
@@ -23,11 +24,11 @@ def at_once(network: nn.Module) -> int:
     found = list(blocks(network))
     kinds = {type(block) for block in found}
     inner = [
-        _count(block)
+        count(block)
         for block in found
         if not any(type(below) in kinds for below in block.modules() if below is not block)
     ]
-    return _count(network) - sum(inner) + 2 * max(inner, default=0)
+    return count(network) - sum(inner) + 2 * max(inner, default=0)
 
 
 def choose(network: nn.Module, names: Sequence[str]) -> None:
@@ -43,7 +44,7 @@ def choose(network: nn.Module, names: Sequence[str]) -> None:
         setattr(module, _MARK, False)
     found = set(blocks(network))
     for name in names:
-        pattern = _pattern(name)
+        pattern = compiled(name, "model.compute.checkpointed_blocks")
         under = {
             each
             for path, module in network.named_modules()
@@ -71,14 +72,6 @@ def checkpointed(module: nn.Module, *given: Any) -> Any:
     return checkpoint(module, *given, use_reentrant=False) if is_chosen(module) else module(*given)
 
 
-def _pattern(name: str) -> re.Pattern[str]:
-    try:
-        return re.compile(rf"(.*\.)?({name})")
-    except re.error as error:
-        raise ValueError(
-            f"model.compute.checkpointed_blocks: '{name}' is no pattern ({error.msg})."
-        ) from error
-
-
-def _count(network: nn.Module) -> int:
+def count(network: nn.Module) -> int:
+    """How many weights it has."""
     return sum(parameter.numel() for parameter in network.parameters())

@@ -23,7 +23,7 @@ from torch import nn
 
 from shortcut_lightning.backbones import lora, pipelines, unet_memory
 from shortcut_lightning.backbones.adapter_kinds import Adapter
-from shortcut_lightning.backbones.blocks import at_once, blocks, choose, is_chosen
+from shortcut_lightning.backbones.blocks import at_once, blocks, choose, count, is_chosen
 from shortcut_lightning.weights import one_line
 
 GIB = 2**30
@@ -142,12 +142,12 @@ def _budget(
         trained += sum(_trained(e, lora.TEXT_ENCODER, training) for e in encoders.values())
     kept = _activations(denoiser, vae, family, training)
     found = Budget(
-        download=sum(_count(each) for each in in_all) * 2 / GIB,
-        parameters=_count(denoiser) / 1e9,
+        download=sum(count(each) for each in in_all) * 2 / GIB,
+        parameters=count(denoiser) / 1e9,
         denoiser=own / GIB,
         text_encoders=sum(sizes.values()) / GIB,
         largest_text_encoder=max(sizes.values()) / GIB,
-        autoencoder=_count(vae) * 4 / GIB,
+        autoencoder=count(vae) * 4 / GIB,
         trained=trained * 4 / GIB,
         gradients=trained * 4 / GIB,
         optimiser=trained * (2 if training.use_8bit_adam else 8) / GIB,
@@ -172,7 +172,7 @@ def _in_parts(whole: Budget, denoiser: nn.Module, training: Training) -> Budget:
     return replace(
         whole,
         **parts,
-        visiting=in_one * at_once(denoiser) / _count(denoiser),
+        visiting=in_one * at_once(denoiser) / count(denoiser),
         host=sum(in_all.values()) if training.offload else 0.0,
     )
 
@@ -194,21 +194,17 @@ def _empty(path: str, part: str, entry: list[str], revision: str | None) -> Any:
         return kind(kind.config_class.from_dict(settings))
 
 
-def _count(network: nn.Module) -> int:
-    return sum(each.numel() for each in network.parameters())
-
-
 def _stored(network: nn.Module, dtype: str) -> float:
     """Bytes of a network that does not learn; text encoders stay at 16 bits beside nf4."""
-    return _count(network) * _BYTES[dtype]
+    return count(network) * _BYTES[dtype]
 
 
 def _denoiser(denoiser: Any, family: Any, training: Training) -> tuple[float, int]:
     """Bytes of its frozen weights, and the number of those that learn."""
     if training.method == "full":
-        return 0.0, _count(denoiser)
+        return 0.0, count(denoiser)
     linear = sum(m.weight.numel() for m in denoiser.modules() if isinstance(m, nn.Linear))
-    frozen = _count(denoiser) * _BYTES[training.frozen_dtype]
+    frozen = count(denoiser) * _BYTES[training.frozen_dtype]
     if training.frozen_dtype == "nf4":
         frozen += linear * (_NF4 - _BYTES["nf4"])
     return frozen, _trained(denoiser, family.lora_settings_for(denoiser), training)
@@ -216,7 +212,7 @@ def _denoiser(denoiser: Any, family: Any, training: Training) -> tuple[float, in
 
 def _trained(network: Any, settings: Mapping[str, Any], training: Training) -> int:
     if training.method == "full":
-        return _count(network)
+        return count(network)
     network.requires_grad_(False)
     lora.insert(network, Adapter(training.rank, training.rank).config(settings))
     return sum(each.numel() for each in network.parameters() if each.requires_grad)
@@ -226,7 +222,7 @@ def _activations(denoiser: Any, vae: Any, family: Any, training: Training) -> fl
     """Bytes."""
     rows = training.train_batch_size * (2 if training.with_prior_preservation else 1)
     cast = training.half and (training.method == "full" or training.frozen_dtype == "fp32")
-    casts = 2 * _count(denoiser) if cast else 0
+    casts = 2 * count(denoiser) if cast else 0
     if family.part == "transformer":
         tokens = _tokens(denoiser, vae, family, training)
         return casts + rows * tokens * _per_token(denoiser, training)

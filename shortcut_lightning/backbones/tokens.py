@@ -14,6 +14,8 @@ from tokenizers import AddedToken
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
+from shortcut_lightning.backbones.base import tensor_bytes
+
 
 class TokenTable(nn.Module):
     """An embedding table with learnable rows appended to a fixed one."""
@@ -91,7 +93,7 @@ def hash_of_words(tokens: Sequence[str], tables: Sequence[Tensor]) -> str:
     """Of words and their rows in each text encoder."""
     digest = hashlib.sha256("\n".join(tokens).encode())
     for rows in tables:
-        digest.update(rows.detach().float().cpu().numpy().tobytes())
+        digest.update(tensor_bytes(rows))
     return digest.hexdigest()[:16]
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +196,25 @@ def spread(difference: Difference) -> str:
 
 def _p(p: float) -> str:
     return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def beside_earlier(
+    head: Sequence[str], measured: Iterable[tuple[Sequence[str], str, float]]
+) -> str:
+    """How many earlier numbers, each with its digits, come out again, and a table of the others:
+    what they are of, the earlier number, and what it is now."""
+    body, same = [], 0
+    for of, earlier, value in measured:
+        now = f"{value:.{len(earlier.partition('.')[2])}f}"
+        if float(now) == float(earlier):
+            same += 1
+        else:
+            body.append([*of, earlier, now])
+    count = f"{same} of {same + len(body)} come out in every digit that was given"
+    if not body:
+        return f"{count}."
+    others = "\n".join(lines([*head, "earlier", "again"], body))
+    return f"{count}; the others:\n\n{others}"
 
 
 def lines(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:

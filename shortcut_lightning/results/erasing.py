@@ -31,7 +31,7 @@ from pathlib import Path
 import yaml
 
 from shortcut_lightning.bench.rows import Rows, Value
-from shortcut_lightning.bench.tables import lines
+from shortcut_lightning.bench.tables import beside_earlier, lines
 from shortcut_lightning.files.code import deciding_code
 from shortcut_lightning.metrics.concept_ratio import concept_ratio
 
@@ -157,18 +157,13 @@ class ErasingTables:
         file = self._folder / "earlier.csv"
         if not file.exists():
             return ""
-        body, same = [], 0
+        measured = []
         for row in csv.DictReader(file.read_text("utf-8").splitlines()):
             found = self.arms[row["concept"]].get(row["arm"])
-            if not found or len(found.counts) != int(row["runs"]):
-                continue
-            now = f"{found.ratio(found.counts)[0]:.{len(row['value'].partition('.')[2])}f}"
-            same += now == row["value"]
-            if now != row["value"]:
-                body.append([row["concept"], row["arm"], row["value"], now])
-        count = f"{same} of {same + len(body)} come out in every digit that was given"
-        others = "\n".join(lines(["concept", "arm", "earlier", "again"], body))
-        return f"{count}; the others:\n\n{others}" if body else f"{count}."
+            if found and len(found.counts) == int(row["runs"]):
+                of = row["concept"], row["arm"]
+                measured.append((of, row["value"], found.ratio(found.counts)[0]))
+        return beside_earlier(["concept", "arm"], measured)
 
     def ordering(self, concept: str = "") -> str:
         """The steps of the paper's ordering that both arms were run for; empty where none is."""

@@ -11,7 +11,14 @@ import torch
 from shortcut_lightning.bench.matrix import Matrix
 from shortcut_lightning.bench.results import Measured, Table, tabulated
 from shortcut_lightning.bench.rows import Rows
-from shortcut_lightning.bench.tables import CLAIM_HEAD, cell, claim_rows, lines, spread
+from shortcut_lightning.bench.tables import (
+    CLAIM_HEAD,
+    beside_earlier,
+    cell,
+    claim_rows,
+    lines,
+    spread,
+)
 from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
 from shortcut_lightning.results.figure import whiskers
 
@@ -128,23 +135,15 @@ class Suite:
         """Numbers of `earlier.csv` (arm, metric, value with its digits, people) beside what the
         first so many people of the rows say: how many are the same, and a table of the others. Arms
         that fewer were run on are left out."""
-        body, same = [], 0
-        with (self.folder / "earlier.csv").open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                arm, metric, digits = row["arm"], row["metric"], len(row["value"].partition(".")[2])
-                values = self.table.values.get(metric, {}).get(arm, {})
-                found = [values[s] for s in self.matrix.subjects[:people] if s in values]
-                if metric in metrics and len(found) == people == int(row["people"]):
-                    now = f"{sum(found) / people:.{digits}f}"
-                    if float(now) == float(row["value"]):
-                        same += 1
-                    else:
-                        body.append([arm, _short(metric), row["value"], now])
-        count = f"{same} of {same + len(body)} come out in every digit that was given"
-        if not body:
-            return f"{count}."
-        others = "\n".join(lines(["arm", "metric", "earlier", "again"], body))
-        return f"{count}; the others:\n\n{others}"
+        text = (self.folder / "earlier.csv").read_text("utf-8")
+        measured = []
+        for row in csv.DictReader(text.splitlines()):
+            values = self.table.values.get(row["metric"], {}).get(row["arm"], {})
+            found = [values[s] for s in self.matrix.subjects[:people] if s in values]
+            if row["metric"] in metrics and len(found) == people == int(row["people"]):
+                of = row["arm"], _short(row["metric"])
+                measured.append((of, row["value"], sum(found) / people))
+        return beside_earlier(["arm", "metric"], measured)
 
     def figure(self, metric: str, patterns: Sequence[str]) -> str:
         """A drawing of means and intervals (SVG)."""
