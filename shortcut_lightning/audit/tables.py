@@ -7,47 +7,19 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from shortcut_lightning.audit.pooled import (
-    Collection,
-    area,
-    caught,
-    gap,
-    read_audit,
-    success,
-)
+from shortcut_lightning.audit.pooled import Collection, area, caught, read_audit, success
+from shortcut_lightning.audit.table_claims import OURS, SETTINGS, claims_table, found_settings
+from shortcut_lightning.audit.table_text import interval, markdown, signed, spread
 from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.membership.roc import Interval
 
-SETTINGS = {
-    "full40": "over-trained: 40 epochs",
-    "full20": "milder: 20 epochs",
-    "slow20": "milder: every score",
-    "full10": "10 epochs",
-    "flip40": "40 epochs, mirrored at random",
-    "flip20": "20 epochs, mirrored at random",
-    "lora": "LoRA of rank 16, 20 epochs",
-    "queries20": "20 epochs, one seed: queries and reducers",
-    "timesteps20": "20 epochs, two seeds: CLiD around other timesteps",
-    "rest40": "40 epochs: the slow scores and the white-box ones",
-    "rest20": "20 epochs: the slow scores and the white-box ones",
-}
 SECONDS = "seconds.json"  # beside `reports`, and in the folder that `keep` copies to
-BASELINES = ("Loss", "Monte-Carlo", "SecMI", "PIA", "PIAN", "PFAMI", "SimA")
-OURS = "CLiD_th"
+QUALITY = "quality.csv"  # in that folder; beside `reports` a folder for each run of `test`
+SHOWN = {"kid_pocket": "KID", "fid_pocket": "FID", "clip_t": "CLIP-T", "quality_pocket": "quality"}
 ARMS = "dreambooth "
-
-Term = tuple[float, str, str]  # weight, setting, score
-
-
-class Claim(NamedTuple):
-    """A statement that holds if every difference is above zero, each a sum of AUCs."""
-
-    text: str
-    differences: dict[str, list[Term]]
 
 
 class AuditTables:
@@ -55,14 +27,14 @@ class AuditTables:
 
     Args:
         reports: Folder with a folder for each audit, as `audit` leaves it or as `keep` copies it.
-        times: Seconds for an image by score, where they were measured; None for what `keep` has
-            copied of them.
+        beside: Folder of what was measured beside the audits, seconds for an image by score and
+            the quality of pictures; None for `reports`, as `keep` copies it.
 
     Raises:
         ValueError: no finished audit is there.
     """
 
-    def __init__(self, reports: Path, times: Mapping[str, float] | None = None) -> None:
+    def __init__(self, reports: Path, beside: Path | None = None) -> None:
         done = [path.parent for path in sorted(reports.glob("*/report.json"))]
         if not done:
             raise ValueError(f"No finished audits in {reports}; run.sh makes them.")
@@ -70,7 +42,8 @@ class AuditTables:
         self._folder = reports
         self._arms = [each for each in audits if each.name.startswith(ARMS)]
         self._same = Collection([each for each in audits if not each.name.startswith(ARMS)])
-        self._times = _times_in(reports) if times is None else dict(times)
+        self._times = _times_in(beside or reports)
+        self._quality = _quality_in(beside or reports)
 
     @property
     def settings(self) -> list[str]:
@@ -83,7 +56,7 @@ class AuditTables:
 
     def area(self, setting: str, score: str) -> str:
         """AUC of a score, the mean over the setting's seeds, with its interval."""
-        return _interval(self._same.mean(area, [(1, setting, score)]))
+        return interval(self._same.mean(area, [(1, setting, score)]))
 
     def title(self, setting: str) -> str:
         """A setting in words."""
@@ -94,7 +67,7 @@ class AuditTables:
         nothing where no base model was asked."""
         names = self._same.seeds(setting)
         shifted = [self._same.audits[n].report["scores"][score]["target_minus_base"] for n in names]
-        return _range([each["auc"]["value"] for each in shifted]) if all(shifted) else ""
+        return spread([each["auc"]["value"] for each in shifted]) if all(shifted) else ""
 
     def methods(self, setting: str) -> str:
         """Every score of a setting: success, AUC, members caught, and after the base is taken."""
@@ -126,7 +99,11 @@ class AuditTables:
 
     def claims(self) -> str:
         """CLiD's claims, and whether they hold here."""
-        return _claims(self._same)
+        return claims_table(self._same)
+
+    def quality(self) -> str:
+        """What the pictures of audited models are worth; empty where none were drawn."""
+        return _quality(self._quality) if self._quality else ""
 
     def path(self) -> str:
         """Where on the path members are told best, for audits that measured it."""
@@ -152,7 +129,7 @@ def make_tables(folder: Path) -> str:
 
     Raises ValueError when there are none.
     """
-    tables = AuditTables(folder / "reports", _times_in(folder))
+    tables = AuditTables(folder / "reports", folder)
     parts = [
         text
         for setting in tables.settings
@@ -160,6 +137,8 @@ def make_tables(folder: Path) -> str:
     ]
     parts += ["**Controls**", tables.controls()]
     parts += ["**Claims**", tables.claims()]
+    for name, text in (("Quality", tables.quality()), ("Path", tables.path())):
+        parts += [f"**{name}**", text] if text else []
     if arms := tables.arms():
         parts += ["**DreamBooth**", arms]
     text = "\n\n".join(parts) + "\n"
@@ -174,16 +153,50 @@ def _times_in(folder: Path) -> dict[str, float]:
     return dict(json.loads(file.read_text("utf-8"))) if file.is_file() else {}
 
 
+def _quality_in(folder: Path) -> list[dict[str, str]]:
+    """Name, metric, value, low, high and n of every measure of pictures that is there."""
+    if (kept := folder / QUALITY).is_file():
+        with kept.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    rows = []
+    for report in sorted(folder.glob("quality/*/version_*/report.json")):
+        metrics = json.loads(report.read_text("utf-8"))["metrics"]
+        for key in SHOWN:
+            said = {k: str(v) for k, v in metrics[f"eval/{key}"].items()}
+            rows.append({"name": report.parent.parent.name, "metric": key, **said})
+    return rows
+
+
+def _quality(rows: list[dict[str, str]]) -> str:
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    cells = {(row["name"], row["metric"]): row for row in rows}
+
+    def said(name: str, metric: str) -> str:
+        row = cells[name, metric]
+        return interval(Interval(*(float(row[key]) for key in ("value", "low", "high"))))
+
+    return markdown(
+        ["model", *SHOWN.values()], [[name, *(said(name, key) for key in SHOWN)] for name in names]
+    )
+
+
 def keep(folder: Path, rows: Path) -> list[str]:
     """Copies what pages rest on, of every finished audit in `folder/reports`, to `rows`: what the
     tables read of a report, with paths as if `folder` lay in `runs`, a row for each picture without
-    its caption, which is the longest part of it, and what scores take, where that was measured.
+    its caption, which is the longest part of it, and, where they were measured, what scores take
+    and what pictures are worth.
     Returns the audits' names."""
     names = []
     if times := _times_in(folder):
         rows.mkdir(parents=True, exist_ok=True)
         with atomic(rows / SECONDS) as half:
             half.write_text(json.dumps(times, indent=1) + "\n", encoding="utf-8")
+    if quality := _quality_in(folder):
+        rows.mkdir(parents=True, exist_ok=True)
+        with atomic(rows / QUALITY) as half, half.open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, list(quality[0]), lineterminator="\n")
+            table.writeheader()
+            table.writerows(quality)
     for report in sorted(folder.glob("reports/*/report.json")):
         name = report.parent.name
         facts = json.loads(report.read_text("utf-8"))
@@ -229,9 +242,9 @@ def _methods(found: Collection, setting: str, times: dict[str, float]) -> str:
                 score,
                 str(reports[0]["queries"]),
                 *([milliseconds] if timed else ()),
-                *(_interval(found.mean(s, [(1, setting, score)])) for s in (success, area, caught)),
-                _range(areas) if len(areas) > 1 else "",
-                _range([each["auc"]["value"] for each in shifted]) if all(shifted) else "",
+                *(interval(found.mean(s, [(1, setting, score)])) for s in (success, area, caught)),
+                spread(areas) if len(areas) > 1 else "",
+                spread([each["auc"]["value"] for each in shifted]) if all(shifted) else "",
             ]
         )
     head = ["score", "queries", *(["ms an image"] if timed else ()), "ASR", "AUC", "TPR at 1 % FPR",
@@ -286,113 +299,6 @@ def _controls(found: Collection) -> str:
     return markdown(head, rows)
 
 
-def _claims(found: Collection) -> str:
-    rows = []
-    for claim in claims(found):
-        values = {
-            name: found.mean(area, terms)
-            for name, terms in claim.differences.items()
-            if all(found.has(setting, score) for _, setting, score in terms)
-        }
-        if values:
-            said = "; ".join(f"{name} {_signed(value)}" for name, value in values.items())
-            rows.append([claim.text, answer(list(values.values())), said])
-    for setting in ("full40", "full20"):
-        if not found.has(setting, "D null"):
-            continue
-        value = found.mean(gap, [(1, setting, "D null")])
-        text = f"Conditional gap above marginal gap, {SETTINGS[setting]}"
-        scaled = Interval(*(1000 * each for each in value))
-        rows.append([text, answer([value]), f"1000 x mean D_null {_signed(scaled)}"])
-    for setting in found_settings(found, ("full40", "full20", "full10", "lora")):
-        rows.append(_calibration(found, setting))
-    return markdown(["claim", "answer", "differences of AUC, 95 % interval"], rows)
-
-
-def _calibration(found: Collection, setting: str) -> list[str]:
-    """Target minus base against the target alone, by the intervals of each audit: it holds where
-    the lowest bound of the one is above the highest of the other, in all seeds."""
-    answers, said = [], []
-    for score in (OURS, "Monte-Carlo", "D null log-ratio"):
-        entries = [found.audits[name].report["scores"][score] for name in found.seeds(setting)]
-        plain = [each["target"]["auc"] for each in entries]
-        shifted = [each["target_minus_base"]["auc"] for each in entries]
-        low, high = min(each["low"] for each in shifted), max(each["high"] for each in plain)
-        above = min(s["low"] - p["high"] for s, p in zip(shifted, plain, strict=True))
-        below = max(s["high"] - p["low"] for s, p in zip(shifted, plain, strict=True))
-        answers.append("holds" if above > 0 else "does not hold" if below < 0 else "undecided")
-        said.append(f"{score}: at least {low:.2f} against at most {high:.2f}")
-    return [
-        f"Target minus base separates better than the target alone, {SETTINGS[setting]}",
-        answers[0] if len(set(answers)) == 1 else "undecided",
-        "; ".join(said),
-    ]
-
-
-def claims(found: Collection) -> Iterator[Claim]:
-    """What can be asked of the audits that are there."""
-    over, milder = found_settings(found, ("full40", "full20")) + [""] * 2, "full20"
-    for setting in found_settings(found, ("full40", "full20", "slow20", "lora")):
-        yield Claim(
-            f"CLiD above every baseline, {SETTINGS[setting]}",
-            {b: _versus(setting, OURS, b) for b in _baselines(found, setting)},
-        )
-    if over[0] and over[1]:
-        yield Claim(
-            "CLiD loses less by early stopping (40 to 20 epochs) than every baseline",
-            {
-                b: [*_versus(milder, OURS, b), *_versus(over[0], b, OURS)]
-                for b in _baselines(found, milder)
-            },
-        )
-    for epochs in ("40", "20"):
-        if found_settings(found, (f"flip{epochs}", f"full{epochs}"))[1:]:
-            yield Claim(
-                f"CLiD loses less by augmentation than every baseline, {epochs} epochs",
-                {
-                    b: [*_versus(f"flip{epochs}", OURS, b), *_versus(f"full{epochs}", b, OURS)]
-                    for b in _baselines(found, f"flip{epochs}")
-                },
-            )
-    for setting in found_settings(found, ("full40", "full20")):
-        for few in ("CLiD_th, 2 queries", "CLiD_th, 6 queries"):
-            yield Claim(
-                f"15 queries above {few.split(', ')[1]}, {SETTINGS[setting]}",
-                {"": _versus(setting, OURS, few)},
-            )
-    if found_settings(found, ("queries20",)):
-        many = _versus("queries20", "CLiD_th, 45 queries", OURS)
-        yield Claim("45 queries above 15, 20 epochs, one seed", {"": many})
-    for setting in found_settings(found, ("full40", "full20", "full10", "lora")):
-        for plain in ("D null", OURS):
-            yield Claim(
-                f"The log-ratio separates better than the difference in {plain}, "
-                f"{SETTINGS[setting]}",
-                {"": _versus(setting, f"{plain} log-ratio", plain)},
-            )
-
-
-def found_settings(found: Collection, wanted: Sequence[str]) -> list[str]:
-    """Those of the settings that have been audited."""
-    return [setting for setting in wanted if found.seeds(setting)]
-
-
-def answer(values: Sequence[Interval]) -> str:
-    """Holds if all differences are surely above zero; does not, if one is surely below."""
-    if all(value.low > 0 for value in values):
-        return "holds"
-    return "does not hold" if any(value.high < 0 for value in values) else "undecided"
-
-
-def _versus(setting: str, first: str, second: str) -> list[Term]:
-    return [(1.0, setting, first), (-1.0, setting, second)]
-
-
-def _baselines(found: Collection, setting: str) -> list[str]:
-    known = found.audits[found.seeds(setting)[0]].scores
-    return [name for name in BASELINES if name in known]
-
-
 def _arms(found: Collection) -> str:
     """The defended are compared with their undefended likes, the protected with the clean."""
     rows = []
@@ -405,34 +311,15 @@ def _arms(found: Collection) -> str:
         rows.append(
             [
                 arm,
-                *(_interval(found.mean(area, [(1, name, score)])) for score in scores),
+                *(interval(found.mean(area, [(1, name, score)])) for score in scores),
                 f"{found.audits[name].report['scores'][OURS]['base']['auc']:.2f}",
                 other if known else "",
-                *(_signed(found.mean(area, c)) if known else "" for c in changes),
+                *(signed(found.mean(area, c)) if known else "" for c in changes),
             ]
         )
     head = ["model", *(f"AUC {score}" for score in scores), f"{OURS} on the base model",
             "against", f"{OURS}", "SimA"]  # fmt: skip
     return markdown(head, rows)
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _range(values: Sequence[float]) -> str:
-    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
-    return low if low == high else f"{low} to {high}"
-
-
-def _interval(value: Interval) -> str:
-    return f"{value.value:.2f} ({value.low:.2f} to {value.high:.2f})"
-
-
-def _signed(value: Interval) -> str:
-    return f"{value.value:+.2f} ({value.low:+.2f} to {value.high:+.2f})"
 
 
 def main() -> None:

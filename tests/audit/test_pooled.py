@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from shortcut_lightning.audit.pooled import (
     read_audit,
     success,
 )
-from shortcut_lightning.audit.tables import AuditTables, answer, keep, make_tables
+from shortcut_lightning.audit.table_claims import answer
+from shortcut_lightning.audit.tables import AuditTables, keep, make_tables
 from shortcut_lightning.membership import roc
 from shortcut_lightning.membership.roc import Interval, auc
 
@@ -130,6 +132,17 @@ def test_the_tables_hold_what_was_audited(folder: Path) -> None:
     assert "alone, over-trained: 40 epochs | holds | CLiD_th: at least 0.70 against at most" in text
 
 
+def test_a_defence_is_compared_with_the_same_seeds_without_it(folder: Path) -> None:
+    for name in ("full40-0", "full40-1"):
+        for setting in ("full20", "u-shaped20"):
+            copy = folder / "reports" / name.replace("full40", setting)
+            shutil.copytree(folder / "reports" / name, copy)
+    told = AuditTables(folder / "reports").claims()
+    text = "Levels away from the middle of the path lower the AUC of"
+    assert f"| {text} CLiD, 20 epochs | undecided | CLiD_th +0.00 (+0.00 to +0.00) |" in told
+    assert f"| {text} every baseline, 20 epochs | undecided | Loss +0.00" in told
+
+
 def test_an_answer_needs_every_difference() -> None:
     above, around, below = Interval(1, 0.5, 2), Interval(0, -1, 1), Interval(-1, -2, -0.1)
     assert answer([above, above]) == "holds"
@@ -179,6 +192,22 @@ def test_what_scores_take_is_kept_and_told_where_it_was_measured(
     assert "| score | queries | ms an image | ASR |" in told
     assert "| CLiD_th | 15 | 42 | " in told
     assert told in make_tables(folder)
+
+
+def test_what_pictures_are_worth_is_kept_and_told(folder: Path, tmp_path: Path) -> None:
+    assert AuditTables(folder / "reports", folder).quality() == ""
+    told = {"value": 0.25, "low": 0.125, "high": 0.5, "n": 120}
+    keys = ("kid_pocket", "fid_pocket", "clip_t", "quality_pocket", "identity")
+    run = folder / "quality/full20-0/version_0"
+    run.mkdir(parents=True)
+    metrics = {f"eval/{key}": told for key in keys}
+    (run / "report.json").write_text(json.dumps({"metrics": metrics}))
+    keep(folder, tmp_path / "rows")
+    table = AuditTables(tmp_path / "rows").quality()
+    assert table.splitlines()[0] == "| model | KID | FID | CLIP-T | quality |"
+    assert table.splitlines()[2].startswith("| full20-0 | 0.25 (0.12 to 0.50) | 0.25")
+    assert table == AuditTables(folder / "reports", folder).quality()
+    assert table in make_tables(folder)
 
 
 def test_earlier_numbers_are_compared_as_they_were_given(folder: Path) -> None:

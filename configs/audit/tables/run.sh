@@ -53,6 +53,20 @@ lora() { # NUMBER: adapters learnt from the members of that split
   fit "lora-$1" "$1" --model.method lora --model.rank 16 --model.learning_rate 2e-3 \
     --trainer.max_steps 600
 }
+quality() { # REPORT NAME STEP NUMBER: pictures of that checkpoint, by captions that it did not learn
+  [ -f "$out/quality/$1/version_0/report.json" ] || {
+    rm -rf "${out:?}/quality/$1"
+    captions=$(python -c "
+import json, sys
+lines = [json.loads(line)['text'] for line in open(sys.argv[1], encoding='utf-8')]
+print(json.dumps(lines[:60]))" "$out/sets/$4/nonmembers/metadata.jsonl")
+    python train.py test --config "$train" --config "$here/quality.yaml" --name "$1" \
+      --output_dir "$out/quality" --model.pretrained_model_name_or_path "$model" \
+      --ckpt_path "$out/$2/version_0/checkpoints/step=$3.ckpt" \
+      --data.instance_data_dir "$out/sets/$4/members" \
+      --data.reference_data_dir "$out/sets/$4/nonmembers" --data.evaluation.prompts "$captions"
+  }
+}
 full() { # STEP REPORTS CONFIG: three seeds at that checkpoint
   for number in 0 1 2; do
     next=$(((number + 1) % 3))
@@ -93,6 +107,30 @@ for part in $parts; do
         audit "flip$((step / 30))-1" few "$(at flip-1 $step)" "$(at flip-0 $step)" 1 0
       done
       ;;
+    u-shaped) # levels drawn away from the middle of the path, where members are told; flows alone
+      for number in 0 1 2; do
+        next=$(((number + 1) % 3))
+        for each in "$number" "$next"; do
+          fit "u-shaped-$each" "$each" --model.weighting_scheme u_shaped --trainer.max_steps 600
+        done
+        audit "u-shaped20-$number" few "$(at "u-shaped-$number" 600)" "$(at "u-shaped-$next" 600)" \
+          "$number" "$next"
+        quality "u-shaped20-$number" "u-shaped-$number" 600 "$number"
+        fit "full-$number" "$number"
+        quality "full20-$number" "full-$number" 600 "$number"
+      done
+      ;;
+    path) # the curve over the path from picture to noise, and the collection as a whole
+      for step in 600 1200; do
+        for number in 0 1 2; do
+          next=$(((number + 1) % 3))
+          fit "full-$number" "$number"
+          fit "full-$next" "$next"
+          audit "path$((step / 30))-$number" few "$(at "full-$number" "$step")" \
+            "$(at "full-$next" "$step")" "$number" "$next" --audit.dataset true
+        done
+      done
+      ;;
     queries) # 45 queries, and the other reducers
       fit full-0 0
       fit full-1 1
@@ -112,7 +150,7 @@ for part in $parts; do
     dreambooth) sh "$here/dreambooth.sh" "$out" ;;
     *)
       echo "no part '$part'; parts: full40 full20 slow20 full10 lora dreambooth timesteps " \
-        "controls flip queries rest" >&2
+        "controls flip path u-shaped queries rest" >&2
       exit 2
       ;;
   esac
