@@ -15,6 +15,8 @@ SETTINGS = {
     "flip40": "40 epochs, mirrored at random",
     "flip20": "20 epochs, mirrored at random",
     "u-shaped20": "20 epochs, levels drawn away from the middle of the path",
+    "path40": "40 epochs: along the path from picture to noise",
+    "path20": "20 epochs: along the path from picture to noise",
     "lora": "LoRA of rank 16, 20 epochs",
     "queries20": "20 epochs, one seed: queries and reducers",
     "timesteps20": "20 epochs, two seeds: CLiD around other timesteps",

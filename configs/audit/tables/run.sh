@@ -120,14 +120,14 @@ for part in $parts; do
         quality "full20-$number" "full-$number" 600 "$number"
       done
       ;;
-    path) # the curve over the path from picture to noise, and the collection as a whole
+    path) # the curve over the path from picture to noise, and the scores that read it
       for step in 600 1200; do
         for number in 0 1 2; do
           next=$(((number + 1) % 3))
           fit "full-$number" "$number"
           fit "full-$next" "$next"
-          audit "path$((step / 30))-$number" few "$(at "full-$number" "$step")" \
-            "$(at "full-$next" "$step")" "$number" "$next" --audit.dataset true
+          audit "path$((step / 30))-$number" path "$(at "full-$number" "$step")" \
+            "$(at "full-$next" "$step")" "$number" "$next"
         done
       done
       ;;
