@@ -78,11 +78,11 @@ class Made(NamedTuple):
         return "-".join(map(str, self)) + ".safetensors"
 
 
-def plan(rounds: int, photographs: bool) -> Iterator[Made]:
+def plan(rounds: int, photographs: bool, elsewhere: bool = True) -> Iterator[Made]:
     """All that is to be made, what says most first: half of the radii, elsewhere, the others."""
     for number in range(rounds):
         yield from _at_home(number, RADII[1::2])
-        for source, side, family in _ELSEWHERE:
+        for source, side, family in _ELSEWHERE if elsewhere else ():
             for attack in _CHEAP if photographs or source != "photographs" else ():
                 for epsilon in RADII[1::2]:
                     yield Made(number, source, side, family, attack, epsilon)
@@ -96,7 +96,13 @@ def _at_home(number: int, radii: Sequence[int]) -> Iterator[Made]:
                 yield Made(number, "world", 64, "pocket", attack, epsilon)
 
 
-def make(folder: str, photographs: str = "", rounds: int = 1, shard: str = "1/1") -> None:
+def make(
+    folder: str,
+    photographs: str = "",
+    rounds: int = 1,
+    shard: str = "1/1",
+    elsewhere: bool = True,
+) -> None:
     """Writes a file for each attack, radius and kind of picture: `clean` and `protected`, (N, 3, H,
     W) uint8, with what they are in its metadata.
 
@@ -105,6 +111,8 @@ def make(folder: str, photographs: str = "", rounds: int = 1, shard: str = "1/1"
         photographs: Folder of photographs, with subfolders, that the card alone is measured on.
         rounds: How often, each on other people. A round is some 12 core-minutes.
         shard: `1/2` makes every second file, from the first.
+        elsewhere: Also on larger pictures, photographs and the other family; `screening.remover`
+            reads the world's small ones on `pocket` alone.
 
     Raises ValueError for another form of `shard`, or a folder of photographs without any.
     """
@@ -117,7 +125,7 @@ def make(folder: str, photographs: str = "", rounds: int = 1, shard: str = "1/1"
     from shortcut_lightning import backbones
 
     models: dict[str, Backbone] = {}
-    for number, made in enumerate(plan(rounds, bool(photographs))):
+    for number, made in enumerate(plan(rounds, bool(photographs), elsewhere)):
         file = root / made.name
         mine = number % int(parts) == int(part) - 1
         if file.exists() or not mine:

@@ -1,5 +1,6 @@
 """Does a network that regresses the perturbation purify better? (LightShed, USENIX Security 2025)
 
+    python -m shortcut_lightning.screening.pictures runs/protected --rounds 3 --elsewhere false
     python -m shortcut_lightning.screening.remover runs/protected
 
 For each family of attacks a network learns from all the others what they add, and nothing for

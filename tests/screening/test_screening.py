@@ -25,6 +25,8 @@ def test_every_attack_has_a_preset_and_takes_a_radius(attack: str) -> None:
 def test_the_plan_names_everything_once() -> None:
     names = [made.name for made in pictures.plan(2, photographs=True)]
     assert len(names) == len(set(names))
+    small = list(pictures.plan(1, photographs=True, elsewhere=False))
+    assert {(made.source, made.side, made.family) for made in small} == {("world", 64, "pocket")}
     made = list(pictures.plan(1, photographs=False))
     assert {each.source for each in made} == {"world", "sample"}
     assert {each.epsilon for each in made if each.attack == "aspl"} == set(pictures.RADII)
