@@ -131,6 +131,8 @@ def test_cells_of_one_run_are_added_up(tmp_path: Path) -> None:
     found = ErasingTables(tmp_path, ["arm"])
     assert found.arms[""]["plain"].counts == {"0": (100, 200)}
     assert found.ratio("plain").startswith("0.50 ")
+    with pytest.raises(ValueError, match="'plain' does not have the parts arm / sampling"):
+        ErasingTables(tmp_path, ["arm", "sampling"])
 
 
 def report(folder: Path, ratio: float) -> None:

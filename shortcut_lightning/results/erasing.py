@@ -97,13 +97,20 @@ class ErasingTables:
             are the runs), `concept` (may be missing), and what was done.
 
     Raises:
-        ValueError: no rows are there.
+        ValueError: no rows are there, or an arm of theirs has other parts.
     """
 
     def __init__(self, folder: Path, factors: Sequence[str] = SCRIPT) -> None:
         self._folder, self._rows = folder, Rows.read(folder)
         if not self._rows.ran:
             raise ValueError(f"{folder} has no rows; 'bench --rows {folder}' adds them.")
+        for arm, *_ in self._rows.ran:
+            if arm.count("/") + 1 != len(factors):
+                wanted = " / ".join(factors)
+                raise ValueError(
+                    f"{folder / 'cells.csv'}: '{arm}' does not have the parts {wanted}; "
+                    "the matrix was another when it was run."
+                )
         self._factors = factors
 
     @cached_property
