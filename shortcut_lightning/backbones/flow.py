@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from shortcut_lightning.backbones import lora, token_files
+from shortcut_lightning.backbones import flow_lora, lora, token_files
 from shortcut_lightning.backbones.adapter_kinds import Kind
 from shortcut_lightning.backbones.base import Posterior
 from shortcut_lightning.backbones.paths import Path as NoisePath
@@ -234,8 +234,8 @@ class FlowTransformer(StableDiffusion):
         if own:
             (folder / OWN_FILE).write_text(json.dumps(own) + "\n", "utf-8")
 
-    def load_lora(self, path: str) -> None:
-        lora.load_diffusers(self, path)
+    def lora_in_its_names(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return flow_lora.converted(self.pipeline_class, tensors)
 
     def save_lora(self, folder: Path) -> None:
         """Diffusers' keys alone, which ComfyUI reads as well; kohya's are not settled for these."""

@@ -7,15 +7,14 @@ versions; none of them is called here.
 
 import json
 import re
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers.utils import convert_state_dict_to_diffusers, convert_state_dict_to_peft
+from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, PeftConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
@@ -199,71 +198,3 @@ def _at_alpha(alpha: int, tensors: dict[str, Tensor], layer: Any) -> dict[str, T
     file differ, diffusers takes the commonest for every layer."""
     up = tensors["lora_up.weight"] * (layer.lora_alpha["default"] / alpha)
     return {**tensors, "lora_up.weight": up, "alpha": torch.tensor(float(alpha))}
-
-
-def load_diffusers(backbone: "StableDiffusion", path: str) -> None:
-    """Merges a file in diffusers' keys into the weights, each part's adapter by peft.
-
-    Raises ValueError for keys of no part, and for tensors that fit no layer.
-    """
-    read = backbone.pipeline_class.lora_state_dict
-    # FLUX's takes alphas out of the tensors, and gives them to who asks alone.
-    asked = {"return_alphas": True} if "return_alphas" in signature(read).parameters else {}
-    state, *found, metadata = read(path, return_lora_metadata=True, use_safetensors=True, **asked)
-    strengths = found[0] or {} if found else {}
-    left = set(state)
-    for name, part in backbone.networks.items():
-        own = {key.removeprefix(f"{name}."): key for key in state if key.startswith(f"{name}.")}
-        if not own:
-            continue
-        left -= set(own.values())
-        # Which of the classes has it depends on the version (`save_diffusers`).
-        extra = "" if hasattr(part, "text_model") else "text_model."
-        tensors = {short.removeprefix(extra): state[key] for short, key in own.items()}
-        if not any(".lora_A." in short for short in tensors):
-            tensors = convert_state_dict_to_peft(tensors)
-        ranks = {
-            k.removesuffix(".lora_B.weight"): v.shape[1]
-            for k, v in tensors.items()
-            if ".lora_B" in k
-        }
-        noted = {
-            k.removeprefix(f"{name}."): v
-            for k, v in (metadata or {}).items()
-            if k.startswith(f"{name}.")
-        }
-        own_alphas = {
-            k.removeprefix(f"{name}.").removesuffix(".alpha"): float(v)
-            for k, v in strengths.items()
-            if k.startswith(f"{name}.")
-        }
-        insert(part, _config(ranks, noted, own_alphas))
-        unfit = set_peft_model_state_dict(part, tensors).unexpected_keys
-        if unfit:
-            raise ValueError(f"'{path}' has tensors that fit no layer of {name}: {unfit[0]}.")
-        merge(part)
-    if left:
-        raise ValueError(
-            f"'{path}' has tensors of no part of this model (model.lora): {min(left)}; it has "
-            f"{', '.join(backbone.networks)}."
-        )
-
-
-def _config(
-    ranks: dict[str, int], noted: dict[str, Any], own_alphas: dict[str, float]
-) -> LoraConfig:
-    """The adapter of a file: the ranks of its layers, and how strong it is noted to be, for all or
-    for layers by themselves; each has a scale of 1 where nothing is noted."""
-    rank = next(iter(ranks.values()))
-    alphas = {re.escape(name): own_alphas.get(name, each) for name, each in ranks.items()}
-    if "lora_alpha" in noted:
-        alphas = noted.get("alpha_pattern") or {}
-    return LoraConfig(
-        r=rank,
-        lora_alpha=noted.get("lora_alpha", rank),
-        use_rslora=noted.get("use_rslora", False),
-        use_dora=noted.get("use_dora", False),
-        target_modules=list(ranks),
-        rank_pattern={re.escape(name): each for name, each in ranks.items()},
-        alpha_pattern=alphas,
-    )

@@ -445,6 +445,11 @@ class StableDiffusion(Backbone):
     def load_lora(self, path: str) -> None:
         lora_files.merge(self, path)
 
+    def lora_in_its_names(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A LoRA whose names are not those of diffusers in those, where that takes more than
+        another name for a layer; as it is where there is no such form, or it is not known."""
+        return tensors
+
     def load_tokens(self, paths: Sequence[str]) -> None:
         for path in paths:
             word = token_files.read(path)
