@@ -239,7 +239,7 @@ class FlowTransformer(StableDiffusion):
 
     def save_lora(self, folder: Path) -> None:
         """Diffusers' keys alone, which ComfyUI reads as well; kohya's are not settled for these."""
-        lora.save_diffusers(self, folder)
+        lora.save_diffusers(self, folder, scaled=True)
 
     def load_tokens(self, paths: Sequence[str]) -> None:
         for path in paths:

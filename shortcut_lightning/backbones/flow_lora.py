@@ -29,9 +29,14 @@ def converted(pipeline_class: Any, tensors: Mapping[str, Tensor]) -> dict[str, T
 @contextmanager
 def _warnings() -> Iterator[list[logging.LogRecord]]:
     """What diffusers' loaders warn of inside, which is not shown."""
-    log, heard = logging.getLogger("diffusers.loaders"), []
-    listener = logging.Handler(logging.WARNING)
-    listener.emit = heard.append  # type: ignore[method-assign]
+    log, listener = logging.getLogger("diffusers.loaders"), logging.Handler(logging.WARNING)
+    heard: list[logging.LogRecord] = []
+
+    def note(record: logging.LogRecord) -> bool:
+        heard.append(record)
+        return False
+
+    listener.addFilter(note)
     level, propagates = log.level, log.propagate
     log.setLevel(logging.WARNING)
     log.propagate = False

@@ -8,7 +8,7 @@ versions; none of them is called here.
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from diffusers.utils import convert_state_dict_to_diffusers
@@ -104,8 +104,11 @@ def _layers(network: nn.Module) -> list[tuple[str, Any]]:
     ]
 
 
-def save_diffusers(backbone: "StableDiffusion", folder: Path) -> None:
+def save_diffusers(backbone: "StableDiffusion", folder: Path, scaled: bool = False) -> None:
     """Writes `pytorch_lora_weights.safetensors`, which `load_lora_weights` reads.
+
+    Its keys have no place for alpha, which diffusers reads from the file's metadata and others do
+    not (ComfyUI). Where the file is `scaled`, it is in the matrices, and the alpha is the rank.
 
     Modules of text encoders are named as in transformers 4, with `text_model.`: transformers 5 has
     dropped it from one of the classes, but older readers look for it, and today's take both.
@@ -114,6 +117,8 @@ def save_diffusers(backbone: "StableDiffusion", folder: Path) -> None:
     settings: dict[str, Any] = {}
     for name, part in adapted(backbone).items():
         tensors = get_peft_model_state_dict(part)
+        if scaled:
+            tensors = {key: _scaled(part, key, each) for key, each in tensors.items()}
         if name != "transformer":  # whose files are written in peft's keys everywhere
             renamed = convert_state_dict_to_diffusers(tensors)
             # Its names are of attention alone; a file of two kinds of keys is read in part.
@@ -123,7 +128,7 @@ def save_diffusers(backbone: "StableDiffusion", folder: Path) -> None:
         for key, tensor in tensors.items():
             path = f"{name}.{prefix}{key.removeprefix(prefix)}"
             layers[path] = tensor.detach().cpu().contiguous()
-        for key, value in _told(part).items():
+        for key, value in _told(part, scaled).items():
             settings[f"{name}.{key}"] = sorted(value) if isinstance(value, set) else value
     told = json.dumps(settings, indent=2, sort_keys=True)
     file = _steady(save(layers, {"format": "pt", "lora_adapter_metadata": told}))
@@ -131,7 +136,13 @@ def save_diffusers(backbone: "StableDiffusion", folder: Path) -> None:
     (folder / "pytorch_lora_weights.safetensors").write_bytes(file)
 
 
-def _told(part: nn.Module) -> dict[str, Any]:
+def _scaled(part: nn.Module, key: str, tensor: Tensor) -> Tensor:
+    """A tensor of an adapter, one of the two matrices of a layer with its scale in it."""
+    layer, is_up, _ = key.partition(".lora_B.")
+    return tensor * cast(Any, part.get_submodule(layer)).scaling["default"] if is_up else tensor
+
+
+def _told(part: nn.Module, scaled: bool) -> dict[str, Any]:
     """peft's settings of a part's adapter, their patterns written out by layer: of several that fit
     one layer the first counts, and JSON that is sorted by name has another first."""
     config: Any = part.peft_config["default"]  # type: ignore[index]
@@ -142,6 +153,12 @@ def _told(part: nn.Module) -> dict[str, Any]:
             ranks[key] = layer.r["default"]
         if layer.lora_alpha["default"] != config.lora_alpha:
             alphas[key] = layer.lora_alpha["default"]
+    if scaled:
+        return config.to_dict() | {
+            "lora_alpha": config.r,
+            "rank_pattern": ranks,
+            "alpha_pattern": ranks,
+        }
     return config.to_dict() | {"rank_pattern": ranks, "alpha_pattern": alphas}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from flow_cases import CASES, load
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from shortcut_lightning import backbones
@@ -41,11 +41,15 @@ def layer_of(model: Any) -> tuple[str, Any]:
 
 
 def learnt(folder: Path, tensors: Tensors, tmp_path: Path) -> Tensors:
-    """What a file changes in the denoiser."""
+    """What a file of these changes in the denoiser."""
     save_file(tensors, tmp_path / "a.safetensors")
+    return learnt_from(folder, tmp_path / "a.safetensors")
+
+
+def learnt_from(folder: Path, file: Path) -> Tensors:
     model: Any = backbones.load(str(folder))
     before = {name: each.clone() for name, each in model.denoiser.named_parameters()}
-    model.load_lora(str(tmp_path / "a.safetensors"))
+    model.load_lora(str(file))
     after = model.denoiser.named_parameters()
     return {n: each - before[n] for n, each in after if not torch.equal(each, before[n])}
 
@@ -176,6 +180,29 @@ def test_what_cannot_be_read_whole_is_named_in_a_line(
     assert "\n" not in str(caught.value)
     assert "(model.lora)" in str(caught.value)
     assert all(torch.equal(each, before[key]) for key, each in model.state_dict().items())
+
+
+def test_a_written_file_needs_no_settings_beside_its_matrices(folder: Path, tmp_path: Path) -> None:
+    """Programs that do not read diffusers' metadata take it for what it is, too."""
+    model: Any = backbones.load(str(folder))
+    more: Any = {"ranks": {r".*\.0\..*": 3}}
+    model.add_lora(unet=True, text_encoder=False, rank=2, alpha=6, dropout=0.0, dora=False, **more)
+    for key, each in model.denoiser.named_parameters():
+        if "lora_B" in key:
+            nn.init.normal_(each, 0, 0.1, generator=torch.Generator().manual_seed(len(key)))
+    before = {key: each.clone() for key, each in backbones.load(str(folder)).state_dict().items()}
+    model.save_lora(tmp_path)
+    file = tmp_path / "pytorch_lora_weights.safetensors"
+    with_settings = learnt_from(folder, file)
+    save_file(load_file(file), tmp_path / "bare.safetensors")
+    bare = learnt_from(folder, tmp_path / "bare.safetensors")
+    assert bare.keys() == with_settings.keys()
+    for key, each in bare.items():
+        torch.testing.assert_close(each, with_settings[key])
+    model.save(tmp_path / "merged")
+    merged = dict(backbones.load(str(tmp_path / "merged")).denoiser.named_parameters())
+    for key, each in bare.items():
+        torch.testing.assert_close(before[f"transformer.{key}"] + each, merged[key])
 
 
 def test_where_there_is_none_it_is_said(tmp_path: Path) -> None:
