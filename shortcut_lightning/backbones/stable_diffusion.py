@@ -282,12 +282,14 @@ class StableDiffusion(Backbone):
         seeds: Sequence[int],
         negative_prompts: Sequence[str] | str = "",
         num_inference_steps: int = 25,
-        guidance_scale: float = 7.5,
+        guidance_scale: float | None = None,
         scheduler: str = "",
         safety: SafeGuidance | None = None,
         size: tuple[int, int] | None = None,
     ) -> Tensor:
         size = size or (self.resolution, self.resolution)
+        if guidance_scale is None:
+            guidance_scale = self.usual_guidance
         if isinstance(negative_prompts, str):
             negative_prompts = [negative_prompts] * len(prompts)
         stock = self.pipeline(scheduler)

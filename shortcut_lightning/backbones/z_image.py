@@ -32,6 +32,11 @@ class ZImage(FlowTransformer):
         return "turbo" in self.source.lower()
 
     @property
+    def usual_guidance(self) -> float:  # type: ignore[override]
+        """See `Backbone`."""
+        return 1.0 if self.is_turbo else 5.0
+
+    @property
     def distilled(self) -> str:
         if not self.is_turbo:
             return ""
