@@ -18,11 +18,12 @@ from models import write_small_sd3
 from torch import Tensor
 
 from shortcut_lightning import backbones
-from shortcut_lightning.attacks import CAAT, AntiDiffusion
+from shortcut_lightning.attacks import CAAT, EASPL, AdvDM, AntiDiffusion
 from shortcut_lightning.attacks.anti_diffusion import parts, shared
 from shortcut_lightning.attacks.base import SoundnessWarning
 from shortcut_lightning.attacks.surrogate import Surrogate, SurrogateTraining
 from shortcut_lightning.backbones.text_attention import text_attention
+from shortcut_lightning.freezing import copy_sharing
 
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "sd3": write_small_sd3_with_t5,
@@ -104,3 +105,29 @@ def test_caat_leaves_attention_within_the_picture_alone(
     )
     CAAT(steps=1)(photos(), model, ["a dog"] * 2, generator=chance())
     assert set(hooked) == {model.embed(["a dog"]).hidden.shape[1]}
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        AdvDM(steps=1, surrogate="pocket-flow"),
+        EASPL(
+            rounds=1,
+            surrogates=["", "pocket-flow"],
+            training=SurrogateTraining(num_class_images=0),
+        ),
+    ],
+)
+def test_a_surrogate_of_another_family_says_which_shapes_it_takes(attack: Any) -> None:
+    model = backbones.load("pocket")
+    picture = torch.zeros(1, 3, 60, 68)  # whole latents of the pocket, and half ones of tokens
+    with pytest.raises(ValueError, match=r"surrogate: 'pocket-flow' .* multiple of 8 .* 68 x 60"):
+        attack(picture, model, ["a photo"], generator=chance())
+
+
+def test_what_is_stored_in_4_bits_does_not_learn() -> None:
+    packed = torch.nn.Parameter(torch.zeros(4, dtype=torch.uint8), requires_grad=False)
+    model = torch.nn.ParameterList([packed])
+    assert copy_sharing(model, [])[0] is packed
+    with pytest.raises(ValueError, match="frozen_dtype nf4"):
+        copy_sharing(model, [packed])
