@@ -284,6 +284,10 @@ def test_where_nobody_says_a_guidance_it_is_the_usual_one_of_the_family(
     if name == "z-image":
         turbo = loaded(shutil.copytree(folder, tmp_path / "Z-Image-Turbo"))
         assert turbo.usual_guidance == 1.0
+        turbo.save(tmp_path / "model")
+        assert loaded(tmp_path / "model").remarks == turbo.remarks
+        model.save(tmp_path / "base")
+        assert not loaded(tmp_path / "base").remarks
 
 
 def test_a_distilled_klein_is_asked_without_complaints(
