@@ -78,6 +78,17 @@ def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def copy_sharing(model: M, own: Sequence[nn.Parameter]) -> M:
-    """A deep copy with its own copies of these weights; it shares all others with the model."""
+    """A deep copy with its own copies of these weights, to learn; it shares all others with the
+    model.
+
+    Raises ValueError where they are packed into whole numbers.
+    """
+    if not all(each.is_floating_point() for each in own):
+        raise ValueError(
+            "A copy of the model is to learn, and its weights are stored in 4 bits "
+            "(model.compute.frozen_dtype nf4): let adapters learn (data.attack.training.method "
+            "lora) where the method has them, name another model (data.attack.surrogate), or "
+            "choose bf16."
+        )
     ids = {id(parameter) for parameter in own}
     return copy.deepcopy(model, {id(p): p for p in model.parameters() if id(p) not in ids})

@@ -2,6 +2,7 @@
 them as well; away from what the model knows, and with its attention to the text at nothing."""
 
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from shortcut_lightning.backbones.text_attention import text_attention
 from shortcut_lightning.freezing import copy_sharing
 from shortcut_lightning.ranges import Budget, Count, CountOrNone, NotNegative, Positive, StepSize
 
+Prompt = Callable[[int], Conditioning]  # for so many pictures
 GAIN = 100.0  # of attention before it is cut at one
 
 
@@ -84,18 +86,23 @@ class AntiDiffusion(GradientAttack):
         learners = nn.ParameterList(p for _, p in victim.denoiser.named_parameters())
         for parameter in learners:
             parameter.data = parameter.data.float()
-        at, text = Kept(images), nn.ParameterList(parts(model.embed([""])))
+        empty = model.embed([""])
+        at, text = Kept(images), nn.ParameterList(parts(empty))
         text.requires_grad_(False)
+
+        def said(count: int) -> Conditioning:
+            return shared(text, empty.mask, count)
+
         total = (self.rounds + 1) * self.steps
         with Watch("Anti-Diffusion", total) as watch:
             for number in self.progress.loop(self.rounds + 1, generator, at, text, learners, watch):
-                self._learn(victim, text, self.prompt_steps, self.prompt_rate, at, text, generator)
+                self._learn(victim, text, self.prompt_steps, self.prompt_rate, at, said, generator)
                 if number > 0:
                     steps, rate = self.surrogate_steps, self.learning_rate
-                    self._learn(victim, learners, steps, rate, at, text, generator)
+                    self._learn(victim, learners, steps, rate, at, said, generator)
                 at.value = sign_pgd(
                     images,
-                    lambda changed: self._loss(victim, changed, text, generator),
+                    lambda changed: self._loss(victim, changed, said, generator),
                     epsilon=self.epsilon,
                     step_sizes=[self.step_size] * self.steps,
                     ascending=True,
@@ -112,7 +119,7 @@ class AntiDiffusion(GradientAttack):
         steps: int,
         rate: float,
         at: Kept[Tensor],
-        text: nn.ParameterList,
+        said: Prompt,
         generator: torch.Generator,
     ) -> None:
         """Steps of a new AdamW down the denoising error of the pictures as they are. (Published
@@ -124,7 +131,7 @@ class AntiDiffusion(GradientAttack):
         for _ in range(steps):
             draw = torch.randn(posterior.mean.shape, generator=generator).to(at.value.device)
             latents = posterior.sample(draw)
-            made = denoise_latents(victim, latents, shared(text, len(latents)), generator)
+            made = denoise_latents(victim, latents, said(len(latents)), generator)
             optimizer.zero_grad()
             made.losses.mean().backward()
             optimizer.step()
@@ -133,12 +140,12 @@ class AntiDiffusion(GradientAttack):
             parameter.grad = None
 
     def _loss(
-        self, victim: Backbone, changed: Tensor, text: nn.ParameterList, generator: torch.Generator
+        self, victim: Backbone, changed: Tensor, said: Prompt, generator: torch.Generator
     ) -> Tensor:
         posterior = victim.encode(changed)
         draw = torch.randn(posterior.mean.shape, generator=generator).to(changed.device)
         latents = posterior.sample(draw)
-        conditioning = shared(text, len(latents))
+        conditioning = said(len(latents))
         if self.attention_weight == 0:
             return denoise_latents(victim, latents, conditioning, generator).losses.mean()
         with text_attention(victim.denoiser) as maps:
@@ -169,7 +176,8 @@ def parts(conditioning: Conditioning) -> list[nn.Parameter]:
     return [nn.Parameter(each.detach().float().clone()) for each in given if each is not None]
 
 
-def shared(text: nn.ParameterList, count: int) -> Conditioning:
-    """The same prompt for so many pictures."""
+def shared(text: nn.ParameterList, mask: Tensor | None, count: int) -> Conditioning:
+    """The same prompt for so many pictures, its padding left out where the model leaves it out."""
     hidden, *pooled = (each.expand(count, *each.shape[1:]) for each in text)
-    return Conditioning(hidden, pooled[0] if pooled else None)
+    mask = None if mask is None else mask.expand(count, -1)
+    return Conditioning(hidden, pooled[0] if pooled else None, mask)

@@ -79,7 +79,7 @@ class BlurGuard(Attack):
         inner = copy.copy(self.attack)
         inner.epsilon = self.raw_epsilon
         if isinstance(inner, GradientAttack) and inner.surrogate:
-            backbone, inner.surrogate = load_frozen(inner.surrogate, images.device), ""
+            backbone, inner.surrogate = load_frozen(inner.surrogate, images), ""
         view = View(images, self.raw_epsilon, lambda raw, rows: self._blurred(raw, sigmas[rows]))
         inner.progress = self.progress
         with seen_through(backbone, view):

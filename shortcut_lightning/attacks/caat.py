@@ -8,11 +8,13 @@ from shortcut_lightning.attacks.gradient import GradientAttack
 from shortcut_lightning.attacks.pgd import Watch, sign_step
 from shortcut_lightning.attacks.progress import Kept
 from shortcut_lightning.backbones.base import Backbone
+from shortcut_lightning.backbones.text_attention import text_parameters
 from shortcut_lightning.freezing import copy_sharing
 from shortcut_lightning.ranges import Budget, Count, Positive, StepSize
 
-# What Custom Diffusion trains, and the same of the text's side in joint attention.
-KEYS_AND_VALUES = ("attn2.to_k.", "attn2.to_v.", "add_k_proj.", "add_v_proj.")
+# What Custom Diffusion trains of attention to text, and the same of the text's side where text and
+# picture attend together.
+KEYS_AND_VALUES = (".to_k.", ".to_v.", ".add_k_proj.", ".add_v_proj.")
 
 
 class CAAT(GradientAttack):
@@ -54,10 +56,12 @@ class CAAT(GradientAttack):
         """See `GradientAttack`."""
         with torch.no_grad():
             conditioning = model.embed(prompts)
+        reading = text_parameters(model.denoiser)
         names = [
             name
             for name, _ in model.denoiser.named_parameters()
-            if any(each in name for each in KEYS_AND_VALUES) and "lora_" not in name
+            if name in reading and any(each in name for each in KEYS_AND_VALUES)
+            if "lora_" not in name
         ]
         if not names:
             raise ValueError("CAAT needs a denoiser that attends to text; this one does not.")

@@ -55,7 +55,7 @@ class EASPL(ASPL):
         """See `GradientAttack`."""
         victims = []
         for name in self.surrogates:
-            lent = load_frozen(name, images.device) if name else model
+            lent = load_frozen(name, images) if name else model
             with checkpointed(lent, self.gradient_checkpointing):  # a copy keeps the setting
                 victims.append(
                     Surrogate(lent, self.training, prompts, images, generator, self.progress)

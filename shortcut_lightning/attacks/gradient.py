@@ -52,7 +52,7 @@ class GradientAttack(Attack):
         self, images: Tensor, backbone: Backbone, prompts: list[str], generator: torch.Generator
     ) -> Tensor:
         """Lends `perturb` the model that is attacked."""
-        model = load_frozen(self.surrogate, images.device) if self.surrogate else backbone
+        model = load_frozen(self.surrogate, images) if self.surrogate else backbone
         with (
             checkpointed(model, self.gradient_checkpointing),
             bfloat16(images, self.computes_in_bf16),
@@ -72,10 +72,22 @@ class GradientAttack(Attack):
         """The method, as `Attack.run`; `model` is frozen, and shared: copy what is to learn."""
 
 
-def load_frozen(name: str, device: torch.device) -> Backbone:
-    """A model by name, in eval mode, without gradients. Raises ValueError as `backbones.load`."""
+def load_frozen(name: str, images: Tensor) -> Backbone:
+    """A model by name, in eval mode, without gradients, where the images are.
+
+    Raises ValueError as `backbones.load`, and for images of a shape that it does not take.
+    """
     model = backbones.load(name, key="data.attack.surrogate")
-    return model.to(device).requires_grad_(False).eval()
+    height, width = images.shape[-2:]
+    beyond = 0 < model.longest < max(height, width)
+    if beyond or height % model.multiple or width % model.multiple:
+        most = f", at most {model.longest}" if model.longest else ""
+        raise ValueError(
+            f"data.attack.surrogate: '{name}' takes pictures with sides of a multiple of "
+            f"{model.multiple} pixels{most}, and one here is {width} x {height}: crop or resize "
+            "it, or name a surrogate of the run's own family."
+        )
+    return model.to(images.device).requires_grad_(False).eval()
 
 
 @contextmanager

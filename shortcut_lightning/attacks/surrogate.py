@@ -34,7 +34,8 @@ class SurrogateTraining:
     Args:
         method: `full` trains the weights themselves, `lora` adapters on the attention layers.
         rank: Rank of the adapters; their alpha is the same.
-        train_text_encoder: Whether the text encoder learns too.
+        train_text_encoder: Whether the text encoder learns too; T5 and language models stay as they
+            are, as in training.
         learning_rate: Of AdamW; published as 5e-7, at which `full` learns slowly.
         adam_weight_decay: Its decoupled weight decay.
         max_grad_norm: Gradients are clipped to this norm. (Published code means to, and does not.)
@@ -251,7 +252,7 @@ class Surrogate:
         return Posterior(torch.cat(means), torch.cat(stds))
 
     def _networks(self, model: Backbone) -> list[nn.Module]:
-        text = list(model.text_encoders) if self.training.train_text_encoder else []
+        text = list(model.learning_text_encoders) if self.training.train_text_encoder else []
         return [model.denoiser, *text]
 
     def _copy(self, model: Backbone) -> Backbone:

@@ -84,6 +84,7 @@ class Backbone(nn.Module, ABC):
     frees_text: bool = False  # whether text encoders stay on the CPU between prompts
     frees_autoencoder: bool = False  # whether it stays on the CPU between pictures
     steerable: bool = True  # whether `sample` takes `safety`
+    usual_guidance: float = 7.5  # of `sample`, where nobody says another
     # What a run may set, where the family does not refuse it (`refused`).
     weighting_scheme: WeightingScheme = "logit_normal"  # how a flow draws and weighs timesteps
     guidance: float = 1.0  # what a network with guidance as its input is told in `predict`
@@ -168,14 +169,15 @@ class Backbone(nn.Module, ABC):
         seeds: Sequence[int],
         negative_prompts: Sequence[str] | str = "",
         num_inference_steps: int = 25,
-        guidance_scale: float = 7.5,
+        guidance_scale: float | None = None,
         scheduler: str = "",
         safety: SafeGuidance | None = None,
         size: tuple[int, int] | None = None,
     ) -> Tensor:
         """B prompts, B seeds -> (B, 3, H, W) in [0, 1]; an image depends on its own seed alone.
 
-        `size` is (H, W) in multiples of `step`; None is the native square.
+        `size` is (H, W) in multiples of `step`; None is the native square. Without a
+        `guidance_scale` it is the `usual_guidance`.
         With `safety` pictures are led away from the negative prompts by safe latent diffusion, and
         the prompt beside the wanted one is the empty one; it needs a `guidance_scale` above 1.
         """

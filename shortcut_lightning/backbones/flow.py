@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from shortcut_lightning.backbones import lora, token_files
+from shortcut_lightning.backbones import flow_lora, lora, token_files
 from shortcut_lightning.backbones.adapter_kinds import Kind
 from shortcut_lightning.backbones.base import Posterior
 from shortcut_lightning.backbones.paths import Path as NoisePath
@@ -37,7 +37,7 @@ MODE_SCALE = 1.29  # of the weighting scheme `mode`, as in the examples of diffu
 class FlowTransformer(StableDiffusion):
     """A latent rectified flow with a transformer.
 
-    Two facts that diffusers' folders do not hold, the length of a prompt and the side of a native
+    Facts that diffusers' folders do not hold, the length of a prompt and the side of a native
     picture, may stand in a folder's own file `shortcut_lightning.json`, which diffusers passes
     over; what is saved here has it wherever they are not the published ones.
     """
@@ -54,6 +54,7 @@ class FlowTransformer(StableDiffusion):
     learning_encoders: Sequence[str] = ()  # those that are CLIP's
     thinking: bool | None = None  # how a language model's chat template is filled in
     source = ""  # folder or hub id
+    facts: Sequence[str] = ("max_sequence_length", "native_size")
     reads_clip_alone = False
     takes_chunks = False  # whether the transformer reads CLIP's states
     takes_true_cfg = False  # whether `guidance_scale` is not yet guidance by two calls
@@ -105,7 +106,7 @@ class FlowTransformer(StableDiffusion):
     ) -> Self:
         model = super().from_pretrained(path, revision, variant, dtype, key, nf4)
         facts = read_facts(path, OWN_FILE)
-        for name in _FACTS:
+        for name in cls.facts:
             setattr(model, name, int(facts.get(name, getattr(cls, name))))
         model.source = str(path)
         model._measure()
@@ -229,17 +230,17 @@ class FlowTransformer(StableDiffusion):
 
     def save(self, folder: Path) -> None:
         super().save(folder)
-        facts = {name: getattr(self, name) for name in _FACTS}
+        facts = {name: getattr(self, name) for name in self.facts}
         own = {name: value for name, value in facts.items() if value != getattr(type(self), name)}
         if own:
             (folder / OWN_FILE).write_text(json.dumps(own) + "\n", "utf-8")
 
-    def load_lora(self, path: str) -> None:
-        lora.load_diffusers(self, path)
+    def lora_in_its_names(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return flow_lora.converted(self.pipeline_class, tensors)
 
     def save_lora(self, folder: Path) -> None:
         """Diffusers' keys alone, which ComfyUI reads as well; kohya's are not settled for these."""
-        lora.save_diffusers(self, folder)
+        lora.save_diffusers(self, folder, scaled=True)
 
     def load_tokens(self, paths: Sequence[str]) -> None:
         for path in paths:
@@ -263,9 +264,6 @@ class FlowTransformer(StableDiffusion):
             save_file({token: vectors[0]}, path)
             return
         save_file(dict(zip(self.token_keys, vectors, strict=False)), path, {"token": token})
-
-
-_FACTS = ("max_sequence_length", "native_size")
 
 
 def read_facts(path: str | Path, name: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class Flux(FlowTransformer):
     learning_encoders = ("text_encoder",)
     takes_true_cfg = True
     steerable = False  # its pipeline asks the transformer for one prompt at a time
+    usual_guidance = 3.5
 
     def __init__(self, pipeline: FluxPipeline) -> None:
         super().__init__(pipeline)
@@ -54,15 +55,20 @@ class Flux(FlowTransformer):
 
     @property
     def remarks(self) -> Sequence[str]:
-        how = "guidance" if self.takes_guidance else "a few steps"
         acts = f"is {self.true_cfg_scale:g}"
         if self.true_cfg_scale <= 1:
             acts = "is off: they do nothing here"
+        acting = (
+            "Negative prompts, those of decoupling and of location words among them, act through "
+            f"model.sampling.true_cfg_scale alone, which {acts}."
+        )
+        if not (self.takes_guidance or self.distilled):  # one that was trained out of it
+            return [acting]
+        how = "guidance" if self.takes_guidance else "a few steps"
         return [
             f"The model is distilled to {how}: its prediction for the empty prompt exists, but was "
             "never meant to be guided from. CLiD's unconditional branch is that prediction. "
-            "Negative prompts, those of decoupling and of location words among them, act through "
-            f"model.sampling.true_cfg_scale alone, which {acts}."
+            f"{acting}"
         ]
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
@@ -118,7 +124,7 @@ class Flux(FlowTransformer):
             return super().prompt_arguments(prompts, negative_prompts) | more
         if any(negative_prompts):
             self.say_once(
-                "Negative prompts do nothing on this distilled model: they need a second call, "
+                "Negative prompts do nothing on this model: they need a second call, "
                 "model.sampling.true_cfg_scale above 1."
             )
         said = self.embed(prompts)

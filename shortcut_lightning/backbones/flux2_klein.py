@@ -23,6 +23,7 @@ class Flux2Klein(FlowTransformer):
 
     pipeline_class = Flux2KleinPipeline
     steerable = False  # its pipeline asks the transformer for one prompt at a time
+    usual_guidance = 4.0
     thinking = False
 
     def __init__(self, pipeline: Flux2KleinPipeline) -> None:
@@ -119,6 +120,10 @@ class Flux2Klein(FlowTransformer):
             (stock._patchify_latents(latents) - mean) / deviation
         )
         return found
+
+    def stock_guidance(self, guidance_scale: float) -> float:
+        """The pipeline of a distilled one has none, and says so at each call that asks for it."""
+        return 1.0 if self.is_distilled else guidance_scale
 
     def prompt_arguments(
         self, prompts: Sequence[str], negative_prompts: Sequence[str]

@@ -7,15 +7,14 @@ versions; none of them is called here.
 
 import json
 import re
-from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from diffusers.utils import convert_state_dict_to_diffusers, convert_state_dict_to_peft
+from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, PeftConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
@@ -105,8 +104,11 @@ def _layers(network: nn.Module) -> list[tuple[str, Any]]:
     ]
 
 
-def save_diffusers(backbone: "StableDiffusion", folder: Path) -> None:
+def save_diffusers(backbone: "StableDiffusion", folder: Path, scaled: bool = False) -> None:
     """Writes `pytorch_lora_weights.safetensors`, which `load_lora_weights` reads.
+
+    Its keys have no place for alpha, which diffusers reads from the file's metadata and others do
+    not (ComfyUI). Where the file is `scaled`, it is in the matrices, and the alpha is the rank.
 
     Modules of text encoders are named as in transformers 4, with `text_model.`: transformers 5 has
     dropped it from one of the classes, but older readers look for it, and today's take both.
@@ -115,6 +117,8 @@ def save_diffusers(backbone: "StableDiffusion", folder: Path) -> None:
     settings: dict[str, Any] = {}
     for name, part in adapted(backbone).items():
         tensors = get_peft_model_state_dict(part)
+        if scaled:
+            tensors = {key: _scaled(part, key, each) for key, each in tensors.items()}
         if name != "transformer":  # whose files are written in peft's keys everywhere
             renamed = convert_state_dict_to_diffusers(tensors)
             # Its names are of attention alone; a file of two kinds of keys is read in part.
@@ -124,7 +128,7 @@ def save_diffusers(backbone: "StableDiffusion", folder: Path) -> None:
         for key, tensor in tensors.items():
             path = f"{name}.{prefix}{key.removeprefix(prefix)}"
             layers[path] = tensor.detach().cpu().contiguous()
-        for key, value in _told(part).items():
+        for key, value in _told(part, scaled).items():
             settings[f"{name}.{key}"] = sorted(value) if isinstance(value, set) else value
     told = json.dumps(settings, indent=2, sort_keys=True)
     file = _steady(save(layers, {"format": "pt", "lora_adapter_metadata": told}))
@@ -132,7 +136,13 @@ def save_diffusers(backbone: "StableDiffusion", folder: Path) -> None:
     (folder / "pytorch_lora_weights.safetensors").write_bytes(file)
 
 
-def _told(part: nn.Module) -> dict[str, Any]:
+def _scaled(part: nn.Module, key: str, tensor: Tensor) -> Tensor:
+    """A tensor of an adapter, one of the two matrices of a layer with its scale in it."""
+    layer, is_up, _ = key.partition(".lora_B.")
+    return tensor * cast(Any, part.get_submodule(layer)).scaling["default"] if is_up else tensor
+
+
+def _told(part: nn.Module, scaled: bool) -> dict[str, Any]:
     """peft's settings of a part's adapter, their patterns written out by layer: of several that fit
     one layer the first counts, and JSON that is sorted by name has another first."""
     config: Any = part.peft_config["default"]  # type: ignore[index]
@@ -143,6 +153,12 @@ def _told(part: nn.Module) -> dict[str, Any]:
             ranks[key] = layer.r["default"]
         if layer.lora_alpha["default"] != config.lora_alpha:
             alphas[key] = layer.lora_alpha["default"]
+    if scaled:
+        return config.to_dict() | {
+            "lora_alpha": config.r,
+            "rank_pattern": ranks,
+            "alpha_pattern": ranks,
+        }
     return config.to_dict() | {"rank_pattern": ranks, "alpha_pattern": alphas}
 
 
@@ -199,71 +215,3 @@ def _at_alpha(alpha: int, tensors: dict[str, Tensor], layer: Any) -> dict[str, T
     file differ, diffusers takes the commonest for every layer."""
     up = tensors["lora_up.weight"] * (layer.lora_alpha["default"] / alpha)
     return {**tensors, "lora_up.weight": up, "alpha": torch.tensor(float(alpha))}
-
-
-def load_diffusers(backbone: "StableDiffusion", path: str) -> None:
-    """Merges a file in diffusers' keys into the weights, each part's adapter by peft.
-
-    Raises ValueError for keys of no part, and for tensors that fit no layer.
-    """
-    read = backbone.pipeline_class.lora_state_dict
-    # FLUX's takes alphas out of the tensors, and gives them to who asks alone.
-    asked = {"return_alphas": True} if "return_alphas" in signature(read).parameters else {}
-    state, *found, metadata = read(path, return_lora_metadata=True, use_safetensors=True, **asked)
-    strengths = found[0] or {} if found else {}
-    left = set(state)
-    for name, part in backbone.networks.items():
-        own = {key.removeprefix(f"{name}."): key for key in state if key.startswith(f"{name}.")}
-        if not own:
-            continue
-        left -= set(own.values())
-        # Which of the classes has it depends on the version (`save_diffusers`).
-        extra = "" if hasattr(part, "text_model") else "text_model."
-        tensors = {short.removeprefix(extra): state[key] for short, key in own.items()}
-        if not any(".lora_A." in short for short in tensors):
-            tensors = convert_state_dict_to_peft(tensors)
-        ranks = {
-            k.removesuffix(".lora_B.weight"): v.shape[1]
-            for k, v in tensors.items()
-            if ".lora_B" in k
-        }
-        noted = {
-            k.removeprefix(f"{name}."): v
-            for k, v in (metadata or {}).items()
-            if k.startswith(f"{name}.")
-        }
-        own_alphas = {
-            k.removeprefix(f"{name}.").removesuffix(".alpha"): float(v)
-            for k, v in strengths.items()
-            if k.startswith(f"{name}.")
-        }
-        insert(part, _config(ranks, noted, own_alphas))
-        unfit = set_peft_model_state_dict(part, tensors).unexpected_keys
-        if unfit:
-            raise ValueError(f"'{path}' has tensors that fit no layer of {name}: {unfit[0]}.")
-        merge(part)
-    if left:
-        raise ValueError(
-            f"'{path}' has tensors of no part of this model (model.lora): {min(left)}; it has "
-            f"{', '.join(backbone.networks)}."
-        )
-
-
-def _config(
-    ranks: dict[str, int], noted: dict[str, Any], own_alphas: dict[str, float]
-) -> LoraConfig:
-    """The adapter of a file: the ranks of its layers, and how strong it is noted to be, for all or
-    for layers by themselves; each has a scale of 1 where nothing is noted."""
-    rank = next(iter(ranks.values()))
-    alphas = {re.escape(name): own_alphas.get(name, each) for name, each in ranks.items()}
-    if "lora_alpha" in noted:
-        alphas = noted.get("alpha_pattern") or {}
-    return LoraConfig(
-        r=rank,
-        lora_alpha=noted.get("lora_alpha", rank),
-        use_rslora=noted.get("use_rslora", False),
-        use_dora=noted.get("use_dora", False),
-        target_modules=list(ranks),
-        rank_pattern={re.escape(name): each for name, each in ranks.items()},
-        alpha_pattern=alphas,
-    )

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -99,16 +99,19 @@ def merge(backbone: "StableDiffusion", path: str) -> None:
     tensors = weights.tensors_of(found)
     if not tensors:
         raise ValueError(f"'{file}' holds no tensors; give a LoRA ({KEY}).")
-    lora_kinds.refuse_kinds(tensors, str(file))
+    lora_kinds.refuse_kinds(backbone, tensors, str(file))
     matrices = [(name, each) for name, each in tensors.items() if each.dim() > 1]
     weights.refuse_whole_numbers(matrices, str(file), KEY)
     weights.refuse_not_finite(tensors.items(), str(file), KEY)
+    places = _places(backbone)
+    if not _all_placed(places, tensors):
+        renamed = backbone.lora_in_its_names(tensors)
+        tensors = renamed if _all_placed(places, renamed) else tensors
     layers = _layers(tensors, str(file))
     downs = {stem: layer.reads for stem, layer in layers.items() if layer.reads is not None}
     lora_kinds.refuse_other_models(backbone, downs, str(file))
-    places = _places(backbone)
     strange = sorted(
-        key for stem, layer in layers.items() if _tidy(stem) not in places for key in layer.keys
+        key for stem, layer in layers.items() if not _place(places, stem) for key in layer.keys
     )
     if strange:
         raise ValueError(
@@ -118,10 +121,9 @@ def merge(backbone: "StableDiffusion", path: str) -> None:
     settings = _settings(file, metadata)
     changed = []
     for stem, layer in layers.items():
-        part, name, module = places[_tidy(stem)]
-        changed.append(
-            (module, _changed(module, layer, settings.of(part, name, layer), stem, file))
-        )
+        if place := _place(places, stem):
+            scale = settings.of(place.part, place.name, layer)
+            changed.append((place.module, _changed(place.module, layer, scale, stem, file)))
     for module, weight in changed:
         module.weight.data.copy_(weight)
 
@@ -172,14 +174,13 @@ def _layers(tensors: Mapping[str, Tensor], file: str) -> dict[str, LowRank]:
     layers: dict[str, LowRank] = {}
     unknown = []
     for key, tensor in tensors.items():
-        for kind, pattern in _ENDINGS.items():
-            if match := re.fullmatch(f"(?P<stem>.+?)({pattern})", key):
-                layer = layers.setdefault(match["stem"], LowRank())
-                layer.tensors[kind] = tensor
-                layer.keys.append(key)
-                break
-        else:
+        if (split := _split(key)) is None:
             unknown.append(key)
+            continue
+        stem, kind = split
+        layer = layers.setdefault(stem, LowRank())
+        layer.tensors[kind] = tensor
+        layer.keys.append(key)
     if unknown:
         raise ValueError(
             f"{len(unknown)} of the {len(tensors)} tensors of '{file}' are of no LoRA format known "
@@ -199,29 +200,61 @@ def _layers(tensors: Mapping[str, Tensor], file: str) -> dict[str, LowRank]:
     return layers
 
 
-def _tidy(stem: str) -> str:
-    """The name without what formats put around and into it."""
+def _split(key: str) -> tuple[str, str] | None:
+    """The name of a tensor's layer, and which of `_ENDINGS` it is; None where it is none."""
+    for kind, pattern in _ENDINGS.items():
+        if match := re.fullmatch(f"(?P<stem>.+?)({pattern})", key):
+            return match["stem"], kind
+    return None
+
+
+class _Place(NamedTuple):
+    """A layer."""
+
+    part: str  # of the model
+    name: str  # in that part
+    module: Any
+
+
+def _place(places: Mapping[str, _Place], stem: str) -> _Place | None:
+    """The layer of a name, with or without what formats put around and into it."""
     stem = stem.removeprefix("base_model.model.")
-    stem = re.sub(r"\.processor\.(to_\w+)$", r".\1", stem)
-    return re.sub(r"\.to_out$", ".to_out.0", stem)
+    tidy = re.sub(r"\.processor\.(to_\w+)$", r".\1", stem)
+    tidy = re.sub(r"\.to_out$", ".to_out.0", tidy)
+    return places.get(tidy, places.get(stem))
 
 
-def _places(backbone: "StableDiffusion") -> dict[str, tuple[str, str, Any]]:
-    """Every name that a format gives to a layer -> the part it is in, its name there, itself."""
-    places: dict[str, tuple[str, str, Any]] = {}
-    for part, network in backbone.networks.items():
-        for name, module in network.named_modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                names = _unet_names(backbone, name) if part == "unet" else _text_names(part, name)
-                for each in names:
-                    places[each] = (part, name, module)
-    return places
+def _all_placed(places: Mapping[str, _Place], tensors: Mapping[str, Tensor]) -> bool:
+    split = map(_split, tensors)
+    return all(each is not None and _place(places, each[0]) for each in split)
+
+
+def _places(backbone: "StableDiffusion") -> dict[str, _Place]:
+    """Every name that a format gives to a layer -> the layer."""
+    return {
+        each: _Place(part, name, module)
+        for part, network in backbone.networks.items()
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+        for each in _names(backbone, part, name)
+    }
+
+
+def _names(backbone: "StableDiffusion", part: str, name: str) -> Iterator[str]:
+    if part == "unet":
+        return _unet_names(backbone, name)
+    return _transformer_names(name) if part == "transformer" else _text_names(part, name)
 
 
 def _unet_names(backbone: "StableDiffusion", name: str) -> Iterator[str]:
     original = original_names.unet(backbone.unet, name)
     yield from (name, f"unet.{name}", f"diffusion_model.{original}")
     yield from (f"lora_unet_{each.replace('.', '_')}" for each in (name, original))
+
+
+def _transformer_names(name: str) -> Iterator[str]:
+    yield from (name, f"transformer.{name}", f"diffusion_model.{name}")
+    yield from (f"lora_{part}_{name.replace('.', '_')}" for part in ("unet", "transformer"))
 
 
 def _text_names(part: str, name: str) -> Iterator[str]:

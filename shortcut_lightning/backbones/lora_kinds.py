@@ -21,12 +21,15 @@ _KINDS = {
     "LyCORIS of norms": r"\.[wb]_norm$",
     "AdaLoRA": r"\.lora_E",
     "VeRA": r"vera_lambda",
+    "ControlNet-LLLite": r"lllite",
+    "a LoRA that brings words along (bundle_emb)": r"^bundle_emb",
+}
+# What is for no U-Net.
+_OTHERS = {
     "a LoRA for FLUX": r"double_blocks|single_blocks|single_transformer_blocks",
     "a LoRA for Stable Diffusion 3": r"joint_blocks|attn[._]add_[qkv]_proj",
     "a LoRA for a diffusion transformer": r"^(base_model\.model\.)?(lora_)?transformer[._]",
     "a LoRA of AnimateDiff": r"motion_modules|temporal_transformer",
-    "ControlNet-LLLite": r"lllite",
-    "a LoRA that brings words along (bundle_emb)": r"^bundle_emb",
 }
 _TEXT_WIDTHS = {
     768: "Stable Diffusion 1.x",
@@ -35,14 +38,15 @@ _TEXT_WIDTHS = {
 }
 
 
-def refuse_kinds(tensors: Mapping[str, Tensor], file: str) -> None:
+def refuse_kinds(backbone: "StableDiffusion", tensors: Mapping[str, Tensor], file: str) -> None:
     """Raises ValueError for what is no plain low-rank pair, or for another architecture."""
-    for kind, pattern in _KINDS.items():
+    kinds = _KINDS | (_OTHERS if backbone.part == "unet" else {})
+    for kind, pattern in kinds.items():
         found = [key for key in tensors if re.search(pattern, key)]
         if found:
             raise ValueError(
                 f"'{file}' is {kind}, at {weights.first(found)}; LoRA, DoRA, LoHa and LoKr "
-                f"for Stable Diffusion 1.x, 2.x and XL are known here ({KEY})."
+                f"for this model's family are known here ({KEY})."
             )
 
 
@@ -51,6 +55,8 @@ def refuse_other_models(
 ) -> None:
     """Names the family a LoRA is for where that shows: by the width of the text it reads, or by the
     text encoders it changes. `downs` are the matrices next to the input, by layer."""
+    if backbone.part != "unet":  # whose layers are called otherwise in each family
+        return
     own = int(backbone.unet.config.cross_attention_dim)
     two_encoders = "text_encoder_2" in backbone.networks
     its = {

@@ -136,7 +136,11 @@ def _budget(
     learning = getattr(family, "learning_encoders", networks)  # a U-Net's all learn
     encoders = {name: each for name, each in networks.items() if name in learning}
     in_all = [denoiser, vae, *networks.values()]
-    sizes = {name: _stored(each, training.frozen_dtype) for name, each in networks.items()}
+    learns_itself = encoders if training.method == "full" and training.train_text_encoder else {}
+    sizes = {
+        name: 0.0 if name in learns_itself else _stored(each, training.frozen_dtype)
+        for name, each in networks.items()
+    }
     own, trained = _denoiser(denoiser, family, training)
     if training.train_text_encoder:
         trained += sum(_trained(e, lora.TEXT_ENCODER, training) for e in encoders.values())

@@ -25,6 +25,7 @@ class QwenImage(FlowTransformer):
 
     pipeline_class = QwenImagePipeline
     steerable = False  # its pipeline asks the transformer for one prompt at a time
+    usual_guidance = 4.0
 
     @staticmethod
     def downsampling_of(vae: Any) -> int:

@@ -282,12 +282,14 @@ class StableDiffusion(Backbone):
         seeds: Sequence[int],
         negative_prompts: Sequence[str] | str = "",
         num_inference_steps: int = 25,
-        guidance_scale: float = 7.5,
+        guidance_scale: float | None = None,
         scheduler: str = "",
         safety: SafeGuidance | None = None,
         size: tuple[int, int] | None = None,
     ) -> Tensor:
         size = size or (self.resolution, self.resolution)
+        if guidance_scale is None:
+            guidance_scale = self.usual_guidance
         if isinstance(negative_prompts, str):
             negative_prompts = [negative_prompts] * len(prompts)
         stock = self.pipeline(scheduler)
@@ -444,6 +446,11 @@ class StableDiffusion(Backbone):
 
     def load_lora(self, path: str) -> None:
         lora_files.merge(self, path)
+
+    def lora_in_its_names(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A LoRA whose names are not those of diffusers in those, where that takes more than
+        another name for a layer; as it is where there is no such form, or it is not known."""
+        return tensors
 
     def load_tokens(self, paths: Sequence[str]) -> None:
         for path in paths:

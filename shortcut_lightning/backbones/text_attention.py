@@ -1,7 +1,8 @@
 """How a denoiser looks at its text: the attention of picture to words, read off with hooks.
 
 A U-Net has layers of cross-attention (`attn2`). In joint attention (Stable Diffusion 3) picture and
-text stand in one row; what a place of the picture gives to the words is then less than one.
+text stand in one row; what a place of the picture gives to the words is then less than one. Where
+queries and keys are turned by their places on the way (FLUX, Qwen-Image), nothing is read.
 """
 
 from collections.abc import Iterable, Iterator
@@ -41,6 +42,8 @@ def text_attention(denoiser: nn.Module) -> Iterator[list[Tensor]]:
     found: list[Tensor] = []
 
     def look(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if kwargs.get("image_rotary_emb") is not None:
+            return
         hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         text = kwargs["encoder_hidden_states"] if "encoder_hidden_states" in kwargs else args[1]
         found.append(probabilities(layer, hidden, text))

@@ -22,6 +22,8 @@ _FAMILIES = {
     (768, 1280, 4096): "Stable Diffusion 3",
     (768, 4096): "FLUX.1",
     (2560,): "FLUX.2 klein 4B or Z-Image",
+    (3584,): "Qwen-Image",
+    (4096,): "FLUX.2 klein 9B",
 }
 
 

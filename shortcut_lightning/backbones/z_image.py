@@ -25,15 +25,21 @@ class ZImage(FlowTransformer):
     lora_settings = lora.UNET
     steerable = False  # its pipeline asks for the prompts in another order
     thinking = True
+    facts = (*FlowTransformer.facts, "turbo")
+    turbo = 0  # 1 by its name alone, as nothing in the published folders says so, or as saved here
+
+    def _measure(self) -> None:
+        super()._measure()
+        self.turbo = int(self.turbo or "turbo" in self.source.lower())
 
     @property
-    def is_turbo(self) -> bool:
-        """By its name alone: nothing in the published folders says so."""
-        return "turbo" in self.source.lower()
+    def usual_guidance(self) -> float:  # type: ignore[override]
+        """See `Backbone`."""
+        return 1.0 if self.turbo else 5.0
 
     @property
     def distilled(self) -> str:
-        if not self.is_turbo:
+        if not self.turbo:
             return ""
         return (
             "Z-Image-Turbo is distilled to a few steps, and what is trained on it unlearns them: "
@@ -42,7 +48,7 @@ class ZImage(FlowTransformer):
 
     @property
     def remarks(self) -> Sequence[str]:
-        if not self.is_turbo:
+        if not self.turbo:
             return ()
         return [
             "The model is distilled to a few steps and meant to be sampled without guidance "

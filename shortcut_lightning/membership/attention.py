@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from shortcut_lightning.backbones.base import Backbone
-from shortcut_lightning.backbones.text_attention import probabilities
+from shortcut_lightning.backbones.text_attention import probabilities, text_layers
 from shortcut_lightning.backbones.tokens import all_vectors
 from shortcut_lightning.compiling import uncompiled
 
@@ -60,11 +60,7 @@ def recorded(denoiser: nn.Module, size: int) -> Iterator[dict[str, Tensor]]:
 
     Of every batch the last `size` rows count: the conditional ones.
     """
-    layers = [
-        module
-        for name, module in denoiser.named_modules()
-        if name.endswith("attn2") and hasattr(module, "to_q")
-    ]
+    layers = [m for name, m in text_layers(denoiser).items() if name.endswith("attn2")]
     if not layers:
         raise ValueError(
             "The denoiser has no cross-attention layers named attn2, which the importance of words "

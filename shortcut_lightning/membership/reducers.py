@@ -7,8 +7,10 @@ from itertools import pairwise
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from shortcut_lightning import draws
+from shortcut_lightning.backbones.base import Conditioning
 from shortcut_lightning.membership.attention import word_weights
 from shortcut_lightning.membership.probe import Probe, Variant
 from shortcut_lightning.ranges import Count, NotNegative, Ranged, SamplingSteps, Share
@@ -113,7 +115,8 @@ class GaussianNoise(Reducer):
     """Noise added to the caption's embedding.
 
     The published formula is not known; here sigma is scale x the embedding's standard deviation,
-    and the noise comes from the seed and the image's content.
+    what some families fill it up with not counted, and the noise comes from the seed and the
+    image's content.
 
     Args:
         scales: One version for each.
@@ -129,14 +132,22 @@ class GaussianNoise(Reducer):
     def reduce(self, probe: Probe) -> list[Variant]:
         whole = probe.caption
         hidden = whole.conditioning.hidden
+        deviation = spread(whole.conditioning)
         versions = []
         for scale in self.scales:
             stage = f"membership caption noise {scale}"
             noise = draws.normal(hidden.shape[1:], probe.chunk.seed, stage, probe.chunk.keys)
-            sigma = scale * hidden.std(dim=(1, 2), keepdim=True)
-            poorer = replace(whole.conditioning, hidden=hidden + sigma * noise)
+            poorer = replace(whole.conditioning, hidden=hidden + scale * deviation * noise)
             versions.append(Variant(f"{whole.label}\0noise {scale}", poorer))
         return versions
+
+
+def spread(text: Conditioning) -> Tensor:
+    """(B, 1, 1) standard deviations of the embeddings, of text alone where a mask tells it."""
+    if text.mask is None:
+        return text.hidden.std(dim=(1, 2), keepdim=True)
+    rows = zip(text.hidden, text.mask, strict=True)
+    return torch.stack([row[kept].std() for row, kept in rows]).view(-1, 1, 1)
 
 
 def clip(caption: str, parts: int = 3) -> list[str]:

@@ -269,6 +269,47 @@ def test_a_checkpoint_distilled_to_a_few_steps_is_told_so_in_a_line(
     assert all("\n" not in each for each in told)
 
 
+USUAL = {"sd3": 7.5, "flux dev": 3.5, "klein": 4.0, "qwen-image": 4.0, "z-image": 5.0}
+
+
+def test_where_nobody_says_a_guidance_it_is_the_usual_one_of_the_family(
+    case: Case, folder: Path, name: str, tmp_path: Path
+) -> None:
+    """Class images of prior preservation are drawn so."""
+    model = loaded(folder)
+    asked: dict[str, Any] = {"seeds": [0], "num_inference_steps": 2}
+    if name in USUAL:
+        said = model.sample(PROMPTS[:1], **asked, guidance_scale=USUAL[name])
+        assert torch.equal(model.sample(PROMPTS[:1], **asked), said)
+    if name == "z-image":
+        turbo = loaded(shutil.copytree(folder, tmp_path / "Z-Image-Turbo"))
+        assert turbo.usual_guidance == 1.0
+        turbo.save(tmp_path / "model")
+        assert loaded(tmp_path / "model").remarks == turbo.remarks
+        model.save(tmp_path / "base")
+        assert not loaded(tmp_path / "base").remarks
+
+
+def test_a_distilled_klein_is_asked_without_complaints(
+    folder: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if name == "klein distilled":
+        loaded(folder).sample(PROMPTS[:1], seeds=[0], num_inference_steps=1, guidance_scale=4.0)
+        assert "ignored" not in caplog.text
+
+
+def test_a_flux_that_was_trained_out_of_its_distillation_is_not_said_to_be_distilled(
+    folder: Path, name: str
+) -> None:
+    if name == "flux schnell":
+        model = loaded(folder)
+        assert "distilled to a few steps" in model.remarks[0]
+        model.scheduler.register_to_config(use_dynamic_shifting=True)
+        (remark,) = model.remarks
+        assert "distilled" not in remark
+        assert "true_cfg_scale alone, which is off" in remark
+
+
 def test_safe_guidance_is_refused_where_it_is_not_known(case: Case, folder: Path) -> None:
     model = loaded(folder)
     if not model.steerable:

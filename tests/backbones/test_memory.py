@@ -72,6 +72,19 @@ def test_counts_are_those_of_the_model_itself(tmp_path: Path) -> None:
     assert found.text_encoders * GIB == sum(p.numel() * p.element_size() for p in text)
 
 
+@pytest.mark.parametrize("text", [True, False])
+def test_text_encoders_that_learn_themselves_are_counted_once(text: bool, tmp_path: Path) -> None:
+    folder = write_small_flux(tmp_path / "model")
+    found = budget(str(folder), Training("full", train_text_encoder=text))
+    module = DreamBooth(str(folder), method="full", train_text_encoder=text)
+    assert found is not None
+    model = module.backbone
+    frozen = [p for p in model.text_encoders.parameters() if not p.requires_grad]
+    assert found.text_encoders * GIB == 4 * sum(p.numel() for p in frozen)
+    learns = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    assert found.trained * GIB == 4 * learns
+
+
 def test_activations_grow_as_they_must(tmp_path: Path) -> None:
     folder = str(write_layout(tmp_path, "z_image"))
 
