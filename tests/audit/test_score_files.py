@@ -150,6 +150,13 @@ def test_a_header_is_no_row(text: str, names: list[str], tmp_path: Path) -> None
         assert found.rows[:, -2:].tolist() == [[0.5, 2.0], [1.5, 3.0]]
 
 
+def test_columns_may_be_named_by_numbers(tmp_path: Path, audited: Audited) -> None:
+    for name, rows in (("m", MEMBERS), ("n", OTHERS)):
+        write_csv(tmp_path / f"{name}.csv", np.c_[np.arange(len(rows)), rows], ["", "0", "1"])
+    audited(*pair(), "--audit.direction", "high,low", "--audit.score_columns", "[0, 1]")
+    assert [*report(tmp_path)["scores"]] == ["0", "1"]
+
+
 def test_the_page_names_what_needs_pictures(tmp_path: Path, audited: Audited) -> None:
     write(tmp_path, ".npy")
     said = audited(*pair(".npy"), "--audit.direction", "high,low")
