@@ -192,9 +192,11 @@ class Measured:
 
 
 def words_of(value: Sequence[str] | str) -> list[str]:
-    """A list, or words with commas between them."""
-    words = value.split(",") if isinstance(value, str) else value
-    return [word.strip() for word in words if word.strip()]
+    """A list, or words with commas between them; in brackets where a list's are numbers, which a
+    command line's parser leaves as they were typed."""
+    if isinstance(value, str):
+        value = value.strip().removeprefix("[").removesuffix("]").split(",")
+    return [word.strip() for word in value if word.strip()]
 
 
 def _role(key: str) -> str:

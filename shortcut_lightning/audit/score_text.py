@@ -1,4 +1,4 @@
-"""Score files that are text: columns between tabs, semicolons or commas, with or without a header.
+"""Score files that are text: columns between tabs, semicolons, commas or spaces; a header or none.
 
 NumPy reads a million rows in a second and says little of a damaged one, so that a file it refuses
 is gone through once more, row by row.
@@ -6,7 +6,7 @@ is gone through once more, row by row.
 
 import csv
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -16,7 +16,7 @@ Choice = Callable[[list[str], Sequence[str], Path], list[str]]
 
 
 class _Form(NamedTuple):
-    delimiter: str
+    delimiter: str | None  # None for spaces, however many
     header: bool
     names: list[str]
     first: int  # number of the line that the first row of numbers stands in
@@ -61,27 +61,61 @@ def first_row(path: Path) -> int:
 
 
 def _form(path: Path) -> _Form:
-    place, line = 0, ""
+    place, line, following = 0, "", ""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            for place, each in enumerate(file, 1):  # noqa: B007
-                line = each.strip("\r\n")
-                if line.strip():
+            for number, each in enumerate(file, 1):
+                if line and each.strip():
+                    following = each.strip("\r\n")
                     break
+                if each.strip():
+                    place, line = number, each.strip("\r\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text in UTF-8.") from error
-    delimiter = next((each for each in "\t;" if each in line), "," if "," in line else "\t")
-    cells = [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
-    header = bool(cells) and all(_number(cell) is None for cell in cells)
+    line = line.removeprefix("# ")  # as numpy.savetxt begins a header
+    delimiter = _delimiter(line, following)
+    cells = [cell.strip() for cell in next(_rows([line], delimiter), [])]
+    below = [cell.strip() for cell in next(_rows([following], delimiter), [])]
+    header = bool(cells) and (all(map(_is_word, cells)) or _numbered_header(cells, below, path))
     names = [cell or f"column {n}" for n, cell in enumerate(cells, 1)]
     return _Form(delimiter, header, names if header else numbered(len(cells)), place + header)
+
+
+def _delimiter(line: str, following: str) -> str | None:
+    """Of a file that begins with these two lines."""
+    if found := next((each for each in "\t;," if each in line), ""):
+        return found
+    # Spaces divide numbers; in a line of words alone they may belong to a name.
+    words = (following or line).split()
+    return None if len(words) > 1 and not any(map(_is_word, words)) else "\t"
+
+
+def _rows(lines: Iterable[str], delimiter: str | None) -> Iterator[list[str]]:
+    if delimiter is None:
+        return (line.split() for line in lines)
+    return csv.reader(lines, delimiter=delimiter)
+
+
+def _numbered_header(cells: list[str], below: list[str], path: Path) -> bool:
+    """Whether the first row is 0, 1, ..., which pandas calls columns without names, behind an empty
+    cell where it writes its index. Raises ValueError where that may as well be a score."""
+    named = cells[1:] if cells[0] == "" else cells
+    plain = all(cell.lstrip("-").isdecimal() for cell in below[-len(named) :])
+    if plain or named != [str(number) for number in range(len(named))]:
+        return False
+    if len(cells) == 1:
+        raise ValueError(
+            f"{path}: the first row is 0, a score or pandas' name for a column without one; write "
+            "a name into the first row, or no header (to_csv(header=False))."
+        )
+    return True
 
 
 def _explain(path: Path, form: _Form, places: Sequence[int], error: Exception) -> NoReturn:
     """Raises ValueError for the first row that is not as the others."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            for place, cells in enumerate(csv.reader(file, delimiter=form.delimiter), 1):
+            for place, cells in enumerate(_rows(file, form.delimiter), 1):
                 if place >= form.first and any(cell.strip() for cell in cells):
                     _check(path, place, cells, form, places)
     except (UnicodeDecodeError, csv.Error) as unread:
@@ -107,3 +141,7 @@ def _number(word: str) -> float | None:
         return float(word)
     except ValueError:
         return None
+
+
+def _is_word(cell: str) -> bool:
+    return _number(cell) is None

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from shortcut_lightning.batch import Example
 from shortcut_lightning.callbacks.stages import stages_of
-from shortcut_lightning.concepts.noise_statistics import LEAST
-from shortcut_lightning.concepts.protection import ErrorRates, ProtectionDetector
+from shortcut_lightning.concepts.protection import ErrorRates, ProtectionDetector, judged
 from shortcut_lightning.files.images import load_image, shrunk
 
 _LONGEST = 4096  # pixels at which a photograph is looked at, as `data.detection_side` has it
@@ -25,7 +24,7 @@ _AFTER = {
 class Screened:
     """What was found."""
 
-    photographs: int  # judged; those with a side under 32 pixels are not
+    photographs: int  # judged; those that are small or without colour are not
     protected: Mapping[str, int]  # by stage, of those that changed something
     rates: ErrorRates
 
@@ -60,14 +59,14 @@ def screen(datamodule: Any) -> Screened | None:
     rates = detector.error_rates()
     if rates is None:
         return None
-    found, judged = {}, 0
+    found, count = {}, 0
     for stage, examples in stages_of(datamodule).items():
-        large = [image for image in map(_seen, examples) if min(image.shape[-2:]) >= LEAST]
-        if not large:
+        shown = [image for image in map(_seen, examples) if judged(image) is not None]
+        if not shown:
             return None
-        judged = judged or len(large)
-        found[stage] = sum(bool(detector.detect(image[None])[0]) for image in large)
-    return Screened(judged, found, rates)
+        count = count or len(shown)
+        found[stage] = sum(bool(detector.detect(image[None])[0]) for image in shown)
+    return Screened(count, found, rates)
 
 
 def _seen(example: Example) -> Tensor:

@@ -21,6 +21,7 @@ from shortcut_lightning.cli.errors import UserError, as_user_error, did_you_mean
 from shortcut_lightning.cli.parser import ShortcutParser
 from shortcut_lightning.cli.verbs import PROGRAM
 from shortcut_lightning.files.atomic import atomic
+from shortcut_lightning.pocket import BUILT_IN
 from shortcut_lightning.ranges import CountOrNone
 from shortcut_lightning.stopping import Stopped
 from shortcut_lightning.verify import effects, page, photographs, plan, recipe, routes
@@ -146,20 +147,20 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
     names = {action.dest for action in verify_parser()._actions}
     own: list[str] = []
     others: list[str] = []
-    words = iter([*argv, ""])
-    word = next(words)
-    while word:
+    words = iter(argv)
+    word = next(words, None)
+    while word is not None:
         option, equals, _ = word.removeprefix("--").partition("=")
-        following = next(words, "")
+        following = next(words, None)
         if not word.startswith("--") or option not in names or equals:
             (own if equals and word.startswith("--") and option in names else others).append(word)
-        elif option == "dry_run" and following.lower() not in ("true", "false"):
+        elif option == "dry_run" and str(following).lower() not in ("true", "false"):
             own.append("--dry_run=true")
-        elif not following or following.startswith("--"):
+        elif following is None or following.startswith("--"):
             raise UserError(f"{word}: give a value")
         else:
             own.append(f"{word}={following}")
-            following = next(words, "")
+            following = next(words, None)
         word = following
     for word in others:
         _refuse(word, names)
@@ -190,6 +191,11 @@ def _check_names(restoration: str, family: str) -> None:
     is_path = family.startswith(("/", ".", "~")) or family.count("/") > 1
     if is_path and not Path(family).expanduser().exists():
         raise UserError(f"--family: no folder '{family}'")
+    if family and "/" not in family and family not in BUILT_IN and not Path(family).exists():
+        raise UserError(
+            f"--family: '{family}' is no folder and no hub id, owner/name; or give "
+            f"{' or '.join(BUILT_IN)}"
+        )
 
 
 def _default_output(merged: dict[str, Any], asked: recipe.Recipe, argv: list[str]) -> Path:

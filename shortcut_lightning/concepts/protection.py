@@ -26,6 +26,9 @@ from shortcut_lightning.ranges import Between
 LABEL = "protection"
 POCKET_PROTECTION = WEIGHTS / "protection"
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2)  # of false alarms, at which thresholds are kept
+_FLAT = 2 / 255  # a row or column that varies less is of a border
+_SMEAR = 8  # pixels beside a border, into which JPEG smears it
+_GREY = 0.5 / 255  # channels that differ less on average show no colour
 _CLIP = 4.0  # standard deviations: what lies further off is another kind of picture, not more so
 
 
@@ -81,6 +84,26 @@ class ProtectionNetwork(nn.Module):
         save_file(tensors, folder / "model.safetensors")
 
 
+def judged(image: Tensor) -> Tensor | None:
+    """What is judged of (3, H, W) in [0, 1]: all but a border of one colour, which averages would
+    take for a picture without any noise; None where that is too small, or has no colour."""
+    for along, across in ((1, 2), (2, 1)):
+        varies = (image.amax(across) - image.amin(across)).amax(0) > _FLAT
+        start, end = _inside(varies.nonzero().flatten().tolist(), image.shape[along])
+        image = image.narrow(along, start, end - start)
+    colour = (image.amax(0) - image.amin(0)).mean()
+    return None if min(image.shape[-2:]) < LEAST or colour <= _GREY else image
+
+
+def _inside(places: Sequence[int], length: int) -> tuple[int, int]:
+    """From where to where on a side is no border, the places that vary being given."""
+    if not places:
+        return 0, length
+    start, end = places[0], places[-1] + 1
+    inner = start + _SMEAR * (start > 0), end - _SMEAR * (end < length)
+    return inner if inner[1] - inner[0] >= LEAST else (start, end)
+
+
 class ErrorRates(NamedTuple):
     """What is known of the detector at one rate of false alarms, from its card."""
 
@@ -99,7 +122,8 @@ class ProtectionDetector(Detector):
     """Says whether a photograph looks protected; where, it cannot say. The score is the probability
     that it is, if half of all photographs were.
 
-    Judges a photograph at its own size. One with a side under 32 pixels is not judged.
+    Judges a photograph at its own size, without a border of one colour. One with a side under 32
+    pixels is not judged, nor one without colour, where half of what is looked at is missing.
 
     Args:
         path: Folder of a trained one; `pocket` is the one that comes with the package.
@@ -138,10 +162,15 @@ class ProtectionDetector(Detector):
 
     @torch.no_grad()
     def scores(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) in [0, 1] -> (N,) log-odds; NaN where a side is under 32 pixels."""
-        if min(images.shape[-2:]) < LEAST or not len(images):
-            return torch.full((len(images),), math.nan)
-        return self.network.to(images.device)(images.float()).cpu()
+        """(N, 3, H, W) in [0, 1] -> (N,) log-odds; NaN where a picture is not judged."""
+        found = [self._score(image) for image in images.float()]
+        return torch.stack(found) if found else torch.empty(0)
+
+    def _score(self, image: Tensor) -> Tensor:
+        if (seen := judged(image)) is None:
+            return torch.tensor(math.nan)
+        found: Tensor = self.network.to(image.device)(seen[None])[0]
+        return found.cpu()
 
     def run(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`."""

@@ -4,6 +4,7 @@ It sees pictures of the concept with "a photo of <concept>", and the only loss i
 attention gives to those words. A baseline: what is not called by words is not forgotten.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -63,7 +64,7 @@ class ForgetMeNot(DreamBooth):
         for name, parameter in self.backbone.denoiser.named_parameters():
             parameter.requires_grad_(parts == "all" or name in reading)
         self.text = prompt.replace("{concept}", concept)
-        self.positions = self._positions(prompt.partition("{concept}")[0], concept, use_pooler)
+        self.positions = self._positions(prompt.split("{concept}"), concept, use_pooler)
 
     def configure_callbacks(self) -> list[Callback]:
         """None. It is asked before a strategy is set up: what comes after the last attention to
@@ -73,17 +74,21 @@ class ForgetMeNot(DreamBooth):
             strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
         return []
 
-    def _positions(self, before: str, concept: str, use_pooler: bool) -> list[int]:
-        """Places of the concept's tokens in the prompt, the token that begins it being 0."""
+    def _positions(self, around: Sequence[str], concept: str, use_pooler: bool) -> list[int]:
+        """Places of the concept's tokens in the prompt, the token that begins it being 0; `around`
+        is what the prompt says before, between and after."""
         count = self.backbone.count_tokens
-        first, end = 1 + count(before), 1 + count(before + concept)
+        places: list[int] = []
+        for number in range(1, len(around)):
+            before = concept.join(around[:number])
+            places += range(1 + count(before), 1 + count(before + concept))
         last = 1 + count(self.text)
         if last > self.backbone.prompt_length + 1:
             raise ValueError(
                 f"model.prompt with model.concept has {last - 1} words of the vocabulary; the text "
                 f"encoder takes {self.backbone.prompt_length}."
             )
-        return [*range(first, end), *([last] if use_pooler else [])]
+        return [*places, *([last] if use_pooler else [])]
 
     def forward(self, batch: TrainBatch) -> dict[str, Tensor]:
         """The Frobenius norm of the attention to the concept, over all layers, heads, places and

@@ -21,6 +21,9 @@ from shortcut_lightning.verify.routes import AS_GIVEN, CLEAN, UNTOUCHED, Route
 IDENTITY = "eval/identity"
 # Measures of quality, the first that was taken; a name that ends in "_" is a beginning.
 _QUALITY = ("eval/quality_pocket", "eval/q_paper", "eval/iqa_", "eval/clip_iqa_")
+# Those of pyiqa's that are low for good pictures: a fall would be taken for harm.
+_REVERSED = ("eval/iqa_brisque", "eval/iqa_niqe", "eval/iqa_ilniqe", "eval/iqa_pi")
+_LEAST = {"eval/q_paper": -1.0, "eval/iqa_liqe": 1.0}  # of a scale that does not begin at 0
 SLIGHT = 0.1  # of what was there to be lowered; less is shown, but not worth much
 
 Grade = Literal["none", "slight", "clear"]
@@ -122,7 +125,7 @@ def findings(found: Measured, routes: Sequence[Route]) -> list[Finding]:
     for (route, measure, clean, noise), p_clean, p_noise in zip(
         pairs, ps[::2], ps[1::2], strict=True
     ):
-        share = min(clean.mean, noise.mean) / _teachable(found, measure)
+        share = min(clean.mean, noise.mean) / _teachable(found, measure, route)
         lowered = clean.low > 0 and noise.low > 0 and max(p_clean, p_noise) <= LEVEL
         grade: Grade = "none" if not lowered else "slight" if share < SLIGHT else "clear"
         effect = Effect(measure, clean, noise, p_clean, p_noise, share, grade, needed)
@@ -141,13 +144,18 @@ def _below(found: Measured, measure: str, route: Route) -> tuple[Difference, Dif
     return clean, noise
 
 
-def _teachable(found: Measured, measure: str) -> float:
-    """What clean photographs teach: identity above the untouched model's, quality at all."""
-    clean = found.mean(measure, f"{CLEAN}/{AS_GIVEN}")
-    floor = found.mean(measure, f"{UNTOUCHED}/{AS_GIVEN}") if measure == IDENTITY else 0.0
+def _teachable(found: Measured, measure: str, route: Route) -> float:
+    """What clean photographs teach: identity above the untouched model's, quality at all. To
+    another model than the recipe's they teach something else; its own floor is not measured."""
+    clean = found.mean(measure, f"{CLEAN}/{route.name if route.learner else AS_GIVEN}")
+    floor = _LEAST.get(measure, 0.0)
+    if measure == IDENTITY:
+        floor = found.mean(measure, f"{UNTOUCHED}/{AS_GIVEN}")
     span = clean - (floor if math.isfinite(floor) else 0.0)
     return span if span > 1e-6 else 1.0
 
 
 def _is(metric: str, known: str) -> bool:
-    return metric.startswith(known) if known.endswith("_") else metric == known
+    if not known.endswith("_"):
+        return metric == known
+    return metric.startswith(known) and not metric.startswith(_REVERSED)

@@ -95,8 +95,7 @@ def known_speed(recipe: Recipe, output_dir: Path) -> Speed | None:
 
 
 def _learners(recipe: Recipe, matrix: Matrix) -> str:
-    key = "model.pretrained_model_name_or_path"
-    others = [r.settings[key] for r in matrix.routes if key in r.settings]
+    others = [route.learner for route in matrix.routes if route.learner]
     each = len(COLUMNS) * matrix.seeds
     said = [f"{matrix.trainings - len(others) * each} of {recipe.model}"]
     return " and ".join([*said, *(f"{each} of {name}" for name in others)])

@@ -21,12 +21,20 @@ PURIFIERS = "purifiers.yaml"  # beside the matrix: those of the recipe
 _OTHER_POCKET = {"pocket": "pocket-flow", "pocket-flow": "pocket"}
 
 
+LEARNER = "model.pretrained_model_name_or_path"
+
+
 class Route(NamedTuple):
     """A level of the matrix."""
 
     name: str  # as a row of the page is called
     after: str  # as a sentence has it
     settings: dict[str, Any]  # options of the command line
+
+    @property
+    def learner(self) -> str:
+        """The model that learns, where it is another one than the recipe's; else empty."""
+        return str(self.settings.get(LEARNER, ""))
 
 
 class Matrix(NamedTuple):
@@ -85,6 +93,11 @@ def matrix(
 def _routes(recipe: Recipe, restoration: str, family: str) -> tuple[list[Route], list[str]]:
     """The routes, those of `quick` first, and what cannot be tried."""
     built_in = recipe.model in _OTHER_POCKET
+    if family and _place(family) == _place(recipe.model):
+        raise ValueError(
+            f"--family is '{family}', the model that the protection is made against "
+            "(model.pretrained_model_name_or_path); name another one, or leave it out."
+        )
     family = family or _OTHER_POCKET.get(recipe.model, "")
     restoration = restoration or ("code_sr_pocket" if built_in else "")
     routes = [
@@ -110,7 +123,7 @@ def _routes(recipe: Recipe, restoration: str, family: str) -> tuple[list[Route],
             Route(
                 f"learnt by {name}",
                 f"when {name} learns them",
-                {"model.pretrained_model_name_or_path": family},
+                {LEARNER: family},
             ),
         ]
     else:
@@ -121,6 +134,12 @@ def _routes(recipe: Recipe, restoration: str, family: str) -> tuple[list[Route],
 
 
 _AUTOENCODER = "other_autoencoder"
+
+
+def _place(name: str) -> str:
+    """A model's folder, whichever way it is written, or its name."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() and name not in _OTHER_POCKET else name
 
 
 def _purified(name: str, after: str, preset: str, more: Mapping[str, Any] | None = None) -> Route:

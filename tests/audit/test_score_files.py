@@ -59,6 +59,7 @@ KINDS: dict[str, Callable[[Path, np.ndarray], None]] = {
     ".csv": write_csv,
     ".txt": lambda path, rows: np.savetxt(path, rows, delimiter="\t"),
     ".tsv": lambda path, rows: np.savetxt(path, rows, delimiter=";"),
+    ".TXT": np.savetxt,
     ".npy": np.save,
     ".safetensors": save_tensors,
     ".parquet": save_parquet,
@@ -127,6 +128,33 @@ def test_every_kind_of_file_says_what_scikit_learn_says(
             expected = tpr[fpr <= rate["fpr"]].max()
             assert rate["tpr_member"]["value"] == pytest.approx(expected, abs=1e-12)
         assert (found["n_members"], found["n_holdouts"]) == (120, 150)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("0,1\n0.5,2\n1.5,3\n", ["0", "1"]),  # pandas, of columns without names
+        (",0,1\n0,0.5,2\n1,1.5,3\n", ["column 1", "0", "1"]),  # with its index
+        ("0,1\n1,0\n", ["column 1", "column 2"]),  # two flags, and no header
+        ("# loss pia\n0.5 2\n1.5 3\n", ["loss", "pia"]),  # numpy.savetxt
+        ("# loss,pia\n0.5,2\n1.5,3\n", ["loss", "pia"]),
+        ("my own score\n0.5\n1.5\n", ["my own score"]),
+    ],
+)
+def test_a_header_is_no_row(text: str, names: list[str], tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_text(text)
+    found = read_columns(tmp_path / "scores.csv")
+    assert found.names == names
+    assert len(found.rows) == 2
+    if names[-1] in ("1", "pia"):
+        assert found.rows[:, -2:].tolist() == [[0.5, 2.0], [1.5, 3.0]]
+
+
+def test_columns_may_be_named_by_numbers(tmp_path: Path, audited: Audited) -> None:
+    for name, rows in (("m", MEMBERS), ("n", OTHERS)):
+        write_csv(tmp_path / f"{name}.csv", np.c_[np.arange(len(rows)), rows], ["", "0", "1"])
+    audited(*pair(), "--audit.direction", "high,low", "--audit.score_columns", "[0, 1]")
+    assert [*report(tmp_path)["scores"]] == ["0", "1"]
 
 
 def test_the_page_names_what_needs_pictures(tmp_path: Path, audited: Audited) -> None:
@@ -252,6 +280,7 @@ def spoilt(folder: Path) -> None:
     (folder / "a.pt").write_bytes(b"PK")
     (folder / "bad.safetensors").write_bytes(b"no")
     (folder / "bad.parquet").write_bytes(b"no")
+    (folder / "zero.csv").write_text("0\n0.5\n1.5\n")
     save_file({"a": torch.zeros(3), "b": torch.zeros(4)}, folder / "unequal.safetensors")
 
 
@@ -281,6 +310,7 @@ BASE = ["--audit.base_nonmember_scores", "{f}/others.npy"]
             ["constant.csv", "--audit.nonmember_scores", "{f}/as_constant.csv"],
             ["'loss' is 0.25 in each row", "audit.score_columns"],
         ),
+        (["zero.csv"], ["the first row is 0", "pandas"]),
         (["none.csv"], ["audit.member_scores: No score file"]),
         (["pickled.npy"], ["pickles can run programs"]),
         (["cube.npy"], ["shape (2, 2, 2)"]),

@@ -11,7 +11,7 @@ from shortcut_lightning import backbones
 from shortcut_lightning.attacks import AdvDM
 from shortcut_lightning.concepts import ProtectionDetector
 from shortcut_lightning.concepts.noise_statistics import statistics
-from shortcut_lightning.concepts.protection import RATES, ProtectionNetwork
+from shortcut_lightning.concepts.protection import RATES, ProtectionNetwork, judged
 from shortcut_lightning.files.folders import list_images
 from shortcut_lightning.files.images import load_image, shrunk
 from shortcut_lightning.screening.pictures import drawn
@@ -59,6 +59,24 @@ def test_a_protection_is_found_and_has_no_place(people: Tensor) -> None:
         assert box.label == "protection"
         assert box.xyxy is None
         assert 0 < box.score < 1
+
+
+def test_a_border_hides_nothing_and_grey_is_not_judged(people: Tensor) -> None:
+    model = backbones.load("pocket")
+    prompts, chance = ["a photo of a person"] * 4, torch.Generator().manual_seed(0)
+    protected = AdvDM(epsilon=14, steps=9, step_size=3)(
+        people[:4], model, prompts, generator=chance
+    )
+    detector = ProtectionDetector()
+    for sides, colour in (([6] * 4, 1.0), ([0, 0, 20, 20], 0.0)):
+        framed = torch.nn.functional.pad(protected, sides, value=colour)
+        assert sum(map(bool, detector.detect(framed))) >= 3
+    grey = protected.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    assert detector.scores(grey).isnan().all()
+    assert detector.detect(grey) == [[]] * 4
+    # On what the card is measured on nothing is left out.
+    assert all(torch.equal(judged(each), each) for each in people)
+    assert judged(torch.full((3, 64, 64), 0.5)) is None
 
 
 def test_what_is_too_small_is_not_judged() -> None:

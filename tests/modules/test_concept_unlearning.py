@@ -206,6 +206,15 @@ def test_uce_takes_words_of_one_row(small_sd: Path) -> None:
         UnifiedConceptEditing(["dog"], "a " * 76, pretrained_model_name_or_path=str(small_sd))
 
 
+def test_a_concept_that_is_named_twice_counts_twice(small_sd: Path) -> None:
+    given = {"pretrained_model_name_or_path": str(small_sd), "use_pooler": False}
+    once = ForgetMeNot("dog", "a {concept}", **given).positions
+    twice = ForgetMeNot("dog", "a {concept} of {concept}", **given)
+    count = twice.backbone.count_tokens
+    second = range(1 + count("a dog of "), 1 + count("a dog of dog"))
+    assert twice.positions == [*once, *second]
+
+
 def test_ddp_waits_for_no_gradient_that_forget_me_not_has_not(small_sd: Path) -> None:
     """On as many processes as one, of which DDP asks the same."""
     module = ForgetMeNot("dog", pretrained_model_name_or_path=str(small_sd))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shortcut_lightning.verify.effects import Measured, findings, least_pictures
-from shortcut_lightning.verify.routes import Route
+from shortcut_lightning.verify.routes import LEARNER, Route
 from shortcut_lightning.verify.words import number, title, verdict
 
 ROUTES = [Route(name, f"after {name}", {}) for name in ("as given", "jpeg", "half")]
@@ -135,3 +135,26 @@ def test_the_verdict_has_numbers_intervals_and_judges(found: Measured) -> None:
 
 def test_numbers_as_people_read_them() -> None:
     assert [number(x) for x in (0.124, -0.031, -0.001, math.nan)] == ["0.12", "−0.03", "0.00", "–"]
+
+
+def test_scores_that_are_low_for_good_pictures_are_no_quality() -> None:
+    arm = arms("as given", 3.0, 3.0, 9.0)  # NIQE rises with damage
+    both = {"eval/identity": arm, "eval/iqa_niqe": arm}
+    assert Measured(both).measures() == ["eval/identity"]
+    assert Measured({**both, "eval/iqa_musiq": arm}).measures() == [
+        "eval/identity",
+        "eval/iqa_musiq",
+    ]
+
+
+def test_a_share_is_of_the_whole_scale() -> None:
+    arm = arms("as given", 0.0, 0.0, -0.5)  # of -1 to 1
+    (made,) = findings(Measured({"eval/q_paper": arm}), ROUTES[:1])
+    assert made.effects[0].share == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_share_of_what_another_model_learns_is_of_its_own(found: Measured) -> None:
+    other = Route("other", "when it learns", {LEARNER: "another"})
+    found.values["eval/identity"] |= arms("other", 0.5, 0.5, 0.3)  # the recipe's learns 0.9
+    identity = findings(found, [ROUTES[0], other])[0].effects[0]
+    assert identity.share == pytest.approx(0.5, abs=0.04)  # .2 of the .4 above the untouched one

@@ -10,7 +10,7 @@ import yaml
 from markupsafe import escape
 
 from shortcut_lightning.cli import main
-from shortcut_lightning.cli.verify import again
+from shortcut_lightning.cli.verify import _split, again
 from shortcut_lightning.files.images import save_image
 
 ATTACK = ["--data.attack", "pocket/advdm", "--data.attack.steps", "1"]
@@ -118,6 +118,14 @@ def test_the_command_to_go_on_can_be_pasted() -> None:
         "--data.instance_data_dir=my pictures",
     ]
     assert shlex.split(again(words))[2:] == words
+
+
+def test_an_empty_value_ends_nothing() -> None:
+    words = ["--data.evaluation.negative_prompt", "", "--restoration", "", "--effort", "quick"]
+    assert _split([*words, "--dry_run"]) == (
+        ["--restoration=", "--effort=quick", "--dry_run=true"],
+        words[:2],
+    )
 
 
 def test_all_learn_from_the_same_copies(made: Path) -> None:
@@ -234,6 +242,11 @@ def test_every_route_by_two_processes(folder: Path, small_sd3: Path) -> None:
         (["--ckpt_path=last"], "--ckpt_path: verify does not take it"),
         (["--restoration=tvmm"], "--restoration: no file or preset 'tvmm'; did you mean 'tvm'?"),
         (["--family=/no/such"], "--family: no folder '/no/such'"),
+        (["--family=sd15"], "--family: 'sd15' is no folder and no hub id, owner/name; or give "),
+        (
+            ["--family=pocket", "--model.pretrained_model_name_or_path=pocket"],
+            "--family is 'pocket', the model that the protection is made against",
+        ),
         (["--data.attack=NoAttack"], "data.attack is not set, so there is no protection to verify"),
         (["--data.attack.epsilon=300"], "data.attack.epsilon is 300; it must be from 1 to 255"),
         (["--data.attack_share=0.5"], "data.attack_share is 0.5, and verify protects all"),
