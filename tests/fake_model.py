@@ -35,6 +35,7 @@ class FakeDenoiser(nn.Module):
         block.resnets = nn.ModuleList([Gain(0.5)])
         self.up_blocks = nn.ModuleList([block])
         self.attn2 = nn.ModuleDict({"to_v": Gain(1e-3)})
+        self.attn2.to_q = None  # by which layers of attention are known
 
     def forward(self, noisy: Tensor, hidden: Tensor) -> Tensor:
         return self.up_blocks[-1].resnets[0](noisy) + self.attn2["to_v"](hidden)[..., None]

@@ -45,7 +45,7 @@ def test_what_is_made_is_kept_and_not_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = [Made(0, "world", 64, "pocket", "photoguard_encoder", radius) for radius in (4, 16)]
-    monkeypatch.setattr(pictures, "plan", lambda rounds, photographs: iter(made))
+    monkeypatch.setattr(pictures, "plan", lambda rounds, photographs, elsewhere: iter(made))
     monkeypatch.setattr(pictures, "generate", lambda folder: None)
     calls = []
 
