@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 
 from shortcut_lightning.membership.roc import Interval
+from shortcut_lightning.report.markdown import lines
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(lines(head, rows))
 
 
-def spread(values: Sequence[float]) -> str:
+def range_of(values: Sequence[float]) -> str:
     """From the lowest to the highest."""
     low, high = f"{min(values):.2f}", f"{max(values):.2f}"
     return low if low == high else f"{low} to {high}"

@@ -8,11 +8,12 @@ import csv
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from shortcut_lightning.audit.pooled import Collection, area, caught, read_audit, success
 from shortcut_lightning.audit.table_claims import OURS, SETTINGS, claims_table, found_settings
-from shortcut_lightning.audit.table_text import interval, markdown, signed, spread
+from shortcut_lightning.audit.table_text import interval, markdown, range_of, signed
+from shortcut_lightning.files import csv_rows
 from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.membership.roc import Interval
 
@@ -20,6 +21,17 @@ SECONDS = "seconds.json"  # beside `reports`, and in the folder that `keep` copi
 QUALITY = "quality.csv"  # in that folder; beside `reports` a folder for each run of `test`
 SHOWN = {"kid_pocket": "KID", "fid_pocket": "FID", "clip_t": "CLIP-T", "quality_pocket": "quality"}
 ARMS = "dreambooth "
+
+
+class Worth(NamedTuple):
+    """One measure of a model's pictures, a line of `QUALITY`."""
+
+    name: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
 
 
 class AuditTables:
@@ -67,7 +79,7 @@ class AuditTables:
         nothing where no base model was asked."""
         names = self._same.seeds(setting)
         shifted = [self._same.audits[n].report["scores"][score]["target_minus_base"] for n in names]
-        return spread([each["auc"]["value"] for each in shifted]) if all(shifted) else ""
+        return range_of([each["auc"]["value"] for each in shifted]) if all(shifted) else ""
 
     def methods(self, setting: str) -> str:
         """Every score of a setting: success, AUC, members caught, and after the base is taken."""
@@ -153,50 +165,39 @@ def _times_in(folder: Path) -> dict[str, float]:
     return dict(json.loads(file.read_text("utf-8"))) if file.is_file() else {}
 
 
-def _quality_in(folder: Path) -> list[dict[str, str]]:
-    """Name, metric, value, low, high and n of every measure of pictures that is there."""
+def _quality_in(folder: Path) -> list[Worth]:
+    """Every measure of pictures that is there."""
     if (kept := folder / QUALITY).is_file():
-        with kept.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        return csv_rows.read(kept, Worth)
     rows = []
     for report in sorted(folder.glob("quality/*/version_*/report.json")):
         metrics = json.loads(report.read_text("utf-8"))["metrics"]
-        for key in SHOWN:
-            said = {k: str(v) for k, v in metrics[f"eval/{key}"].items()}
-            rows.append({"name": report.parent.parent.name, "metric": key, **said})
+        name = report.parent.parent.name
+        rows += [Worth(name, metric=key, **metrics[f"eval/{key}"]) for key in SHOWN]
     return rows
 
 
-def _quality(rows: list[dict[str, str]]) -> str:
-    names = list(dict.fromkeys(row["name"] for row in rows))
-    cells = {(row["name"], row["metric"]): row for row in rows}
-
-    def said(name: str, metric: str) -> str:
-        row = cells[name, metric]
-        return interval(Interval(*(float(row[key]) for key in ("value", "low", "high"))))
-
-    return markdown(
-        ["model", *SHOWN.values()], [[name, *(said(name, key) for key in SHOWN)] for name in names]
-    )
+def _quality(rows: list[Worth]) -> str:
+    said = {
+        (row.name, row.metric): interval(Interval(row.value, row.low, row.high)) for row in rows
+    }
+    names = dict.fromkeys(row.name for row in rows)
+    body = [[name, *(said[name, key] for key in SHOWN)] for name in names]
+    return markdown(["model", *SHOWN.values()], body)
 
 
 def keep(folder: Path, rows: Path) -> list[str]:
     """Copies what pages rest on, of every finished audit in `folder/reports`, to `rows`: what the
     tables read of a report, with paths as if `folder` lay in `runs`, a row for each picture without
     its caption, which is the longest part of it, and, where they were measured, what scores take
-    and what pictures are worth.
-    Returns the audits' names."""
+    and what pictures are worth. Returns the audits' names."""
     names = []
+    rows.mkdir(parents=True, exist_ok=True)
     if times := _times_in(folder):
-        rows.mkdir(parents=True, exist_ok=True)
         with atomic(rows / SECONDS) as half:
             half.write_text(json.dumps(times, indent=1) + "\n", encoding="utf-8")
     if quality := _quality_in(folder):
-        rows.mkdir(parents=True, exist_ok=True)
-        with atomic(rows / QUALITY) as half, half.open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, list(quality[0]), lineterminator="\n")
-            table.writeheader()
-            table.writerows(quality)
+        csv_rows.write(rows / QUALITY, quality)
     for report in sorted(folder.glob("reports/*/report.json")):
         name = report.parent.name
         facts = json.loads(report.read_text("utf-8"))
@@ -243,8 +244,8 @@ def _methods(found: Collection, setting: str, times: dict[str, float]) -> str:
                 str(reports[0]["queries"]),
                 *([milliseconds] if timed else ()),
                 *(interval(found.mean(s, [(1, setting, score)])) for s in (success, area, caught)),
-                spread(areas) if len(areas) > 1 else "",
-                spread([each["auc"]["value"] for each in shifted]) if all(shifted) else "",
+                range_of(areas) if len(areas) > 1 else "",
+                range_of([each["auc"]["value"] for each in shifted]) if all(shifted) else "",
             ]
         )
     head = ["score", "queries", *(["ms an image"] if timed else ()), "ASR", "AUC", "TPR at 1 % FPR",

@@ -153,13 +153,10 @@ def _told(part: nn.Module, scaled: bool) -> dict[str, Any]:
             ranks[key] = layer.r["default"]
         if layer.lora_alpha["default"] != config.lora_alpha:
             alphas[key] = layer.lora_alpha["default"]
+    strength = {"alpha_pattern": alphas}
     if scaled:
-        return config.to_dict() | {
-            "lora_alpha": config.r,
-            "rank_pattern": ranks,
-            "alpha_pattern": ranks,
-        }
-    return config.to_dict() | {"rank_pattern": ranks, "alpha_pattern": alphas}
+        strength = {"lora_alpha": config.r, "alpha_pattern": ranks}
+    return config.to_dict() | {"rank_pattern": ranks, **strength}
 
 
 def _steady(file: bytes) -> bytes:

@@ -110,8 +110,9 @@ def merge(backbone: "StableDiffusion", path: str) -> None:
     layers = _layers(tensors, str(file))
     downs = {stem: layer.reads for stem, layer in layers.items() if layer.reads is not None}
     lora_kinds.refuse_other_models(backbone, downs, str(file))
+    placed = {stem: place for stem in layers if (place := _place(places, stem))}
     strange = sorted(
-        key for stem, layer in layers.items() if not _place(places, stem) for key in layer.keys
+        key for stem, layer in layers.items() if stem not in placed for key in layer.keys
     )
     if strange:
         raise ValueError(
@@ -120,10 +121,9 @@ def merge(backbone: "StableDiffusion", path: str) -> None:
         )
     settings = _settings(file, metadata)
     changed = []
-    for stem, layer in layers.items():
-        if place := _place(places, stem):
-            scale = settings.of(place.part, place.name, layer)
-            changed.append((place.module, _changed(place.module, layer, scale, stem, file)))
+    for stem, place in placed.items():
+        scale = settings.of(place.part, place.name, layers[stem])
+        changed.append((place.module, _changed(place.module, layers[stem], scale, stem, file)))
     for module, weight in changed:
         module.weight.data.copy_(weight)
 

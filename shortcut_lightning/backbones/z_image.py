@@ -31,11 +31,7 @@ class ZImage(FlowTransformer):
     def _measure(self) -> None:
         super()._measure()
         self.turbo = int(self.turbo or "turbo" in self.source.lower())
-
-    @property
-    def usual_guidance(self) -> float:  # type: ignore[override]
-        """See `Backbone`."""
-        return 1.0 if self.turbo else 5.0
+        self.usual_guidance = 1.0 if self.turbo else 5.0
 
     @property
     def distilled(self) -> str:

@@ -15,6 +15,7 @@ from shortcut_lightning.bench.results import Difference, Table, decided
 from shortcut_lightning.files.atomic import atomic, write_text
 from shortcut_lightning.metrics.estimate import Estimate
 from shortcut_lightning.report import plots
+from shortcut_lightning.report.markdown import lines
 from shortcut_lightning.report.page import Page, Section, render
 from shortcut_lightning.report.pictures import data_uri
 
@@ -215,9 +216,3 @@ def beside_earlier(
         return f"{count}."
     others = "\n".join(lines([*head, "earlier", "again"], body))
     return f"{count}; the others:\n\n{others}"
-
-
-def lines(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table in Markdown."""
-    table = [head, ["---"] * len(head), *body]
-    return ["| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in table]

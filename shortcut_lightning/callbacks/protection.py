@@ -1,5 +1,6 @@
 """How many of a run's photographs look protected, for its report: a guess with its error rates."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from shortcut_lightning.batch import Example
 from shortcut_lightning.callbacks.stages import stages_of
-from shortcut_lightning.concepts.protection import ErrorRates, ProtectionDetector, judged
+from shortcut_lightning.concepts.protection import ErrorRates, ProtectionDetector
 from shortcut_lightning.files.images import load_image, shrunk
 
 _LONGEST = 4096  # pixels at which a photograph is looked at, as `data.detection_side` has it
@@ -61,11 +62,12 @@ def screen(datamodule: Any) -> Screened | None:
         return None
     found, count = {}, 0
     for stage, examples in stages_of(datamodule).items():
-        shown = [image for image in map(_seen, examples) if judged(image) is not None]
-        if not shown:
+        scores = [float(detector.scores(_seen(each)[None])) for each in examples]
+        known = [score for score in scores if not math.isnan(score)]
+        if not known:
             return None
-        count = count or len(shown)
-        found[stage] = sum(bool(detector.detect(image[None])[0]) for image in shown)
+        count = count or len(known)
+        found[stage] = sum(score > detector.threshold for score in known)
     return Screened(count, found, rates)
 
 

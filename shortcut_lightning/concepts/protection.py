@@ -172,11 +172,15 @@ class ProtectionDetector(Detector):
         found: Tensor = self.network.to(image.device)(seen[None])[0]
         return found.cpu()
 
+    @property
+    def threshold(self) -> float:
+        """Log-odds above which a photograph is called protected."""
+        return self.network.threshold(self.false_alarms)
+
     def run(self, images: Tensor, names: Sequence[str] = ()) -> list[list[ConceptBox]]:
         """See `Detector`."""
-        least = self.network.threshold(self.false_alarms)
         return [
-            [ConceptBox(LABEL, float(score.sigmoid()), None)] if score > least else []
+            [ConceptBox(LABEL, float(score.sigmoid()), None)] if score > self.threshold else []
             for score in self.scores(images)
         ]
 

@@ -31,9 +31,10 @@ from pathlib import Path
 import yaml
 
 from shortcut_lightning.bench.rows import Rows, Value
-from shortcut_lightning.bench.tables import beside_earlier, lines
+from shortcut_lightning.bench.tables import beside_earlier
 from shortcut_lightning.files.code import deciding_code
 from shortcut_lightning.metrics.concept_ratio import concept_ratio
+from shortcut_lightning.report.markdown import lines
 
 MARGIN = 0.1
 RUNS = 3  # fewer decide nothing

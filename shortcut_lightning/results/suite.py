@@ -16,10 +16,10 @@ from shortcut_lightning.bench.tables import (
     beside_earlier,
     cell,
     claim_rows,
-    lines,
     spread,
 )
 from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
+from shortcut_lightning.report.markdown import lines
 from shortcut_lightning.results.figure import whiskers
 
 

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from shortcut_lightning.concepts.protection import RATES, ErrorRates, ProtectionNetwork
+from shortcut_lightning.files import csv_rows
 from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.metrics.estimate import mean_estimate
-from shortcut_lightning.screening import csv_rows, fit
+from shortcut_lightning.screening import fit
 from shortcut_lightning.screening.pictures import ATTACKS
 from shortcut_lightning.screening.table import Row, Table, in_processes
 from shortcut_lightning.screening.variants import INNOCENT

@@ -21,11 +21,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from shortcut_lightning import draws
+from shortcut_lightning.files import csv_rows
 from shortcut_lightning.files.images import round_to_8_bits
 from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
 from shortcut_lightning.pocket.networks import Restorer, load_restoration
 from shortcut_lightning.ranges import Count
-from shortcut_lightning.screening import csv_rows, pictures
+from shortcut_lightning.screening import pictures
 from shortcut_lightning.screening.fit import GROUPS
 from shortcut_lightning.screening.pictures import drawn
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from shortcut_lightning.bench.paths import located
 from shortcut_lightning.verify.photographs import NOISE, PROTECTED
 from shortcut_lightning.verify.recipe import Recipe
 
@@ -18,10 +19,8 @@ CLEAN, UNTOUCHED = "clean", "untouched"
 COLUMNS = (CLEAN, NOISE, PROTECTED)
 AS_GIVEN = "as given"
 PURIFIERS = "purifiers.yaml"  # beside the matrix: those of the recipe
-_OTHER_POCKET = {"pocket": "pocket-flow", "pocket-flow": "pocket"}
-
-
 LEARNER = "model.pretrained_model_name_or_path"
+_OTHER_POCKET = {"pocket": "pocket-flow", "pocket-flow": "pocket"}
 
 
 class Route(NamedTuple):
@@ -120,11 +119,7 @@ def _routes(recipe: Recipe, restoration: str, family: str) -> tuple[list[Route],
             _purified(
                 f"autoencoder of {name}", f"after the autoencoder of {name}", _AUTOENCODER, by
             ),
-            Route(
-                f"learnt by {name}",
-                f"when {name} learns them",
-                {LEARNER: family},
-            ),
+            Route(f"learnt by {name}", f"when {name} learns them", {LEARNER: family}),
         ]
     else:
         left_out.append("another family, as purifier and as learner (name one: --family MODEL)")
@@ -138,8 +133,7 @@ _AUTOENCODER = "other_autoencoder"
 
 def _place(name: str) -> str:
     """A model's folder, whichever way it is written, or its name."""
-    path = Path(name).expanduser()
-    return str(path.resolve()) if path.exists() and name not in _OTHER_POCKET else name
+    return name if name in _OTHER_POCKET else located(name, Path())
 
 
 def _purified(name: str, after: str, preset: str, more: Mapping[str, Any] | None = None) -> Route:

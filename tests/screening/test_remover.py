@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from shortcut_lightning import backbones
+from shortcut_lightning.files import csv_rows
 from shortcut_lightning.files.images import round_to_8_bits
-from shortcut_lightning.screening import csv_rows, remover
+from shortcut_lightning.screening import remover
 from shortcut_lightning.screening.pictures import Made, drawn
 from shortcut_lightning.screening.remover import Pairs, Removals, Removed, judged, main, train
 

@@ -67,13 +67,19 @@ print(json.dumps(lines[:60]))" "$out/sets/$4/nonmembers/metadata.jsonl")
       --data.reference_data_dir "$out/sets/$4/nonmembers" --data.evaluation.prompts "$captions"
   }
 }
-full() { # STEP REPORTS CONFIG: three seeds at that checkpoint
+seeds() { # KIND STEP REPORTS CONFIG [OPTION...]: three seeds at that checkpoint, trained so
+  kind=$1 step=$2 reports=$3 scores=$4
+  shift 4
   for number in 0 1 2; do
     next=$(((number + 1) % 3))
-    fit "full-$number" "$number"
-    fit "full-$next" "$next"
-    audit "$2-$number" "$3" "$(at "full-$number" "$1")" "$(at "full-$next" "$1")" "$number" "$next"
+    fit "$kind-$number" "$number" "$@"
+    fit "$kind-$next" "$next" "$@"
+    audit "$reports-$number" "$scores" "$(at "$kind-$number" "$step")" \
+      "$(at "$kind-$next" "$step")" "$number" "$next"
   done
+}
+full() { # STEP REPORTS CONFIG: of the models that learn as train.yaml says
+  seeds full "$@"
 }
 
 for part in $parts; do
@@ -108,28 +114,16 @@ for part in $parts; do
       done
       ;;
     u-shaped) # levels drawn away from the middle of the path, where members are told; flows alone
+      seeds u-shaped 600 u-shaped20 few --model.weighting_scheme u_shaped --trainer.max_steps 600
       for number in 0 1 2; do
-        next=$(((number + 1) % 3))
-        for each in "$number" "$next"; do
-          fit "u-shaped-$each" "$each" --model.weighting_scheme u_shaped --trainer.max_steps 600
-        done
-        audit "u-shaped20-$number" few "$(at "u-shaped-$number" 600)" "$(at "u-shaped-$next" 600)" \
-          "$number" "$next"
         quality "u-shaped20-$number" "u-shaped-$number" 600 "$number"
         fit "full-$number" "$number"
         quality "full20-$number" "full-$number" 600 "$number"
       done
       ;;
     path) # the curve over the path from picture to noise, and the scores that read it
-      for step in 600 1200; do
-        for number in 0 1 2; do
-          next=$(((number + 1) % 3))
-          fit "full-$number" "$number"
-          fit "full-$next" "$next"
-          audit "path$((step / 30))-$number" path "$(at "full-$number" "$step")" \
-            "$(at "full-$next" "$step")" "$number" "$next"
-        done
-      done
+      full 600 path20 path
+      full 1200 path40 path
       ;;
     queries) # 45 queries, and the other reducers
       fit full-0 0

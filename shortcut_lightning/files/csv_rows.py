@@ -1,4 +1,4 @@
-"""Rows of the card as CSV files: a named tuple each."""
+"""Rows in a CSV file: a named tuple each."""
 
 import csv
 from collections.abc import Sequence
