@@ -59,6 +59,7 @@ MEANS = {
     "eval/clip_t": "CLIP alignment",
 }
 SCALE = {"eval/kid_pocket": 1000.0}
+Spread = tuple[float, float, float]  # value and its interval
 SCRIPT = ("run", "concept", "arm")  # folders of unlearning.sh
 
 
@@ -82,7 +83,7 @@ class Arm:
         """Pictures of all runs."""
         return sum(images for _, images in self.counts.values())
 
-    def ratio(self, runs: Iterable[str]) -> tuple[float, float, float]:
+    def ratio(self, runs: Iterable[str]) -> Spread:
         """Share with the concept over these runs together, with its interval."""
         shows, images = map(sum, zip(*(self.counts[run] for run in runs), strict=True))
         value, low, high, _ = concept_ratio([True] * shows + [False] * (images - shows))
@@ -143,7 +144,7 @@ class ErasingTables:
     def ratio(self, arm: str, concept: str = "") -> str:
         """Share of pictures with the concept over an arm's runs; a dash where there is none."""
         found = self.arms[concept].get(arm)
-        return _spread(found.ratio(found.counts)) if found else "–"
+        return spread(found.ratio(found.counts)) if found else "–"
 
     def floor(self, concept: str = "") -> str:
         """How often the counting network fires on clean held-out pictures."""
@@ -195,17 +196,18 @@ def by_run(first: Arm, second: Arm) -> list[float]:
     return [first.ratio([run])[0] - second.ratio([run])[0] for run in shared(first, second)]
 
 
-def difference(first: Arm, second: Arm) -> tuple[float, float, float]:
+def difference(first: Arm, second: Arm) -> Spread:
     """First minus second, pooled over the runs that both have, with Newcombe's interval (method
     10)."""
     runs = shared(first, second)
-    (a, a_low, a_high), (b, b_low, b_high) = first.ratio(runs), second.ratio(runs)
-    middle = a - b
-    return (
-        middle,
-        middle - sqrt((a - a_low) ** 2 + (b_high - b) ** 2),
-        middle + sqrt((a_high - a) ** 2 + (b - b_low) ** 2),
-    )
+    return minus(first.ratio(runs), second.ratio(runs))
+
+
+def minus(first: Spread, second: Spread) -> Spread:
+    """First minus second of independent estimates, with Newcombe's interval."""
+    (a, a_low, a_high), (b, b_low, b_high) = first, second
+    low = a - b - sqrt((a - a_low) ** 2 + (b_high - b) ** 2)
+    return a - b, low, a - b + sqrt((a_high - a) ** 2 + (b - b_low) ** 2)
 
 
 def answer(first: Arm, relation: str, second: Arm) -> str:
@@ -250,7 +252,7 @@ def _row(label: str, arm: Arm, names: Sequence[str]) -> list[str]:
         many = arm.values.get(name, [])
         mean = SCALE.get(name, 1) * sum(many) / len(many) if many else None
         means.append("–" if mean is None else f"{mean:.3g}")
-    return [label, _spread(arm.ratio(arm.counts)), *means, str(arm.images), str(len(arm.counts))]
+    return [label, spread(arm.ratio(arm.counts)), *means, str(arm.images), str(len(arm.counts))]
 
 
 def _step(first: Arm, relation: str, second: Arm, text: str) -> list[str]:
@@ -262,7 +264,8 @@ def _step(first: Arm, relation: str, second: Arm, text: str) -> list[str]:
     return [text, f"{middle:+.2f} [{low:+.2f}, {high:+.2f}]", runs, said]
 
 
-def _spread(ratio: tuple[float, float, float]) -> str:
+def spread(ratio: Spread) -> str:
+    """Value and interval."""
     return "{:.2f} [{:.2f}, {:.2f}]".format(*ratio)
 
 

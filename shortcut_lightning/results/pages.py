@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from shortcut_lightning.audit.tables import AuditTables
 from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.results.erasing import SCRIPT, ErasingTables, factors_of
+from shortcut_lightning.results.families import held_more
 from shortcut_lightning.results.suite import Suite
 from shortcut_lightning.screening.card import Card
 from shortcut_lightning.screening.remover import Removals
@@ -93,6 +94,7 @@ def questions(room: Path) -> dict[str, Callable[..., object]]:
         "suite": suite,
         "audits": audits,
         "erasing": erasing,
+        "held_more": held_more,
         "figures": figures,
         "card": card,
         "removals": removals,

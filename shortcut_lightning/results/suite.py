@@ -127,6 +127,15 @@ class Suite:
         parts = [value / tops[subject] for subject, value in values.items() if subject in tops]
         return cell(mean_estimate(torch.tensor(parts)))
 
+    def part(self, metric: str, arm: str, whole: str, against: str) -> str:
+        """What part of the fall of one arm another shows, both against a third: mean over subjects
+        of the two falls' ratio."""
+        falls = self.table.values.get(metric, {})
+        ours, all_of_it, level = (falls.get(name, {}) for name in (arm, whole, against))
+        both = [subject for subject in ours if subject in all_of_it and subject in level]
+        parts = [(level[s] - ours[s]) / (level[s] - all_of_it[s]) for s in both]
+        return cell(mean_estimate(torch.tensor(parts)))
+
     def difference(self, metric: str, arm: str, against: str) -> str:
         """Paired difference of two arms with its interval."""
         return spread(self.table.difference(metric, arm, against))
