@@ -33,9 +33,9 @@ def held_more(first: ErasingTables, second: ErasingTables, steps: Sequence[Seque
     """
     body = []
     for of_first, of_second in steps:
-        pairs = _arms(first, of_first), _arms(second, of_second)
-        if all(pairs):
-            body.append([_said(of_first), _said(of_second), *_row(*pairs)])
+        ours, theirs = _arms(first, of_first), _arms(second, of_second)
+        if ours and theirs:
+            body.append([_said(of_first), _said(of_second), *_row(ours, theirs)])
     head = ["first", "second", "left on the first", "on the second", "second minus first", "less?"]
     return "\n".join(lines(head, body))
 
