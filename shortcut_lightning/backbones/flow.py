@@ -59,6 +59,7 @@ class FlowTransformer(StableDiffusion):
     takes_chunks = False  # whether the transformer reads CLIP's states
     takes_true_cfg = False  # whether `guidance_scale` is not yet guidance by two calls
     takes_guidance = False  # whether the strength of guidance is an input of the network
+    counterpart = "pocket"
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)
