@@ -232,7 +232,8 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def save_lora(self, folder: FilePath) -> None:
-        """Writes the adapters once in diffusers' key format and once in kohya's."""
+        """Writes the adapters in diffusers' key format and, where kohya's sd-scripts have names for
+        the family and the kind of adapter, in theirs."""
 
     @abstractmethod
     def save_tokens(self, folder: FilePath) -> None:

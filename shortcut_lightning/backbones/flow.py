@@ -240,7 +240,7 @@ class FlowTransformer(StableDiffusion):
         return flow_lora.converted(self.pipeline_class, tensors)
 
     def save_lora(self, folder: Path) -> None:
-        """Diffusers' keys alone, which ComfyUI reads as well; kohya's are not settled for these."""
+        """Diffusers' keys alone, which ComfyUI reads as well, of each family here."""
         lora.save_diffusers(self, folder, scaled=True)
 
     def load_tokens(self, paths: Sequence[str]) -> None:
