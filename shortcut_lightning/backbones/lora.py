@@ -60,14 +60,16 @@ def adapted_layers(backbone: "StableDiffusion") -> list[str]:
 
 def is_lora(backbone: "StableDiffusion") -> bool:
     """Whether the adapters are LoRA's, and not of one of LyCORIS' kinds."""
-    configs = (part.peft_config["default"] for part in adapted(backbone).values())  # type: ignore[index]
-    return all(isinstance(config, LoraConfig) for config in configs)
+    return all(isinstance(config, LoraConfig) for config in _configs(backbone))
 
 
 def is_dora(backbone: "StableDiffusion") -> bool:
-    """Whether any of the adapters, all of them LoRA's, are decomposed by weight."""
-    configs = (part.peft_config["default"] for part in adapted(backbone).values())  # type: ignore[index]
-    return any(config.use_dora for config in configs)
+    """Whether any of the adapters, all of them LoRA's, is decomposed by weight."""
+    return any(config.use_dora for config in _configs(backbone))
+
+
+def _configs(backbone: "StableDiffusion") -> list[Any]:
+    return [part.peft_config["default"] for part in adapted(backbone).values()]  # type: ignore[index]
 
 
 def insert(network: nn.Module, config: PeftConfig) -> None:

@@ -57,10 +57,11 @@ def test_layers_have_the_names_that_kohya_gives_them(folder: Path, tmp_path: Pat
     others = {key for key in tensors if not key.startswith("lora_unet_")}
     assert all(key.startswith("lora_te1_text_model_encoder_layers_") for key in others)
     assert len(others) == 3 * 8  # two layers with four projections each
-    for name, rank in {"double_blocks_0_img_attn_qkv": 7, "double_blocks_0_txt_attn_qkv": 5}.items():
-        assert tensors[f"lora_unet_{name}.lora_down.weight"].shape == (rank, 32)
-        assert tensors[f"lora_unet_{name}.lora_up.weight"].shape == (96, rank)
-        assert tensors[f"lora_unet_{name}.alpha"].item() == 18
+    for side, rank in {"img": 7, "txt": 5}.items():
+        name = f"lora_unet_double_blocks_0_{side}_attn_qkv"
+        assert tensors[f"{name}.lora_down.weight"].shape == (rank, 32)
+        assert tensors[f"{name}.lora_up.weight"].shape == (96, rank)
+        assert tensors[f"{name}.alpha"].item() == 18
     up = tensors["lora_unet_single_blocks_0_linear1.lora_up.weight"]
     assert up.shape == (3 * 32 + 128, 7)
     assert not up[96:].any()  # the perceptron's rows have no adapter
@@ -103,6 +104,7 @@ def test_stock_diffusers_makes_the_same_picture(tmp_path: Path) -> None:
 
 
 def test_stock_diffusers_takes_a_published_single_block_apart() -> None:
+    torch.manual_seed(0)
     with torch.device("meta"):
         network = FluxTransformer2DModel(num_layers=0, num_single_layers=1)
     outputs = {"attn.to_q": 3072, "attn.to_v": 3072, "proj_mlp": 12288, "proj_out": 3072}
@@ -117,7 +119,8 @@ def test_stock_diffusers_takes_a_published_single_block_apart() -> None:
         )
     }
     written = flux_kohya.fused(network, layers)
-    assert written.keys() == {f"lora_unet_single_blocks_0_{name}" for name in ("linear1", "linear2")}
+    block = "lora_unet_single_blocks_0"
+    assert written.keys() == {f"{block}_linear1", f"{block}_linear2"}
     found = FluxPipeline.lora_state_dict(
         {f"{name}.{kind}": each for name, own in written.items() for kind, each in own.items()}
     )
@@ -137,8 +140,9 @@ def test_alike_scaled_adapters_are_written_as_they_learned(folder: Path, tmp_pat
     name = "lora_unet_double_blocks_0_img_attn_qkv"
     for number, each in enumerate((layer.to_q, layer.to_k, layer.to_v)):
         pair, rows = slice(2 * number, 2 * number + 2), slice(32 * number, 32 * number + 32)
-        assert torch.equal(tensors[f"{name}.lora_down.weight"][pair], each.lora_A.default.weight)
-        assert torch.equal(tensors[f"{name}.lora_up.weight"][rows, pair], each.lora_B.default.weight)
+        down, up = (tensors[f"{name}.lora_{x}.weight"] for x in ("down", "up"))
+        assert torch.equal(down[pair], each.lora_A.default.weight)
+        assert torch.equal(up[rows, pair], each.lora_B.default.weight)
 
 
 def test_a_dora_is_written_in_diffusers_keys_alone(folder: Path, tmp_path: Path) -> None:
@@ -176,8 +180,9 @@ def test_what_is_not_of_these_layers_is_named(mistake: str, folder: Path, tmp_pa
     name = "lora_unet_double_blocks_0_img_attn_qkv"
     tensors = {"lora_down.weight": torch.ones(2, 32), "lora_up.weight": torch.ones(96, 2)}
     tensors |= MISTAKES[mistake]
-    save_file({f"{name}.{kind}": each for kind, each in tensors.items()}, tmp_path / "a.safetensors")
+    file = tmp_path / "a.safetensors"
+    save_file({f"{name}.{kind}": each for kind, each in tensors.items()}, file)
     model: Any = backbones.load(str(folder))
     with pytest.raises(ValueError, match=r"\(model\.lora\)") as caught:
-        model.load_lora(str(tmp_path / "a.safetensors"))
+        model.load_lora(str(file))
     assert "\n" not in str(caught.value)
