@@ -61,7 +61,8 @@ def split(network: Any, tensors: Mapping[str, Tensor]) -> Tensors | None:
     None where there is nothing in kohya's names, or something of the transformer that is no LoRA,
     with magnitudes or without, of one of its layers.
     """
-    names, found, renamed = _names(network), {}, False
+    names, renamed = _names(network), False
+    found: Tensors = {}
     for key, tensor in tensors.items():
         name, _, kind = key.partition(".")
         if not name.startswith(_PREFIX):
