@@ -87,7 +87,7 @@ def write_small_sd3_with_t5(folder: Path) -> Path:
     return own_facts(folder, max_sequence_length=32)
 
 
-def write_small_flux(folder: Path, guidance: bool = True) -> Path:
+def write_small_flux(folder: Path, guidance: bool = True, single_layers: int = 2) -> Path:
     """FLUX.1 dev, or schnell without the input for guidance and the shift by size."""
     torch.manual_seed(0)
     clip = small_tokenizer()
@@ -96,7 +96,7 @@ def write_small_flux(folder: Path, guidance: bool = True) -> Path:
         transformer=FluxTransformer2DModel(
             in_channels=32,
             num_layers=1,
-            num_single_layers=2,
+            num_single_layers=single_layers,
             attention_head_dim=16,
             num_attention_heads=2,
             joint_attention_dim=48,

@@ -85,6 +85,7 @@ class Backbone(nn.Module, ABC):
     frees_autoencoder: bool = False  # whether it stays on the CPU between pictures
     steerable: bool = True  # whether `sample` takes `safety`
     usual_guidance: float = 7.5  # of `sample`, where nobody says another
+    counterpart: str = "pocket-flow"  # the built-in family of the other kind
     # What a run may set, where the family does not refuse it (`refused`).
     weighting_scheme: WeightingScheme = "logit_normal"  # how a flow draws and weighs timesteps
     guidance: float = 1.0  # what a network with guidance as its input is told in `predict`
@@ -231,7 +232,8 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def save_lora(self, folder: FilePath) -> None:
-        """Writes the adapters once in diffusers' key format and once in kohya's."""
+        """Writes the adapters in diffusers' key format and, where kohya's sd-scripts have names for
+        the family and the kind of adapter, in theirs."""
 
     @abstractmethod
     def save_tokens(self, folder: FilePath) -> None:

@@ -59,6 +59,7 @@ class FlowTransformer(StableDiffusion):
     takes_chunks = False  # whether the transformer reads CLIP's states
     takes_true_cfg = False  # whether `guidance_scale` is not yet guidance by two calls
     takes_guidance = False  # whether the strength of guidance is an input of the network
+    counterpart = "pocket"
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)
@@ -239,7 +240,7 @@ class FlowTransformer(StableDiffusion):
         return flow_lora.converted(self.pipeline_class, tensors)
 
     def save_lora(self, folder: Path) -> None:
-        """Diffusers' keys alone, which ComfyUI reads as well; kohya's are not settled for these."""
+        """Diffusers' keys alone, which ComfyUI reads as well, of each family here."""
         lora.save_diffusers(self, folder, scaled=True)
 
     def load_tokens(self, paths: Sequence[str]) -> None:

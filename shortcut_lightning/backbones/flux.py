@@ -9,13 +9,15 @@ training and wherever the denoiser is asked it is told `guidance`; `sample` tell
 `guidance_scale`. A negative prompt needs two calls again, `true_cfg_scale` above 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import FluxPipeline
 from torch import Tensor, nn
 
+from shortcut_lightning.backbones import flux_kohya, lora
 from shortcut_lightning.backbones.base import Conditioning, in_its_dtype
 from shortcut_lightning.backbones.flow import FlowTransformer
 
@@ -129,3 +131,24 @@ class Flux(FlowTransformer):
             )
         said = self.embed(prompts)
         return {"prompt_embeds": said.hidden, "pooled_prompt_embeds": said.pooled}
+
+    def lora_in_its_names(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        # diffusers' own converter knows a single block of the published width alone.
+        found = flux_kohya.split(self.denoiser, tensors)
+        return super().lora_in_its_names(tensors) if found is None else found
+
+    def save_lora(self, folder: Path) -> None:
+        """In diffusers' keys and in kohya's, but of a DoRA, which sd-scripts do not have here."""
+        super().save_lora(folder)
+        if not lora.is_dora(self):
+            lora.save_kohya(self, folder / "kohya_lora.safetensors")
+
+    def kohya_layers(
+        self, part: str, layers: Mapping[str, dict[str, Tensor]]
+    ) -> dict[str, dict[str, Tensor]]:
+        if part == self.part:
+            return flux_kohya.fused(self.denoiser, layers)
+        return super().kohya_layers(part, layers)
+
+    def kohya_name(self, part: str, module: str) -> str:
+        return f"lora_te1_text_model_{module.replace('.', '_')}"  # a CLIP's, the one that learns

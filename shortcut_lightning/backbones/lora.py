@@ -60,8 +60,16 @@ def adapted_layers(backbone: "StableDiffusion") -> list[str]:
 
 def is_lora(backbone: "StableDiffusion") -> bool:
     """Whether the adapters are LoRA's, and not of one of LyCORIS' kinds."""
-    configs = (part.peft_config["default"] for part in adapted(backbone).values())  # type: ignore[index]
-    return all(isinstance(config, LoraConfig) for config in configs)
+    return all(isinstance(config, LoraConfig) for config in _configs(backbone))
+
+
+def is_dora(backbone: "StableDiffusion") -> bool:
+    """Whether any of the adapters, all of them LoRA's, is decomposed by weight."""
+    return any(config.use_dora for config in _configs(backbone))
+
+
+def _configs(backbone: "StableDiffusion") -> list[Any]:
+    return [part.peft_config["default"] for part in adapted(backbone).values()]  # type: ignore[index]
 
 
 def insert(network: nn.Module, config: PeftConfig) -> None:
@@ -180,13 +188,14 @@ def save_kohya(backbone: "StableDiffusion", path: Path) -> None:
     tensors: dict[str, Tensor] = {}
     for name, part in adapted(backbone).items():
         config: Any = part.peft_config["default"]  # type: ignore[index]
-        for module, own in _by_layer(part).items():
+        layers = _by_layer(part)
+        for module, own in layers.items():
             layer: Any = part.get_submodule(module)
             if lycoris.is_one(own):
-                own = lycoris.written(own, layer.scaling["default"])
+                layers[module] = lycoris.written(own, layer.scaling["default"])
             else:
-                own = _at_alpha(config.lora_alpha, own, layer)
-            stem = backbone.kohya_name(name, module.removeprefix("text_model."))
+                layers[module] = _at_alpha(config.lora_alpha, own, layer)
+        for stem, own in backbone.kohya_layers(name, layers).items():
             tensors |= {f"{stem}.{kind}": value for kind, value in own.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path)

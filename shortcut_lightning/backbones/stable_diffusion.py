@@ -509,6 +509,15 @@ class StableDiffusion(Backbone):
             lora.save_diffusers(self, folder)
         lora.save_kohya(self, folder / "kohya_lora.safetensors")
 
+    def kohya_layers(
+        self, part: str, layers: Mapping[str, dict[str, Tensor]]
+    ) -> dict[str, dict[str, Tensor]]:
+        """The adapters of a part's layers, given by their names here, by kohya's names."""
+        return {
+            self.kohya_name(part, name.removeprefix("text_model.")): own
+            for name, own in layers.items()
+        }
+
     def kohya_name(self, part: str, module: str) -> str:
         """The name that kohya's sd-scripts give a module of "unet" or "text_encoder"."""
         prefix = "lora_unet_" if part == "unet" else "lora_te_text_model_"

@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 class Export(Callback):
     """At the end of `fit`, fills `export/` in the run folder.
 
-    A LoRA run gives `pytorch_lora_weights.safetensors` (diffusers) and `kohya_lora.safetensors`
-    (A1111, ComfyUI), one of LoHa or LoKr the second alone, in LyCORIS' keys; learned words give
-    `tokens/<word>.safetensors` (textual inversion).
+    A LoRA run gives `pytorch_lora_weights.safetensors` (diffusers) and, on Stable Diffusion 1.x to
+    XL and FLUX.1, `kohya_lora.safetensors` (A1111, ComfyUI), one of LoHa or LoKr the second alone,
+    in LyCORIS' keys; learned words give `tokens/<word>.safetensors` (textual inversion).
 
     Args:
         pipeline: Also write `model/`, a plain diffusers folder with everything merged.

@@ -7,19 +7,16 @@ pixel purifiers use.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from shortcut_lightning import prompts as words
-from shortcut_lightning import weights
-from shortcut_lightning.backbones import pipelines
+from shortcut_lightning.backbones import pixels
 from shortcut_lightning.backbones.base import Backbone, Conditioning
-from shortcut_lightning.backbones.paths import Path, VariancePreserving
+from shortcut_lightning.backbones.paths import Path
 
 
 class Space(ABC):
@@ -91,8 +88,7 @@ class PixelSpace(Space):
     limit = 1.0
 
     def __init__(self, source: str, device: torch.device) -> None:
-        self.network, alphas = _pixel_model(source)
-        self.path = VariancePreserving(alphas)
+        self.network, self.path = pixels.load(source, "data.purifiers.pixel_model")
         self.network.to(device)
         size = self.network.config.sample_size or 0  # of both sides, or of each
         self.side = size if isinstance(size, int) else min(size)
@@ -180,27 +176,3 @@ def timesteps(first: int, steps: int) -> list[int]:
     if steps == 1:
         return [first]
     return [round(first * (1 - i / (steps - 1))) for i in range(steps)]
-
-
-@lru_cache(maxsize=1)
-def _pixel_model(source: str) -> tuple[Any, Tensor]:
-    from diffusers import DDPMPipeline, DDPMScheduler
-
-    try:
-        pipeline = pipelines.load(DDPMPipeline, source, "data.purifiers.pixel_model")
-    except weights.WeightsError:
-        raise
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"Cannot load the pixel diffusion model '{source}' "
-            f"({str(error).strip().splitlines()[0]}); give a folder or hub id of an unconditional "
-            "DDPM pipeline of diffusers, or leave pixel_model empty for the run's own model "
-            "(data.purifiers.pixel_model)."
-        ) from error
-    schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
-    if schedule.config.prediction_type != "epsilon":
-        raise ValueError(
-            f"The pixel diffusion model '{source}' predicts "
-            f"'{schedule.config.prediction_type}'; only 'epsilon' is known here."
-        )
-    return pipeline.unet.eval().requires_grad_(False), schedule.alphas_cumprod.float()

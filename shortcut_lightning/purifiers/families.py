@@ -6,17 +6,14 @@ import torch
 
 from shortcut_lightning import backbones
 from shortcut_lightning.backbones.base import Backbone
-from shortcut_lightning.backbones.paths import RectifiedFlow
 
 OTHER = "other"  # the built-in family that is not of the run's kind
 
 
 def lent(name: str, beside: Backbone, device: torch.device) -> Backbone:
-    """A frozen model by name, `other` standing for `pocket` beside a rectified flow and for
-    `pocket-flow` beside anything else. Raises ValueError as `backbones.load`."""
-    if name == OTHER:
-        name = "pocket" if isinstance(beside.path, RectifiedFlow) else "pocket-flow"
-    return _loaded(name).to(device)
+    """A frozen model by name, `other` standing for the built-in family of the other kind than
+    `beside`. Raises ValueError as `backbones.load`."""
+    return _loaded(beside.counterpart if name == OTHER else name).to(device)
 
 
 @lru_cache(maxsize=1)

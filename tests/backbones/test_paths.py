@@ -4,6 +4,7 @@ gives the same bits, and every identity of a Gaussian path holds.
 python -m pytest tests/backbones/test_paths.py
 """
 
+import re
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,15 @@ def test_published_timesteps_mean_the_same_signal_to_noise_ratio() -> None:
         assert ratio == pytest.approx(1, rel=0.02)
         assert VP.translated(t) == t
     assert torch.equal(FLOW.published, VP.published)
+
+
+def test_nobody_above_asks_which_kind_a_model_is() -> None:
+    package = Path(str(backbones.__file__)).parents[1]
+    kinds = r"alphas_cumprod|prediction_type|VariancePreserving|RectifiedFlow|FlowTransformer"
+    asking = [
+        path
+        for path in package.rglob("*.py")
+        if path.relative_to(package).parts[0] not in ("backbones", "pocket")  # below, it trains one
+        and re.search(kinds, path.read_text("utf-8"))
+    ]
+    assert not asking

@@ -92,7 +92,9 @@ def test_latents_are_shifted_and_scaled_as_the_pipeline_does(
 
 def test_a_training_step_is_the_examples(small_sd3: Path) -> None:
     """Loss and gradients of diffusers' DreamBooth example, from its documented behaviour: sigmas
-    by index into the scheduler, x_s = (1 - s) x + s eps, target eps - x, prior preservation."""
+    by index into the scheduler, x_s = (1 - s) x + s eps, target eps - x, prior preservation.
+
+    With its `precondition_outputs` 0; by default it compares clean latents, x_s - s p with x."""
     module = DreamBooth(str(small_sd3), method="full", prior_loss_weight=0.7)
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     batch = TrainBatch(
