@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from shortcut_lightning.audit.pooled import Collection, area, gap
+from shortcut_lightning.audit.pooled import Collection, Term, area, gap
 from shortcut_lightning.audit.table_text import markdown, signed
 from shortcut_lightning.membership.roc import Interval
 
@@ -29,8 +29,6 @@ MAIN = ("full40", "full20", "full10", "lora")  # that claims are asked in
 SLOW = ("slow20", "slow10", "slow-lora")  # with the baselines that take long
 BASELINES = ("Loss", "Monte-Carlo", "SecMI", "PIA", "PIAN", "PFAMI", "SimA")
 OURS = "CLiD_th"
-
-Term = tuple[float, str, str]  # weight, setting, score
 
 
 class Claim(NamedTuple):
