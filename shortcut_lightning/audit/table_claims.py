@@ -7,6 +7,7 @@ from shortcut_lightning.audit.pooled import Collection, Term, area, gap
 from shortcut_lightning.audit.table_text import markdown, signed
 from shortcut_lightning.membership.roc import Interval
 
+ALONG = ": along the path from picture to noise"
 SETTINGS = {
     "full40": "over-trained: 40 epochs",
     "full20": "milder: 20 epochs",
@@ -16,8 +17,8 @@ SETTINGS = {
     "flip40": "40 epochs, mirrored at random",
     "flip20": "20 epochs, mirrored at random",
     "u-shaped20": "20 epochs, levels drawn away from the middle of the path",
-    "path40": "40 epochs: along the path from picture to noise",
-    "path20": "20 epochs: along the path from picture to noise",
+    "path40": f"40 epochs{ALONG}",
+    "path20": f"20 epochs{ALONG}",
     "lora": "LoRA of rank 16, 20 epochs",
     "slow-lora": "LoRA of rank 16, 20 epochs: every score",
     "queries20": "20 epochs, one seed: queries and reducers",

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from shortcut_lightning.audit.pooled import Audited, Collection, Term, area
-from shortcut_lightning.audit.table_claims import SETTINGS, answer
+from shortcut_lightning.audit.table_claims import ALONG, SETTINGS, answer
 from shortcut_lightning.audit.table_text import markdown, signed
 from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.membership.roc import Interval
@@ -81,7 +81,11 @@ def peak_table(found: Collection) -> str:
     `levels_of`): its answer and the differences behind it; empty where there are none."""
     settings = dict.fromkeys(name.rpartition("-")[0] for name in found.audits)
     rows = [
-        [f"{text}, {SETTINGS[setting]}", answer(list(values.values())), _said(values)]
+        [
+            f"{text}, {SETTINGS[setting].removesuffix(ALONG)}",
+            answer(list(values.values())),
+            _said(values),
+        ]
         for setting in settings
         if setting in SETTINGS and len(found.seeds(setting)) > 1
         for text, values in _peak_claims(found, setting)

@@ -73,7 +73,7 @@ class PictureQuality:
         for key in PAIRED:
             changes = [(ours, getattr(ours, key) - getattr(other, key)) for ours, other in pairs]
             body.append([SHOWN[key], *_told(_difference(changes))])
-        return markdown(["measure", f"{first} minus {second}, paired", ""], body)
+        return markdown(["measure", f"{first} minus {second}, paired", "answer"], body)
 
     def keep(self, rows: Path) -> None:
         """Copies what there is to `rows`, and measures each picture that runs of `test` left."""

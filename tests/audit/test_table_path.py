@@ -28,9 +28,7 @@ def audited(seed: int, gaps: tuple[float, float, float]) -> tuple[Audited, dict[
         "weights": {"target": f"model{seed}"},
     }
     keys = [f"{number:016x}" for number in range(80)]
-    return Audited(f"path20-{seed}", report, keys, member, {}), dict(
-        zip(keys, values, strict=True)
-    )
+    return Audited(f"path20-{seed}", report, keys, member, {}), dict(zip(keys, values, strict=True))
 
 
 def write_features(folder: Path, audit: Audited, rows: dict[str, np.ndarray]) -> None:
@@ -88,7 +86,7 @@ def test_a_peak_in_the_middle_is_told_from_the_ends_and_from_the_closed_form(
 ) -> None:
     found = collection(tmp_path, (0.2, 2.0, 0.2))
     inside, above, place, other_way = peak_table(found).splitlines()[2:]
-    assert "lies between the ends asked, 20 epochs" in inside
+    assert "lies between the ends asked, 20 epochs |" in inside
     assert "| holds | s = 0.03 +0." in inside
     assert "| undecided | +0.00 (+0.00 to +0.00) |" in above  # it is the middle
     assert "place (s = 0.99; asked at 0.89)" in place
