@@ -64,7 +64,8 @@ class Audit(Ranged):
             membership.
         ladder: Also decide image by image with CLiD at 2, 6, 15 and 45 queries, where an image
             climbs on only while it is undecided.
-        dataset: Test the set as a whole (CDI), with its own queries.
+        dataset: Test the set as a whole (CDI), with its own queries, and draw the curve over the
+            noise level from some of them.
         dataset_gradients: Give that test CDI's two features from gradients too; several times
             as slow.
         statistics: Shares, resamples and relabellings.

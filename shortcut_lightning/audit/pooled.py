@@ -38,6 +38,7 @@ class Drawn(NamedTuple):
         return (self.counts * of).sum(1) / self.total
 
 
+Term = tuple[float, str, str]  # weight, setting, score
 Statistic = Callable[[Drawn, Drawn, float], np.ndarray]  # members, hold-outs, tau -> (R,)
 
 
@@ -83,7 +84,7 @@ class Collection(Ranged):
         names = self.seeds(setting)
         return bool(names) and all(score in self.audits[name].scores for name in names)
 
-    def mean(self, statistic: Statistic, terms: Sequence[tuple[float, str, str]]) -> Interval:
+    def mean(self, statistic: Statistic, terms: Sequence[Term]) -> Interval:
         """Sum over terms (weight, setting, score) of the mean over that setting's seeds.
 
         The interval is a bootstrap over pictures. All terms must be there, see `has`.

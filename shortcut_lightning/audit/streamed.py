@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from shortcut_lightning.audit.audit import Audit
 
 LEFT_OUT = [
-    "Caption controls, the test of the set as a whole, and deciding image by image with few "
-    "queries: folders of some thousand pictures have them, shards and tables do not "
-    "(audit.members, audit.nonmembers).",
+    "Caption controls, the test of the set as a whole, the curve over the noise level, and "
+    "deciding image by image with few queries: folders of some thousand pictures have them, shards "
+    "and tables do not (audit.members, audit.nonmembers).",
 ]
 
 

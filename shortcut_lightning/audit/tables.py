@@ -8,30 +8,23 @@ import csv
 import json
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from shortcut_lightning.audit.pooled import Collection, area, caught, read_audit, success
 from shortcut_lightning.audit.table_claims import OURS, SETTINGS, claims_table, found_settings
+from shortcut_lightning.audit.table_path import (
+    LEVELS,
+    curves_table,
+    keep_levels,
+    levels_of,
+    peak_table,
+)
+from shortcut_lightning.audit.table_quality import PictureQuality
 from shortcut_lightning.audit.table_text import interval, markdown, range_of, signed
-from shortcut_lightning.files import csv_rows
 from shortcut_lightning.files.atomic import atomic
-from shortcut_lightning.membership.roc import Interval
 
 SECONDS = "seconds.json"  # beside `reports`, and in the folder that `keep` copies to
-QUALITY = "quality.csv"  # in that folder; beside `reports` a folder for each run of `test`
-SHOWN = {"kid_pocket": "KID", "fid_pocket": "FID", "clip_t": "CLIP-T", "quality_pocket": "quality"}
 ARMS = "dreambooth "
-
-
-class Worth(NamedTuple):
-    """One measure of a model's pictures, a line of `QUALITY`."""
-
-    name: str
-    metric: str
-    value: float
-    low: float
-    high: float
-    n: int
 
 
 class AuditTables:
@@ -54,8 +47,11 @@ class AuditTables:
         self._folder = reports
         self._arms = [each for each in audits if each.name.startswith(ARMS)]
         self._same = Collection([each for each in audits if not each.name.startswith(ARMS)])
+        features = (beside or reports) / "features"
+        levels = [levels_of(each, reports / each.name, features) for each in audits]
+        self._levels = [each for each in levels if each]
         self._times = _times_in(beside or reports)
-        self._quality = _quality_in(beside or reports)
+        self._quality = PictureQuality(beside or reports)
 
     @property
     def settings(self) -> list[str]:
@@ -115,11 +111,19 @@ class AuditTables:
 
     def quality(self) -> str:
         """What the pictures of audited models are worth; empty where none were drawn."""
-        return _quality(self._quality) if self._quality else ""
+        return self._quality.table()
+
+    def quality_paired(self) -> str:
+        """The same by differences of the defended and the others, picture by picture."""
+        return self._quality.paired("u-shaped20", "full20")
 
     def path(self) -> str:
         """Where on the path members are told best, for audits that measured it."""
-        return _path(self._same)
+        return curves_table(self._same)
+
+    def peak(self) -> str:
+        """What is asked of that place, where the levels of each picture are there."""
+        return peak_table(Collection(self._levels)) if self._levels else ""
 
     def arms(self) -> str:
         """DreamBooth with and without defences; empty where none was audited."""
@@ -149,7 +153,13 @@ def make_tables(folder: Path) -> str:
     ]
     parts += ["**Controls**", tables.controls()]
     parts += ["**Claims**", tables.claims()]
-    for name, text in (("Quality", tables.quality()), ("Path", tables.path())):
+    named = {
+        "Quality": tables.quality(),
+        "Quality, paired": tables.quality_paired(),
+        "Path": tables.path(),
+        "Peak": tables.peak(),
+    }
+    for name, text in named.items():
         parts += [f"**{name}**", text] if text else []
     if arms := tables.arms():
         parts += ["**DreamBooth**", arms]
@@ -165,39 +175,17 @@ def _times_in(folder: Path) -> dict[str, float]:
     return dict(json.loads(file.read_text("utf-8"))) if file.is_file() else {}
 
 
-def _quality_in(folder: Path) -> list[Worth]:
-    """Every measure of pictures that is there."""
-    if (kept := folder / QUALITY).is_file():
-        return csv_rows.read(kept, Worth)
-    rows = []
-    for report in sorted(folder.glob("quality/*/version_*/report.json")):
-        metrics = json.loads(report.read_text("utf-8"))["metrics"]
-        name = report.parent.parent.name
-        rows += [Worth(name, metric=key, **metrics[f"eval/{key}"]) for key in SHOWN]
-    return rows
-
-
-def _quality(rows: list[Worth]) -> str:
-    said = {
-        (row.name, row.metric): interval(Interval(row.value, row.low, row.high)) for row in rows
-    }
-    names = dict.fromkeys(row.name for row in rows)
-    body = [[name, *(said[name, key] for key in SHOWN)] for name in names]
-    return markdown(["model", *SHOWN.values()], body)
-
-
 def keep(folder: Path, rows: Path) -> list[str]:
     """Copies what pages rest on, of every finished audit in `folder/reports`, to `rows`: what the
     tables read of a report, with paths as if `folder` lay in `runs`, a row for each picture without
-    its caption, which is the longest part of it, and, where they were measured, what scores take
-    and what pictures are worth. Returns the audits' names."""
+    its caption, which is the longest part of it, and, where they were measured, its losses along
+    the path, what scores take and what pictures are worth. Returns the audits' names."""
     names = []
     rows.mkdir(parents=True, exist_ok=True)
     if times := _times_in(folder):
         with atomic(rows / SECONDS) as half:
             half.write_text(json.dumps(times, indent=1) + "\n", encoding="utf-8")
-    if quality := _quality_in(folder):
-        csv_rows.write(rows / QUALITY, quality)
+    PictureQuality(folder).keep(rows)
     for report in sorted(folder.glob("reports/*/report.json")):
         name = report.parent.name
         facts = json.loads(report.read_text("utf-8"))
@@ -214,6 +202,8 @@ def keep(folder: Path, rows: Path) -> list[str]:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(head)
             writer.writerows([*line[:caption], "", *line[caption + 1 :]] for line in lines)
+        if levels := levels_of(read_audit(report.parent), report.parent, folder / "features"):
+            keep_levels(levels, rows / name / LEVELS)
         names.append(name)
     return names
 
@@ -251,28 +241,6 @@ def _methods(found: Collection, setting: str, times: dict[str, float]) -> str:
     head = ["score", "queries", *(["ms an image"] if timed else ()), "ASR", "AUC", "TPR at 1 % FPR",
             "AUC of the seeds", "AUC, minus base"]  # fmt: skip
     return markdown(head, rows)
-
-
-def _path(found: Collection) -> str:
-    rows = []
-    for name, each in found.audits.items():
-        if not (path := each.report.get("path")):
-            continue
-        levels = path["levels"]
-        peak = max(levels, key=lambda level: level["auc"])
-        rows.append(
-            [
-                name,
-                " ".join(f"{level['auc']:.2f}" for level in levels),
-                f"{peak['share']:.2f}",
-                f"{path['predicted_share']:.2f}",
-            ]
-        )
-    if not rows:
-        return ""
-    shares = next(a.report["path"]["levels"] for a in found.audits.values() if a.report.get("path"))
-    at = " ".join(f"{level['share']:.2f}" for level in shares)
-    return markdown(["audit", f"AUC of the loss at s = {at}", "peak", "predicted"], rows)
 
 
 def _controls(found: Collection) -> str:

@@ -171,7 +171,8 @@ def test_what_is_kept_gives_the_same_tables(folder: Path, tmp_path: Path) -> Non
     assert here.claims() == there.claims()
     assert here.controls() == there.controls()
     assert here.arms() == ""
-    assert "| full40-0 | 0.60 0.80 | 0.62 | 0.51 |" in here.path()
+    assert "| full40-0 | 0.60 0.80 | 0.62 | 0.62 | 0.51 |" in here.path()
+    assert here.peak() == ""  # no levels of single pictures are there
     assert here.facts() == "code c0de; base base-of-tests; torch 2"
     assert here.area("full40", "CLiD_th") in here.methods("full40")
     assert here.minus_base("full40", "CLiD_th") == "0.80"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Trains the models of the audit tables and audits them; about four hours on one core of a laptop, two
 # of them without the parts slow20 and rest.
-#   sh configs/audit/tables/run.sh runs/audit-tables [part...]      (parts below; all by default)
+#   sh configs/audit/tables/run.sh runs/audit-tables [part...]      (parts below; most by default)
 #   MODEL=pocket-flow sh configs/audit/tables/run.sh runs/audit-tables-flow [part...]
 # Stopped at any moment, the same command goes on. Then the tables:
 #   python -m shortcut_lightning.audit.tables runs/audit-tables
@@ -49,9 +49,19 @@ audit() { # REPORT CONFIG TARGET SHADOW NUMBER NEXT [OPTION...]: models as --aud
 at() { # NAME STEP: that checkpoint as a model
   echo "{pretrained_model_name_or_path: $model, checkpoint: $out/$1/version_0/checkpoints/step=$2.ckpt}"
 }
-lora() { # NUMBER: adapters learnt from the members of that split
+adapters() { # NUMBER: learnt from the members of that split
   fit "lora-$1" "$1" --model.method lora --model.rank 16 --model.learning_rate 2e-3 \
     --trainer.max_steps 600
+}
+lora() { # REPORTS CONFIG: three seeds of adapters
+  reports=$1 scores=$2
+  for number in 0 1 2; do
+    next=$(((number + 1) % 3))
+    adapters "$number"
+    adapters "$next"
+    audit "$reports-$number" "$scores" "{pretrained_model_name_or_path: $out/lora-$number}" \
+      "{pretrained_model_name_or_path: $out/lora-$next}" "$number" "$next"
+  done
 }
 quality() { # REPORT NAME STEP NUMBER: pictures of that checkpoint, by captions that it did not learn
   [ -f "$out/quality/$1/version_0/report.json" ] || {
@@ -95,15 +105,7 @@ for part in $parts; do
           --audit.controls.captions true --audit.dataset true --audit.ladder true
       done
       ;;
-    lora)
-      for number in 0 1 2; do
-        next=$(((number + 1) % 3))
-        lora "$number"
-        lora "$next"
-        audit "lora-$number" few "{pretrained_model_name_or_path: $out/lora-$number}" \
-          "{pretrained_model_name_or_path: $out/lora-$next}" "$number" "$next"
-      done
-      ;;
+    lora) lora lora few ;;
     flip) # augmentation: half of the examples mirrored
       for number in 0 1; do
         fit "flip-$number" "$number" --data.training.random_flip true --data.cache_latents false
@@ -136,15 +138,17 @@ for part in $parts; do
       audit timesteps20-0 timesteps "$(at full-0 600)" "$(at full-1 600)" 0 1
       audit timesteps20-1 timesteps "$(at full-1 600)" "$(at full-0 600)" 1 0
       ;;
-    slow20) full 600 slow20 scores ;; # every score in the milder setting
+    slow10) full 300 slow10 scores ;; # every score where less was learnt
+    slow20) full 600 slow20 scores ;;
+    slow-lora) lora slow-lora scores ;;
     rest)
       full 1200 rest40 rest
       full 600 rest20 rest
       ;;
     dreambooth) sh "$here/dreambooth.sh" "$out" ;;
     *)
-      echo "no part '$part'; parts: full40 full20 slow20 full10 lora dreambooth timesteps " \
-        "controls flip path u-shaped queries rest" >&2
+      echo "no part '$part'; parts: full40 full20 slow20 full10 slow10 lora slow-lora dreambooth " \
+        "timesteps controls flip path u-shaped queries rest" >&2
       exit 2
       ;;
   esac
