@@ -3,8 +3,6 @@
 from functools import lru_cache
 from typing import Any
 
-from diffusers import DDPMPipeline, DDPMScheduler
-
 from shortcut_lightning import weights
 from shortcut_lightning.backbones import pipelines
 from shortcut_lightning.backbones.paths import Path, VariancePreserving
@@ -20,6 +18,8 @@ def load(source: str, key: str) -> tuple[Any, Path]:
 
     Raises ValueError where it cannot be loaded, or predicts something else than the noise.
     """
+    from diffusers import DDPMPipeline, DDPMScheduler  # seconds, which few runs need
+
     try:
         pipeline = pipelines.load(DDPMPipeline, source, key)
     except weights.WeightsError:
