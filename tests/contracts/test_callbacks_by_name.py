@@ -223,7 +223,6 @@ def test_a_callback_leaves_what_it_promises(name: str, run: Run) -> None:
     estimates, logged = run.callback(Evaluation).estimates, run.logged
     for thing in LEAVES[name]:
         if thing.startswith(("eval/", "base/")):
-            assert estimates[thing].low <= estimates[thing].value <= estimates[thing].high, thing
             assert logged[thing] == pytest.approx(estimates[thing].value, rel=1e-4, abs=1e-6)
         elif thing.startswith("@"):
             assert math.isfinite(logged[thing[1:]]), thing

@@ -25,7 +25,12 @@ from shortcut_lightning.data.settings import Sampled
 from shortcut_lightning.modules import GeometryErasure, UnifiedConceptEditing
 from shortcut_lightning.modules.settings import Sampling
 
-LEARNERS = {"AntiPersonalization", "CAT", "ConceptClassifierTraining", "DreamBooth"}  # erase nothing
+LEARNERS = {
+    "AntiPersonalization",
+    "CAT",
+    "ConceptClassifierTraining",
+    "DreamBooth",
+}  # erase nothing
 SAMPLING = Sampling(num_inference_steps=2, guidance_scale=3.0)
 BOX = {"label": "watermark", "score": 1.0, "xyxy": [0.0, 0.0, 0.375, 0.375]}
 
@@ -122,7 +127,7 @@ def test_a_mode_does_what_it_says(
     said = [prompt for prompt in seen.prompts if "watermark" in prompt]
     assert len(said) == (0 if rule.caption == "none" else 2)
     assert all(("watermark<l0><l1>" in each) == (rule.caption == "geometry") for each in said)
-    assert any("denoiser" in n or "unet" in n or "transformer" in n for n in moved)
+    assert any(name.startswith(("backbone.unet", "backbone.transformer")) for name in moved)
     assert any("text_encoder" in name for name in moved) == (rule.caption == "geometry")
     check_loss_weights(rule, seen)
     check_contaminated(rule, data)
@@ -130,7 +135,8 @@ def test_a_mode_does_what_it_says(
 
 
 def check_loss_weights(rule: Erasing, seen: Seen) -> None:
-    maps = [row for batch in seen.batches for row in batch.loss_weights or ()]
+    weights = [each.loss_weights for each in seen.batches if each.loss_weights is not None]
+    maps = [row for batch in weights for row in batch]
     assert bool(maps) == rule.reweights
     for each in maps:
         covered, beside = float(each[0, 0, 0]), float(each[0, -1, -1])
@@ -169,18 +175,13 @@ def test_words_that_are_learned_alone_leave_the_model_as_it_was(
     module = GeometryErasure(
         "model", pretrained_model_name_or_path=family, token_lr=0.1, sampling=SAMPLING
     )
-    data, seen, moved = trained(module, photographs, tmp_path, Erasing(caption="geometry"))
+    data, _, moved = trained(module, photographs, tmp_path, Erasing(caption="geometry"))
     assert moved
     assert all(name.endswith(".rows") for name in moved)
     tuned, base = data.test_dataloader()
     image = drawn(module, tuned)
     assert torch.equal(drawn(module, base), image)
     assert not torch.equal(drawn(module, tuned, negative_prompts=["watermark<l0><l1>"]), image)
-    again = GeometryErasure("model", pretrained_model_name_or_path=family, token_lr=0.1)
-    for ours, theirs in zip(module.backbone.token_rows, again.backbone.token_rows, strict=True):
-        with torch.no_grad():
-            theirs.copy_(ours)
-    assert again(seen.batches[0])["loss"] == module(seen.batches[0])["loss"]
 
 
 def unlearning() -> list[Any]:
