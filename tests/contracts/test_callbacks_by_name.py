@@ -109,16 +109,20 @@ LEAVES: dict[str, list[str]] = {
         for state in ("clean", "random", "perturbed", "purified")
     ],
     "PaperQuality": ["eval/q_paper"],
-    "PaperScores": ["eval/clip_iqac", "eval/q_pocket", "eval/avg_pocket", "base/avg_pocket"]
-    + ["eval/ims_cos_pocket-identity", "eval/ims_ref_pocket-identity"],
+    "PaperScores": [
+        f"eval/{what}"
+        for what in ("clip_iqac", "q_pocket", "ims_cos_pocket-identity", "ims_ref_pocket-identity")
+    ],
     "PyiqaQuality": ["eval/iqa_liqe", "base/iqa_liqe"],
     "Quality": ["eval/quality_pocket", "eval/noisy_pocket", "base/quality_pocket"],
     "ReportWriter": ["report.json", "report.html", "photograph.png"],
     "SampleGrid": ["grid.png", "grids/000002.png"],
     "SaveImages": ["images/00000.png", "images/metadata.jsonl"],
     "StageFidelity": ["eval/protect_linf_255", "eval/protect_psnr", "eval/purified_ssim"],
-    "Stages": [f"eval/stage_{name}_psnr" for name in ("perturbed", "marked", "purified")]
-    + ["eval/stage_marks_found"],
+    "Stages": [
+        f"eval/stage_{what}"
+        for what in ("perturbed_psnr", "marked_psnr", "purified_psnr", "marks_found")
+    ],
     "TextureLevel": ["eval/texture", "eval/texture_references"],
     "TokenProbe": ["eval/token_draws_there"],
 }
