@@ -25,12 +25,7 @@ from shortcut_lightning.data.settings import Sampled
 from shortcut_lightning.modules import GeometryErasure, UnifiedConceptEditing
 from shortcut_lightning.modules.settings import Sampling
 
-LEARNERS = {
-    "AntiPersonalization",
-    "CAT",
-    "ConceptClassifierTraining",
-    "DreamBooth",
-}  # erase nothing
+ERASE_NOTHING = {"AntiPersonalization", "CAT", "ConceptClassifierTraining", "DreamBooth"}
 SAMPLING = Sampling(num_inference_steps=2, guidance_scale=3.0)
 BOX = {"label": "watermark", "score": 1.0, "xyxy": [0.0, 0.0, 0.375, 0.375]}
 
