@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
 from shortcut_lightning.files.images import save_image
 from shortcut_lightning.pocket import BUILT_IN, world
 
-FAMILIES = list(BUILT_IN)
+# What is not named `pocket` runs with -m slow.
+FAMILIES = [
+    pytest.param(name, marks=[pytest.mark.slow] if name != "pocket" else []) for name in BUILT_IN
+]
 
 
 def pictures(count: int, seed: int = 5) -> tuple[Tensor, list[str]]:

@@ -1,6 +1,6 @@
 """Every callback of the package, found by walking it, in one run of each built-in family.
 
-python -m pytest tests/contracts/test_callbacks_by_name.py
+python -m pytest tests/contracts/test_callbacks_by_name.py [-m slow]
 """
 
 import copy
@@ -173,7 +173,7 @@ def the_data(folder: Path) -> PersonalizationDataModule:
         contamination=Watermark(share=0.75),
         purifiers=[Jpeg()],
         detector=PrecomputedBoxes(str(folder / "boxes.jsonl")),
-        erasing=Erasing(caption="geometry"),
+        erasing=Erasing(caption="geometry", grid_size=4),
         evaluation=Sampled(images_per_prompt=2, predict_prompts=["{instance} at night"]),
     )
 
@@ -187,6 +187,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     rows = [json.dumps({"file_name": f"{number}.png", "boxes": [box]}) for number in range(4)]
     (folder / "boxes.jsonl").write_text("\n".join(rows))
     module = GeometryErasure(
+        grid_size=4,
         pretrained_model_name_or_path=request.param,
         learning_rate=1e-4,
         sampling=Sampling(num_inference_steps=2, guidance_scale=3.0),

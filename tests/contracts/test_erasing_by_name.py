@@ -1,6 +1,6 @@
 """Every way to erase a concept, those of `configs/`, on both built-in families.
 
-python -m pytest tests/contracts/test_erasing_by_name.py
+python -m pytest tests/contracts/test_erasing_by_name.py [-m slow]
 """
 
 import copy

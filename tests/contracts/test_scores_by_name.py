@@ -1,6 +1,6 @@
 """Every membership score of the package, found by walking it, on both built-in families.
 
-python -m pytest tests/contracts/test_scores_by_name.py
+python -m pytest tests/contracts/test_scores_by_name.py [-m slow]
 """
 
 import pytest
@@ -10,12 +10,12 @@ from test_stage_contracts import concrete
 
 from shortcut_lightning import backbones, membership
 from shortcut_lightning.backbones import Backbone
-from shortcut_lightning.membership import CLiD, ImportantWords, Reducer, Score
+from shortcut_lightning.membership import CLiD, ImportantWords, Reducer, Score, pfami
 
 SCORES = concrete(membership, Score)
 REDUCERS = concrete(membership, Reducer)
 # The promises hold for any number of questions, so these are few.
-FEW = {"n_t": 2, "draws": 2, "iterations": 1, "t_sec": 20, "num_inference_steps": 1}
+FEW = {"n_t": 1, "draws": 2, "iterations": 1, "t_sec": 20, "num_inference_steps": 1}
 
 
 @pytest.fixture(params=FAMILIES, scope="module")
@@ -41,7 +41,10 @@ def test_the_walk_finds_what_the_package_names() -> None:
 
 
 @pytest.mark.parametrize("kind", SCORES)
-def test_a_score_answers_for_each_picture_by_itself(kind: type[Score], model: Backbone) -> None:
+def test_a_score_answers_for_each_picture_by_itself(
+    kind: type[Score], model: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pfami, "STRENGTHS", pfami.STRENGTHS[:1])  # of ten, at ten timesteps each
     score = asking_little(kind)
     images, captions = pictures(2)
     before, random_state = model.fingerprint(), torch.get_rng_state()
