@@ -56,7 +56,10 @@ def settled(
     negative = captioner.negative(labels, shown)
     examples, boxes = settle_contaminated(examples, boxes, erasing.contaminated)
     worded = _worded(captioner, [*map(wording.latest, examples)], boxes)
-    refuse_lost_subject(prompts.subject, worded, room, captions.shuffle)
+    # A large concept's places alone may fill a small text encoder.
+    fewer = ", or let a concept have fewer words of places (data.erasing.max_bins)"
+    besides = fewer if erasing.caption == "geometry" else ""
+    refuse_lost_subject(prompts.subject, worded, room, captions.shuffle, besides)
     for what, count in sorted(captioner.usage.items()):
         if count:
             log.warning("Captions of %d images: %s %d times", len(boxes), what, count)

@@ -50,10 +50,15 @@ def too_long(what: str, texts: Iterable[str], room: Room) -> str:
 
 
 def refuse_lost_subject(
-    subject: set[str], images: Sequence[Worded], room: Room, shuffled: bool = False
+    subject: set[str],
+    images: Sequence[Worded],
+    room: Room,
+    shuffled: bool = False,
+    besides: str = "",
 ) -> None:
     """Raises ValueError where a word of `subject` stands in a caption, and what is left of the
-    prompt no longer has it. Captions that are `shuffled` come with it last."""
+    prompt no longer has it. Captions that are `shuffled` come with it last; `besides` is one more
+    thing to do about it."""
     lost = []
     for image in images:
         said = subject & {*words_of(image.caption)}
@@ -68,5 +73,5 @@ def refuse_lost_subject(
             f"{len(images)} images, so it would not be learned: the text encoder takes "
             f"{room.length} tokens, and the caption of {image.name} has "
             f"{room.count(image.caption)}. Shorten the captions (data.use_captions) or "
-            f"data.instance_prompt, or put '{word}' first{there}."
+            f"data.instance_prompt, or put '{word}' first{there}{besides}."
         )

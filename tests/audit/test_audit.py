@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from browser import asked, is_readable, needs_browser
+from flow_models import write_small_flux
+from markupsafe import escape
 from torch.nn import functional
 
-from shortcut_lightning import draws
+from shortcut_lightning import backbones, draws
 from shortcut_lightning.audit.audit import Audit
 from shortcut_lightning.audit.blind import Blind
 from shortcut_lightning.audit.controls import Gate, other_captions
@@ -301,6 +303,24 @@ def test_without_a_shadow_half_is_set_aside(
     assert any("No base model" in each for each in result.warnings)
     assert any("half of the images" in each for each in result.warnings)
     assert any("need 5 images of each set, and 6 members" in each for each in result.warnings)
+
+
+def test_what_a_distilled_model_cannot_do_is_on_the_page(
+    sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = str(write_small_flux(tmp_path / "flux"))
+    flux = backbones.load(folder).requires_grad_(False).eval()
+    audit = an_audit(
+        sets, shadow=AuditedModel(), shadow_members="", shadow_nonmembers="",
+        controls=Controls(blind=False, captions=False),
+    )  # fmt: skip
+    monkeypatch.setattr(audit, "_load", lambda: {"target": flux})
+    audit.run(tmp_path / "audit")
+    (remark,) = flux.remarks
+    assert "The model is distilled to guidance" in remark
+    report = json.loads((tmp_path / "audit" / "report.json").read_text())
+    assert remark in report["warnings"]
+    assert str(escape(remark)) in (tmp_path / "audit" / "report.html").read_text()
 
 
 def test_captions_change_places() -> None:

@@ -3,13 +3,17 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from flow_models import write_small_flux, write_small_klein, write_small_z_image
+from markupsafe import escape
 from small_run import Colours, SmallData, SmallModule, small_trainer
 
-from shortcut_lightning import callbacks
+from shortcut_lightning import backbones, callbacks
 from shortcut_lightning.callbacks import (
     ClipAlignment,
     Evaluation,
@@ -124,6 +128,26 @@ def test_loaders_alone_are_enough(tmp_path) -> None:
     report = json.loads((tmp_path / "run" / "v" / "report.json").read_text())
     assert list(report["metrics"]) == ["eval/clip_t"]
     assert report["title"] == "Untitled run"
+
+
+DISTILLED: dict[str, Callable[[Path], Path]] = {
+    "FLUX.1-dev": write_small_flux,
+    "FLUX.2-klein": partial(write_small_klein, distilled=True),
+    "Z-Image-Turbo": write_small_z_image,  # nothing but its name tells it
+}
+
+
+@pytest.mark.parametrize("name", DISTILLED)
+def test_what_a_distilled_model_cannot_do_is_among_the_warnings(name: str, tmp_path: Path) -> None:
+    module = SmallModule()
+    module.backbone = backbones.load(str(DISTILLED[name](tmp_path / name)))
+    trainer = small_trainer(tmp_path, [Evaluation(), ReportWriter(protection=False)])
+    trainer.test(module, datamodule=SmallData(), verbose=False)
+    (remark,) = module.backbone.remarks
+    assert "The model is distilled to" in remark
+    report = json.loads((tmp_path / "run" / "v" / "report.json").read_text())
+    assert remark in report["warnings"]
+    assert str(escape(remark)) in (tmp_path / "run" / "v" / "report.html").read_text()
 
 
 def test_no_logger_is_no_obstacle(tmp_path) -> None:

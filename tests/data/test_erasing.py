@@ -3,6 +3,7 @@
 python -m pytest tests/data/test_erasing.py
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 
 from shortcut_lightning.batch import ConceptBox, Example
+from shortcut_lightning.captions import Captions
 from shortcut_lightning.concepts import Captioner, Erasing, Grid
 from shortcut_lightning.concepts.geometry import cropped, mirrored
 from shortcut_lightning.data import PersonalizationDataModule, stages, training
 from shortcut_lightning.data.checks import check_learnt_words, check_model
+from shortcut_lightning.data.erasing import settled
 from shortcut_lightning.data.evaluation import prompt_batches
+from shortcut_lightning.data.lengths import Room
 from shortcut_lightning.data.settings import Sampled
+from shortcut_lightning.data.wording import Wording
 from shortcut_lightning.files.cache import Cache
 from shortcut_lightning.prompts import Prompts
 from shortcut_lightning.safe_guidance import SafeGuidance
@@ -217,6 +222,18 @@ def test_words_that_no_caption_says_are_not_learned(caption: Any) -> None:
         return
     with pytest.raises(ValueError, match=rf"data\.erasing\.caption is '{caption}': set it to 'geo"):
         check_learnt_words(data, {"removal": "model"})
+
+
+def test_places_that_leave_no_room_for_the_subject_are_said_to_be_too_many() -> None:
+    """A text encoder of twenty tokens, and a concept all over the picture."""
+    wording = Wording(Prompts("a sks", "a robin"), Captions(), Room(count, 20), lambda _: None)
+    whole = [[BOX._replace(xyxy=(0.0, 0.0, 1.0, 1.0))]]
+    example, view = marked()._replace(prompt="a sks"), {"side": 32, "flips": False}
+    erasing = Erasing(caption="geometry", grid_size=4)
+    assert settled(replace(erasing, max_bins=9), wording, [example], whole, **view).boxes == whole
+    few = wording._replace(room=Room(count, 18))
+    with pytest.raises(ValueError, match=r"'sks' first, or let .* \(data\.erasing\.max_bins\)\.$"):
+        settled(erasing, few, [example], whole, **view)
 
 
 def test_safe_guidance_needs_words_and_guidance() -> None:

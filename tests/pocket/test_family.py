@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from shortcut_lightning.pocket import WEIGHTS, networks, world
+from shortcut_lightning.pocket import FLOW_WEIGHTS, WEIGHTS, networks, world
 from shortcut_lightning.pocket.labels import ATTRIBUTES, labels
 
 
@@ -39,6 +39,7 @@ def test_everything_computes_in_float32_and_fits_the_budget(pipeline) -> None:
     assert {part.dtype for part in parts} == {torch.float32}
     total = sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file())
     assert total < 16 * 2**20
+    assert sum(path.stat().st_size for path in FLOW_WEIGHTS.rglob("*")) <= 24 * 2**20
 
 
 def test_text_encoder_keys_are_the_ones_every_reader_knows() -> None:
