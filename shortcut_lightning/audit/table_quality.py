@@ -88,8 +88,6 @@ def measured(run: Path) -> list[Drawing]:
     means; none where no pictures were saved."""
     import torch
 
-    from shortcut_lightning.callbacks.quality import pocket_quality
-    from shortcut_lightning.callbacks.samples import Samples
     from shortcut_lightning.files.images import load_image
     from shortcut_lightning.metrics.encoders import PocketClip, image_features, text_features
     from shortcut_lightning.pocket import networks
@@ -102,11 +100,9 @@ def measured(run: Path) -> list[Drawing]:
     texts, seeds = [line["text"] for line in lines], [line["seed"] for line in lines]
     images = torch.stack([load_image(folder / line["file_name"]) for line in lines])
     cpu, clip = torch.device("cpu"), PocketClip()
-    count = len(texts)
-    samples = Samples("tuned", images, texts, [""] * count, seeds, list(range(count)), cpu)
     shown, said = image_features(clip, images, cpu), text_features(clip, texts, cpu)
     alike = torch.cosine_similarity(shown, said).tolist()
-    clean = pocket_quality(networks.load_attribute_classifier(), samples)[:, 0].tolist()
+    clean = networks.load_attribute_classifier().quality(images)[:, 0].tolist()
     names = [hashlib.sha256(text.encode()).hexdigest()[:8] for text in texts]
     return [
         Drawing(run.parent.name, name, seed, round(a, 6), round(q, 6))

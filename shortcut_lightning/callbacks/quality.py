@@ -3,8 +3,6 @@
 from functools import cached_property
 from typing import Annotated, Any
 
-import torch
-
 from shortcut_lightning.callbacks.evaluation import EvaluationCallback, SubjectData
 from shortcut_lightning.callbacks.measures import OTHER_WORLD, EncoderCallback
 from shortcut_lightning.callbacks.samples import Samples
@@ -21,7 +19,6 @@ from shortcut_lightning.metrics.encoders import (
 from shortcut_lightning.metrics.estimate import Estimate, mean_estimate
 from shortcut_lightning.metrics.two_prompts import share_of_second
 from shortcut_lightning.pocket import networks
-from shortcut_lightning.pocket.labels import ATTRIBUTES
 from shortcut_lightning.ranges import Between
 
 
@@ -45,7 +42,7 @@ class Quality(EvaluationCallback):
     def measure(self, samples: Samples, datamodule: SubjectData | None) -> dict[str, Estimate]:
         source = str(getattr(datamodule, "instance_data_dir", "pocket:"))
         self._warnings = [] if of_pocket(source) else [OTHER_WORLD]
-        shares = pocket_quality(self.network, samples)
+        shares = self.network.to(samples.device).quality(samples.images)
         return self.means(quality_pocket=shares[:, 0], noisy_pocket=shares[:, 1])
 
     def warnings(self) -> list[str]:
@@ -93,7 +90,7 @@ class PaperScores(EncoderCallback):
         texts = text_features(self.clip, [self.good, self.bad], samples.device)
         seen = image_features(self.clip, samples.images, samples.device)
         iqac = 1 - 2 * share_of_second(seen, texts)
-        perceptual = 2 * pocket_quality(self.classifier, samples)[:, 0] - 1
+        perceptual = 2 * self.classifier.to(samples.device).quality(samples.images)[:, 0] - 1
         q = paper_scores.quality(perceptual, iqac)
         numbers = {"clip_iqac": mean_estimate(iqac), "q_pocket": mean_estimate(q)}
         references = self.reference_features(samples, datamodule)
@@ -107,13 +104,3 @@ class PaperScores(EncoderCallback):
             f"ims_ref_{self.extractor}": mean_estimate(rule),
             **self.means(avg_pocket=(plain + q) / 2),
         }
-
-
-@torch.no_grad()
-def pocket_quality(classifier: Any, samples: Samples) -> torch.Tensor:
-    """(N, 3) probabilities of clean, noisy and blurry, in the order of `ATTRIBUTES["quality"]`."""
-    assert ATTRIBUTES["quality"] == ("clean", "noisy", "blurry")
-    chunks = samples.images.split(32)
-    network = classifier.to(samples.device)
-    logits = [network(chunk.to(samples.device))["quality"].cpu() for chunk in chunks]
-    return torch.cat(logits).softmax(dim=-1)

@@ -88,6 +88,14 @@ class AttributeClassifier(nn.Module):
         features = F.silu(self.features(images))
         return {name: head(features) for name, head in self.heads.items()}
 
+    @torch.no_grad()
+    def quality(self, images: Tensor) -> Tensor:
+        """Pictures (N, 3, H, W) to probabilities (N, 3) of clean, noisy and blurry, on the CPU."""
+        assert ATTRIBUTES["quality"] == ("clean", "noisy", "blurry")
+        device = self.neck.weight.device
+        logits = [self(chunk.to(device))["quality"].cpu() for chunk in images.split(32)]
+        return torch.cat(logits).softmax(dim=-1)
+
 
 class Restorer(nn.Module):
     """Degraded pictures to clean ones, by a residual from three resolutions."""
