@@ -59,7 +59,7 @@ class Judge(nn.Module):
     """An attribute classifier that finds every picture clean."""
 
     def quality(self, images: Tensor) -> Tensor:
-        return torch.tensor([[1.0, 0.0, 0.0]]).repeat(len(images), 1)
+        return torch.tensor([[9.0, 0.0, 0.0]]).softmax(-1).repeat(len(images), 1)
 
 
 class ProtectedData(SmallData):
