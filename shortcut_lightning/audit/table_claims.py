@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from shortcut_lightning.audit.pooled import Collection, Term, area, gap
-from shortcut_lightning.audit.table_text import markdown, signed
+from shortcut_lightning.audit.table_text import differences, markdown, signed
 from shortcut_lightning.membership.roc import Interval
 
 ALONG = ": along the path from picture to noise"
@@ -49,8 +49,7 @@ def claims_table(found: Collection) -> str:
             if all(found.has(setting, score) for _, setting, score in terms)
         }
         if values:
-            said = "; ".join(f"{name} {signed(value)}" for name, value in values.items())
-            rows.append([claim.text, answer(list(values.values())), said])
+            rows.append([claim.text, answer(list(values.values())), differences(values)])
     for setting in MAIN:
         if not found.has(setting, "D null"):
             continue

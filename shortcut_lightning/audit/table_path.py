@@ -11,7 +11,7 @@ import numpy as np
 
 from shortcut_lightning.audit.pooled import Audited, Collection, Term, area
 from shortcut_lightning.audit.table_claims import ALONG, SETTINGS, answer
-from shortcut_lightning.audit.table_text import markdown, signed
+from shortcut_lightning.audit.table_text import differences, markdown
 from shortcut_lightning.files.atomic import atomic
 from shortcut_lightning.membership.roc import Interval
 
@@ -84,7 +84,7 @@ def peak_table(found: Collection) -> str:
         [
             f"{text}, {SETTINGS[setting].removesuffix(ALONG)}",
             answer(list(values.values())),
-            _said(values),
+            differences(values),
         ]
         for setting in settings
         if setting in SETTINGS and len(found.seeds(setting)) > 1
@@ -143,10 +143,6 @@ def _others(found: Collection, name: str) -> list[Levels]:
     seeds = found.seeds(name.rpartition("-")[0])
     paths = [found.audits[other].report.get("path") for other in seeds if other != name]
     return [path["levels"] for path in paths if path]
-
-
-def _said(values: dict[str, Interval]) -> str:
-    return "; ".join(f"{name} {signed(value)}".strip() for name, value in values.items())
 
 
 def _kept(path: Path, steps: Sequence[str]) -> dict[str, list[float]]:

@@ -1,6 +1,6 @@
 """Tables of audits: how a table, a number with its interval and a range are written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from shortcut_lightning.membership.roc import Interval
 from shortcut_lightning.report.markdown import lines
@@ -25,3 +25,8 @@ def interval(value: Interval) -> str:
 def signed(value: Interval) -> str:
     """A difference and its bounds."""
     return f"{value.value:+.2f} ({value.low:+.2f} to {value.high:+.2f})"
+
+
+def differences(values: Mapping[str, Interval]) -> str:
+    """Signed numbers with their intervals, each behind its name; one alone may have none."""
+    return "; ".join(f"{name} {signed(value)}".strip() for name, value in values.items())

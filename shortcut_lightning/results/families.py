@@ -21,6 +21,7 @@ from shortcut_lightning.results.erasing import (
     spread,
 )
 
+CODES = "qr"  # the concept that both families were asked; empty in rows of one concept
 Step = tuple[str, str]  # an arm and what it is compared with
 
 
@@ -44,8 +45,8 @@ def _said(step: Step) -> str:
     return " over ".join(step)
 
 
-def _arms(tables: ErasingTables, step: Step, concept: str = "qr") -> tuple[Arm, Arm] | None:
-    arms = tables.arms[concept if concept in tables.concepts else ""]
+def _arms(tables: ErasingTables, step: Step) -> tuple[Arm, Arm] | None:
+    arms = tables.arms[CODES if CODES in tables.concepts else ""]
     if not all(name in arms for name in step):
         return None
     arm, against = (arms[name] for name in step)
